@@ -1,0 +1,2 @@
+//! The binary `onlyonce`.
+fn main() {}

@@ -1,0 +1,536 @@
+//! The transition table: time acts first ([`settle`]), then the command. [`decide`] is the pair.
+//!
+//! `docs/states.md` states the table in words; `tests/table.rs` checks every cell. The rules are
+//! numbered as there.
+
+use crate::command::{Claim, Command, Decision, Look, Next, Outcome, Verdict};
+use crate::fingerprint::{Credential, Fingerprint};
+use crate::policy::{OnUnknown, Policy};
+use crate::record::{Cause, Doubt, Entry, Event, Flight, History, Phase, Record, State};
+use crate::reply::Reply;
+use crate::revision::{Fence, Revision};
+use crate::time::{Floor, Timestamp};
+
+/// What `command` means for `record` at `now`: what to tell the asker and what to store first.
+///
+/// `floor` is the store's durable floor and `policy` the route's or effect's. The caller may tell
+/// the outcome only after the store has confirmed `next`.
+pub fn decide(
+    now: Timestamp,
+    floor: Floor,
+    policy: &Policy,
+    record: Option<&Record>,
+    command: &Command,
+) -> Decision {
+    let context = Context { now, floor, policy };
+    let Some(record) = record else {
+        return context.absent(command);
+    };
+    let settled = settle(now, policy, record);
+    let (outcome, wish) = context.present(&settled, command);
+    let revision = Revision::after(Some(record.revision), now);
+    let next = match wish {
+        Wish::Delete => return Decision { outcome, next: Next::Delete },
+        // A claim is named after the write that grants it.
+        Wish::Grant(next) => {
+            let fence = Fence::of(revision);
+            let next = Next::Write(Record { revision, fence, ..next });
+            return Decision { outcome: Outcome::Granted(fence), next };
+        }
+        Wish::Become(next) => next,
+        Wish::Stay => settled,
+    };
+    let next = if next == *record { Next::Keep } else { Next::Write(Record { revision, ..next }) };
+    Decision { outcome, next }
+}
+
+/// What `record` has become by `now` with nobody acting on it. It is never absent (rule 9).
+///
+/// Settling twice is the same as settling once, and the revision stays: only a write changes it.
+pub fn settle(now: Timestamp, policy: &Policy, record: &Record) -> Record {
+    let state = match &record.state {
+        State::InFlight(flight) if flight.lease_until.plus(policy.skew_max) <= now => {
+            ended(flight, record.fence, flight.lease_until, Cause::Lapsed)
+        }
+        State::Completed { reply, answered_at, retain_until, sealed } if *retain_until <= now => {
+            State::Tombstone {
+                answered_at: *answered_at,
+                status: reply.status(),
+                forget_at: answered_at.plus(policy.remember).max(*retain_until),
+                sealed: *sealed,
+                digest: reply.digest(),
+            }
+        }
+        State::InFlight(_)
+        | State::Released { .. }
+        | State::Completed { .. }
+        | State::Unknown(_)
+        | State::Tombstone { .. } => return record.clone(),
+    };
+    Record { state, ..record.clone() }
+}
+
+/// What a claim leaves behind whose holder is gone, or who cannot tell (rules 2 and 7).
+fn ended(flight: &Flight, fence: Fence, since: Timestamp, cause: Cause) -> State {
+    match (flight.phase, flight.inherited) {
+        (Phase::Prepared, None) => State::Released { since },
+        (Phase::Prepared, Some(doubt)) => State::Unknown(doubt),
+        (Phase::Committing, None) => State::Unknown(Doubt { since, cause, only: Some(fence) }),
+        (Phase::Committing, Some(doubt)) => State::Unknown(Doubt { only: None, ..doubt }),
+    }
+}
+
+/// What a command makes of a settled record.
+#[allow(clippy::large_enum_variant, reason = "lives for one call, boxing would cost more")]
+enum Wish {
+    Stay,
+    Become(Record),
+    /// `Become`, by a claim whose fence is the revision of the coming write.
+    Grant(Record),
+    Delete,
+}
+
+impl Wish {
+    fn state(record: &Record, state: State) -> Self {
+        Self::Become(Record { state, ..record.clone() })
+    }
+}
+
+struct Context<'a> {
+    now: Timestamp,
+    floor: Floor,
+    policy: &'a Policy,
+}
+
+impl Context<'_> {
+    fn absent(&self, command: &Command) -> Decision {
+        let refuse = |outcome| Decision { outcome, next: Next::Keep };
+        let revision = Revision::after(None, self.now);
+        let fence = Fence::of(revision);
+        match command {
+            Command::Claim(claim) if self.floor.is_above(claim.key_time) => {
+                refuse(Outcome::Expired)
+            }
+            Command::Look(look) if self.floor.is_above(look.key_time) => refuse(Outcome::Expired),
+            Command::Seal { key_time, .. } if self.floor.is_above(*key_time) => {
+                refuse(Outcome::Expired)
+            }
+            Command::Claim(claim) => {
+                let mut record = blank(revision, claim.key_time);
+                self.grant(&mut record, claim, None);
+                Decision { outcome: Outcome::Granted(fence), next: Next::Write(record) }
+            }
+            Command::Seal { reply, key_time, by, why } => {
+                let mut record = blank(revision, *key_time);
+                self.seal(&mut record, reply, by, why);
+                Decision { outcome: Outcome::Done, next: Next::Write(record) }
+            }
+            Command::Look(_)
+            | Command::Commit { .. }
+            | Command::Renew { .. }
+            | Command::Note { .. }
+            | Command::Complete { .. }
+            | Command::Release { .. }
+            | Command::Abandon { .. }
+            | Command::CertifyDeath { .. }
+            | Command::Resolve { .. }
+            | Command::Sweep => refuse(Outcome::Absent),
+        }
+    }
+
+    fn present(&self, record: &Record, command: &Command) -> (Outcome, Wish) {
+        match command {
+            Command::Claim(claim) => self.claim(record, claim),
+            Command::Look(look) => (self.look(record, look), Wish::Stay),
+            Command::Commit { fence } => current(record, *fence, || self.commit(record)),
+            Command::Renew { fence } => current(record, *fence, || self.renew(record)),
+            Command::Note { fence, evidence } => current(record, *fence, || match record.state {
+                State::InFlight(_) | State::Unknown(_) => {
+                    let evidence = Some(evidence.clone());
+                    let next = Record { evidence, ..record.clone() };
+                    (Outcome::Done, Wish::Become(next))
+                }
+                State::Released { .. } | State::Completed { .. } | State::Tombstone { .. } => {
+                    (Outcome::Fenced, Wish::Stay)
+                }
+            }),
+            Command::Complete { fence, reply } => {
+                ever_granted(record, *fence, || self.complete(record, *fence, reply, None))
+            }
+            Command::Release { fence, stranger } => {
+                current(record, *fence, || self.release(record, *stranger))
+            }
+            Command::Abandon { fence, cause } => {
+                current(record, *fence, || self.abandon(record, *cause))
+            }
+            Command::CertifyDeath { fence } => {
+                current(record, *fence, || self.certify_death(record))
+            }
+            Command::Resolve { fence, verdict, by, why } => {
+                self.resolve(record, *fence, verdict, (by, why))
+            }
+            Command::Seal { reply, by, why, .. } => self.seal_present(record, reply, by, why),
+            Command::Sweep => self.sweep(record),
+        }
+    }
+
+    /// Rules 1, 6, 7, 8 and 9.
+    fn claim(&self, record: &Record, claim: &Claim) -> (Outcome, Wish) {
+        if let Some(refusal) = stranger(record, claim.fingerprint, claim.credential) {
+            return (refusal, Wish::Stay);
+        }
+        let below_floor =
+            self.floor.is_above(record.key_time) || self.floor.is_above(claim.key_time);
+        let granted = |inherited| {
+            let mut next = record.clone();
+            self.grant(&mut next, claim, inherited);
+            (Outcome::Granted(record.fence), Wish::Grant(next))
+        };
+        match &record.state {
+            State::InFlight(flight) if flight.claim_id == claim.claim_id => {
+                (Outcome::Granted(record.fence), Wish::Stay)
+            }
+            State::Released { .. } if !below_floor => granted(None),
+            State::Unknown(doubt) if self.policy.on_unknown == OnUnknown::Retry && !below_floor => {
+                granted(Some(*doubt))
+            }
+            State::Released { .. } => (Outcome::Expired, Wish::Stay),
+            State::InFlight(_)
+            | State::Completed { .. }
+            | State::Unknown(_)
+            | State::Tombstone { .. } => (self.standing(record), Wish::Stay),
+        }
+    }
+
+    fn look(&self, record: &Record, look: &Look) -> Outcome {
+        if let Some(refusal) = stranger(record, look.fingerprint, look.credential) {
+            return refusal;
+        }
+        self.standing(record)
+    }
+
+    /// What a record says about itself to whoever may ask.
+    fn standing(&self, record: &Record) -> Outcome {
+        match &record.state {
+            State::InFlight(flight) => Outcome::InFlight { lease_until: flight.lease_until },
+            State::Released { .. } if self.floor.is_above(record.key_time) => Outcome::Expired,
+            State::Released { .. } => Outcome::Absent,
+            State::Completed { reply, answered_at, sealed, .. } => match reply.content() {
+                Some(_) => Outcome::Replay {
+                    reply: reply.clone(),
+                    answered_at: *answered_at,
+                    sealed: *sealed,
+                },
+                None => Outcome::Gone {
+                    answered_at: *answered_at,
+                    status: reply.status(),
+                    sealed: *sealed,
+                },
+            },
+            State::Unknown(doubt) => {
+                Outcome::OutcomeUnknown { since: doubt.since, cause: doubt.cause }
+            }
+            State::Tombstone { forget_at, .. }
+                if *forget_at <= self.now && record.key_time.is_some() =>
+            {
+                Outcome::Expired
+            }
+            State::Tombstone { answered_at, status, sealed, .. } => {
+                Outcome::Gone { answered_at: *answered_at, status: *status, sealed: *sealed }
+            }
+        }
+    }
+
+    fn grant(&self, record: &mut Record, claim: &Claim, inherited: Option<Doubt>) {
+        record.fingerprint = Some(claim.fingerprint);
+        record.credential = claim.credential;
+        record.attempt = record.attempt.saturating_add(1);
+        record.evidence = None;
+        if claim.phase == Phase::Committing {
+            record.first_commit_at.get_or_insert(self.now);
+        }
+        if inherited.is_some() {
+            record.runs_authorised = record.runs_authorised.saturating_add(1);
+            self.enter(record, Event::RetriedByPolicy, "policy", "on_unknown = retry");
+        }
+        record.state = State::InFlight(Flight {
+            claim_id: claim.claim_id,
+            holder: claim.holder,
+            lease_until: self.now.plus(self.policy.lease),
+            phase: claim.phase,
+            inherited,
+        });
+    }
+
+    fn commit(&self, record: &Record) -> (Outcome, Wish) {
+        match &record.state {
+            State::InFlight(flight) if flight.phase == Phase::Prepared => {
+                let mut next = record.clone();
+                next.first_commit_at.get_or_insert(self.now);
+                next.state = State::InFlight(Flight {
+                    phase: Phase::Committing,
+                    lease_until: self.now.plus(self.policy.lease),
+                    ..flight.clone()
+                });
+                (Outcome::Done, Wish::Become(next))
+            }
+            State::InFlight(_) => (Outcome::Done, Wish::Stay),
+            State::Released { .. }
+            | State::Completed { .. }
+            | State::Unknown(_)
+            | State::Tombstone { .. } => (Outcome::Fenced, Wish::Stay),
+        }
+    }
+
+    fn renew(&self, record: &Record) -> (Outcome, Wish) {
+        match &record.state {
+            State::InFlight(flight) => {
+                let lease_until = self.now.plus(self.policy.lease).max(flight.lease_until);
+                let flight = Flight { lease_until, ..flight.clone() };
+                (Outcome::Done, Wish::state(record, State::InFlight(flight)))
+            }
+            State::Released { .. }
+            | State::Completed { .. }
+            | State::Unknown(_)
+            | State::Tombstone { .. } => (Outcome::Fenced, Wish::Stay),
+        }
+    }
+
+    /// Rule 4: that it happened is true however late it is said and whoever holds the claim now.
+    fn complete(
+        &self,
+        record: &Record,
+        fence: Fence,
+        reply: &Reply,
+        resolver: Option<(&str, &str)>,
+    ) -> (Outcome, Wish) {
+        let late = match &record.state {
+            State::InFlight(_) => fence != record.fence,
+            State::Released { .. } | State::Unknown(_) => true,
+            State::Completed { reply: first, .. } if first == reply => {
+                return (Outcome::Done, Wish::Stay);
+            }
+            State::Tombstone { digest, .. } if *digest == reply.digest() => {
+                return (Outcome::Done, Wish::Stay);
+            }
+            State::Completed { .. } | State::Tombstone { .. } => {
+                return (Outcome::SecondReply, Wish::Stay);
+            }
+        };
+        let mut next = Record { state: self.completed(reply, false), ..record.clone() };
+        let entry = match resolver {
+            Some((by, why)) => Some((Event::ResolvedHappened, by, why)),
+            None if late => Some((Event::LateCompletion, "holder", "")),
+            None => None,
+        };
+        if let Some((event, by, why)) = entry {
+            let entry = self.entry(event, fence, by, why);
+            next.history.push(entry);
+        }
+        (Outcome::Done, Wish::Become(next))
+    }
+
+    /// Rules 4, 7 and 12: "it did not happen" speaks for this claim alone.
+    fn release(&self, record: &Record, stranger: bool) -> (Outcome, Wish) {
+        let released = State::Released { since: self.now };
+        let state = match &record.state {
+            State::InFlight(flight) => match flight.inherited {
+                Some(doubt) => State::Unknown(doubt),
+                None => released,
+            },
+            State::Unknown(doubt) if doubt.only == Some(record.fence) => released,
+            State::Unknown(_) | State::Released { .. } => return (Outcome::Done, Wish::Stay),
+            State::Completed { .. } | State::Tombstone { .. } => {
+                return (Outcome::Fenced, Wish::Stay);
+            }
+        };
+        let mut next = Record { state, ..record.clone() };
+        if stranger && record.attempt == 1 {
+            next.fingerprint = None;
+            next.credential = None;
+        }
+        (Outcome::Done, Wish::Become(next))
+    }
+
+    fn abandon(&self, record: &Record, cause: Cause) -> (Outcome, Wish) {
+        match &record.state {
+            State::InFlight(flight) => {
+                (Outcome::Done, Wish::state(record, ended(flight, record.fence, self.now, cause)))
+            }
+            State::Released { .. } | State::Unknown(_) => (Outcome::Done, Wish::Stay),
+            State::Completed { .. } | State::Tombstone { .. } => (Outcome::Fenced, Wish::Stay),
+        }
+    }
+
+    fn certify_death(&self, record: &Record) -> (Outcome, Wish) {
+        match &record.state {
+            State::InFlight(flight) => {
+                let state = ended(flight, record.fence, self.now, Cause::HolderDied);
+                let mut next = Record { state, ..record.clone() };
+                self.enter(&mut next, Event::HolderDied, "engine", "its process is gone");
+                (Outcome::Done, Wish::Become(next))
+            }
+            State::Released { .. }
+            | State::Completed { .. }
+            | State::Unknown(_)
+            | State::Tombstone { .. } => (Outcome::Done, Wish::Stay),
+        }
+    }
+
+    /// Rules 3, 4 and 8.
+    fn resolve(
+        &self,
+        record: &Record,
+        fence: Fence,
+        verdict: &Verdict,
+        (by, why): (&str, &str),
+    ) -> (Outcome, Wish) {
+        let (event, rerun) = match verdict {
+            Verdict::Happened(reply) => {
+                return ever_granted(record, fence, || {
+                    self.complete(record, fence, reply, Some((by, why)))
+                });
+            }
+            Verdict::NotExecuted => (Event::ResolvedNotExecuted, false),
+            Verdict::RunAgain => (Event::ResolvedRunAgain, true),
+        };
+        current(record, fence, || match &record.state {
+            State::Unknown(_) => {
+                let mut next = record.clone();
+                next.state = State::Released { since: self.now };
+                next.rerun |= rerun;
+                next.runs_authorised = next.runs_authorised.saturating_add(1);
+                self.enter(&mut next, event, by, why);
+                (Outcome::Done, Wish::Become(next))
+            }
+            State::Released { .. } => (Outcome::Done, Wish::Stay),
+            State::InFlight(_) => (self.standing(record), Wish::Stay),
+            State::Completed { .. } | State::Tombstone { .. } => (Outcome::Fenced, Wish::Stay),
+        })
+    }
+
+    /// Rule 11.
+    fn seal_present(&self, record: &Record, reply: &Reply, by: &str, why: &str) -> (Outcome, Wish) {
+        match &record.state {
+            State::Released { .. } => {
+                let mut next = record.clone();
+                self.seal(&mut next, reply, by, why);
+                (Outcome::Done, Wish::Become(next))
+            }
+            State::Completed { reply: first, sealed: true, .. } if first == reply => {
+                (Outcome::Done, Wish::Stay)
+            }
+            State::InFlight(_)
+            | State::Completed { .. }
+            | State::Unknown(_)
+            | State::Tombstone { .. } => (self.standing(record), Wish::Stay),
+        }
+    }
+
+    fn seal(&self, record: &mut Record, reply: &Reply, by: &str, why: &str) {
+        record.fingerprint = None;
+        record.credential = None;
+        record.state = self.completed(reply, true);
+        self.enter(record, Event::Sealed, by, why);
+    }
+
+    /// Rule 9: nothing timed is deleted before the durable floor has passed it.
+    fn sweep(&self, record: &Record) -> (Outcome, Wish) {
+        let due = match &record.state {
+            State::Released { since } => since.plus(self.policy.remember) <= self.now,
+            State::Tombstone { forget_at, .. } => *forget_at <= self.now,
+            State::InFlight(_) | State::Completed { .. } | State::Unknown(_) => false,
+        };
+        let floor_passed = record.key_time.is_none() || self.floor.is_above(record.key_time);
+        let wish = if due && floor_passed { Wish::Delete } else { Wish::Stay };
+        (Outcome::Done, wish)
+    }
+
+    fn completed(&self, reply: &Reply, sealed: bool) -> State {
+        State::Completed {
+            reply: reply.clone(),
+            answered_at: self.now,
+            retain_until: self.now.plus(self.policy.retention),
+            sealed,
+        }
+    }
+
+    fn enter(&self, record: &mut Record, event: Event, by: &str, why: &str) {
+        let entry = self.entry(event, record.fence, by, why);
+        record.history.push(entry);
+    }
+
+    fn entry(&self, event: Event, fence: Fence, by: &str, why: &str) -> Entry {
+        Entry { at: self.now, event, fence, by: by.to_owned(), why: why.to_owned() }
+    }
+}
+
+/// A record before its first claim or seal; the write that makes it names its first fence.
+fn blank(revision: Revision, key_time: Option<Timestamp>) -> Record {
+    Record {
+        revision,
+        fingerprint: None,
+        credential: None,
+        first_fence: Fence::of(revision),
+        fence: Fence::of(revision),
+        attempt: 0,
+        first_commit_at: None,
+        runs_authorised: 0,
+        rerun: false,
+        key_time,
+        evidence: None,
+        history: History::default(),
+        // Replaced at once by the claim or seal that the record is made for.
+        state: State::Released { since: Timestamp::from_millis(0) },
+    }
+}
+
+/// Whether the asker is not the one this record is about: another credential that nobody has
+/// verified (rule 13), or another request (rule 1). Checked before anything else.
+fn stranger(
+    record: &Record,
+    fingerprint: Fingerprint,
+    credential: Option<Credential>,
+) -> Option<Outcome> {
+    let (open, sealed) = match &record.state {
+        // Nothing has happened under the old credential, so there is nothing to keep from a new.
+        State::Released { .. } => (true, false),
+        State::Completed { sealed, .. } | State::Tombstone { sealed, .. } => (*sealed, *sealed),
+        State::InFlight(_) | State::Unknown(_) => (false, false),
+    };
+    if !open && credential.is_some() && credential != record.credential {
+        return Some(Outcome::CredentialChanged);
+    }
+    match record.fingerprint {
+        Some(stored) if stored != fingerprint && !sealed => Some(Outcome::Mismatch),
+        Some(_) | None => None,
+    }
+}
+
+/// Runs `then` if `fence` names the latest claim (rule 3).
+fn current(
+    record: &Record,
+    fence: Fence,
+    then: impl FnOnce() -> (Outcome, Wish),
+) -> (Outcome, Wish) {
+    match fence.cmp(&record.fence) {
+        core::cmp::Ordering::Greater => (Outcome::InvalidFence, Wish::Stay),
+        core::cmp::Ordering::Less => (Outcome::Fenced, Wish::Stay),
+        core::cmp::Ordering::Equal => then(),
+    }
+}
+
+/// Runs `then` if `fence` can name a claim of this record's life (rule 4).
+fn ever_granted(
+    record: &Record,
+    fence: Fence,
+    then: impl FnOnce() -> (Outcome, Wish),
+) -> (Outcome, Wish) {
+    if record.fence < fence {
+        (Outcome::InvalidFence, Wish::Stay)
+    } else if fence < record.first_fence {
+        (Outcome::Fenced, Wish::Stay)
+    } else {
+        then()
+    }
+}

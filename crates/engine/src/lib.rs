@@ -1,0 +1,1 @@
+//! Makes sure that an operation asked for once happens once: the Rust API.

@@ -1,0 +1,1 @@
+//! What HTTP means for an idempotency key, without I/O.

@@ -1,0 +1,1 @@
+//! Breaks onlyonce on purpose: a seeded simulation with an oracle.

@@ -1,0 +1,94 @@
+//! The port: one write primitive and a few reads.
+
+use std::future::Future;
+use std::pin::Pin;
+
+use onlyonce_core::{Floor, KeyId, Record, Revision, StateKind, Timestamp};
+
+use crate::error::StoreError;
+
+/// A boxed future, so that a store can be chosen at run time. One allocation a call is nothing
+/// beside the sync or the round trip that the call waits for.
+pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
+
+/// Keeps records by key id. See the crate's documentation for what every store promises.
+///
+/// A call, once polled, may take effect even if its future is dropped: dropping is a lost answer.
+pub trait Store: Send + Sync + 'static {
+    /// The record of a key, or `None`.
+    fn get(&self, id: KeyId) -> BoxFuture<'_, Result<Option<Record>, StoreError>>;
+
+    /// Replaces the record iff its revision is still `expected` (`None`: absent). `next` is what
+    /// stands afterwards; `None` deletes. A conflict changes nothing and returns what is there.
+    ///
+    /// Invariant, asserted by stores: `next`'s revision is above `expected`.
+    fn swap(
+        &self,
+        id: KeyId,
+        expected: Option<Revision>,
+        next: Option<Record>,
+    ) -> BoxFuture<'_, Result<Swap, StoreError>>;
+
+    /// The store's durable floor.
+    fn floor(&self) -> BoxFuture<'_, Result<Floor, StoreError>>;
+
+    /// Raises the floor, durably before it returns. A lower floor changes nothing.
+    fn raise_floor(&self, to: Floor) -> BoxFuture<'_, Result<(), StoreError>>;
+
+    /// The largest revision this store has ever confirmed, zero if none: a clock that starts
+    /// below it must not be trusted.
+    fn revision_max(&self) -> BoxFuture<'_, Result<u64, StoreError>>;
+
+    /// Keys with a record that may be due at `now` (retention over, tombstone over, released long
+    /// ago), at most `limit`, in no order. For the sweeper, which lets the core decide.
+    fn due(&self, now: Timestamp, limit: usize) -> BoxFuture<'_, Result<Vec<KeyId>, StoreError>>;
+
+    /// Records that match `filter`, a page at a time, for operators. Records changed meanwhile may
+    /// be missed or seen in either form; unchanged ones are seen exactly once.
+    fn list(
+        &self,
+        filter: Filter,
+        after: Option<Cursor>,
+    ) -> BoxFuture<'_, Result<Page, StoreError>>;
+
+    /// The largest reply content in bytes that this store keeps.
+    fn reply_max(&self) -> usize;
+
+    /// Whether no other process can be using the store. If so, every holder from before this
+    /// process began is dead, and the engine says so in their records.
+    fn is_exclusive(&self) -> bool;
+}
+
+/// What became of a swap.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[allow(clippy::large_enum_variant, reason = "moved once, boxing would cost more")]
+pub enum Swap {
+    /// It took place and is durable.
+    Done,
+    /// It did not: this is the record that stands there.
+    Conflict(Option<Record>),
+}
+
+/// Which records a listing wants.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Filter {
+    /// Only records in this state, as last written (a lapsed claim still counts as in-flight).
+    pub state: Option<StateKind>,
+    /// At most this many records a page; zero means the store's default of 1,000.
+    pub limit: usize,
+}
+
+/// Where the next page of a listing begins: opaque to callers, good for the listing it came from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Cursor(pub Vec<u8>);
+
+/// A page of a listing.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Page {
+    /// The records.
+    pub records: Vec<(KeyId, Record)>,
+    /// Keys whose stored bytes cannot be read, with the reason. They count towards the limit.
+    pub damaged: Vec<(KeyId, StoreError)>,
+    /// Where the next page begins; `None` at the end.
+    pub next: Option<Cursor>,
+}

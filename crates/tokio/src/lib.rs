@@ -1,0 +1,1 @@
+//! Runs the onlyonce engine on tokio and the system clock.

@@ -1,0 +1,1 @@
+//! The onlyonce middleware for tower, axum and hyper.
