@@ -1,1 +1,129 @@
-//! Runs the onlyonce engine on tokio and the system clock.
+//! Runs the onlyonce engine on tokio and the system clock. The only place that reads a clock for
+//! the engine.
+
+use std::fs;
+use std::future::Future;
+use std::pin::Pin;
+use std::time::{Duration, SystemTime};
+
+use onlyonce::Runtime;
+use onlyonce::core::{ClaimId, Holder, Timestamp};
+
+/// A [`Runtime`] on tokio. Its clock starts at the system's time and then never runs backwards,
+/// whatever is done to the system's clock.
+///
+/// Its tasks run on the tokio runtime it was made on.
+#[derive(Debug)]
+pub struct TokioRuntime {
+    handle: tokio::runtime::Handle,
+    started_at: Timestamp,
+    // Tokio's instant, so that tests can pause and advance it.
+    started: tokio::time::Instant,
+    holder: Holder,
+}
+
+impl TokioRuntime {
+    /// A runtime on the current tokio runtime.
+    ///
+    /// # Panics
+    /// Outside a tokio runtime.
+    #[allow(clippy::disallowed_methods, reason = "this is the clock")]
+    pub fn new() -> Self {
+        let since_epoch = SystemTime::UNIX_EPOCH.elapsed().unwrap_or_default();
+        Self {
+            handle: tokio::runtime::Handle::current(),
+            started_at: Timestamp::default().plus(since_epoch),
+            started: tokio::time::Instant::now(),
+            holder: this_process(),
+        }
+    }
+}
+
+impl Default for TokioRuntime {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Runtime for TokioRuntime {
+    fn now(&self) -> Timestamp {
+        self.started_at.plus(self.started.elapsed())
+    }
+
+    fn sleep(&self, duration: Duration) -> Pin<Box<dyn Future<Output = ()> + Send>> {
+        let _guard = self.handle.enter();
+        Box::pin(tokio::time::sleep(duration))
+    }
+
+    fn spawn(&self, task: Pin<Box<dyn Future<Output = ()> + Send>>) {
+        drop(self.handle.spawn(task));
+    }
+
+    fn claim_id(&self) -> ClaimId {
+        let mut bytes = [0; 16];
+        match getrandom::fill(&mut bytes) {
+            Ok(()) => ClaimId::from_bytes(bytes),
+            // Two equal claim ids would let two callers share one claim: better to stop.
+            Err(error) => panic!("the system has no random numbers to give: {error}"),
+        }
+    }
+
+    fn holder(&self) -> Holder {
+        self.holder
+    }
+}
+
+/// What names this process on this host until the next boot. Parts that cannot be read stay zero
+/// and prove nothing.
+pub fn this_process() -> Holder {
+    let text = |path| fs::read_to_string(path).unwrap_or_default();
+    let mut host = [0; 8];
+    copy_hex(text("/etc/machine-id").trim(), &mut host);
+    let mut boot = [0; 16];
+    copy_hex(&text("/proc/sys/kernel/random/boot_id").trim().replace('-', ""), &mut boot);
+    // "pid:[4026531836]"
+    let namespace = fs::read_link("/proc/self/ns/pid").unwrap_or_default();
+    let pid_namespace = namespace
+        .to_string_lossy()
+        .trim_matches(|it: char| !it.is_ascii_digit())
+        .parse()
+        .unwrap_or(0);
+    let started = start_time(&text("/proc/self/stat")).unwrap_or(0);
+    Holder { host, boot, pid_namespace, pid: std::process::id(), started }
+}
+
+/// Field 22 of `/proc/PID/stat` (proc(5)), in clock ticks since boot. The name before it stands
+/// in parentheses and may hold anything.
+fn start_time(stat: &str) -> Option<u64> {
+    let after_name = stat.rsplit_once(')')?.1;
+    after_name.split_ascii_whitespace().nth(19)?.parse().ok()
+}
+
+fn copy_hex(text: &str, into: &mut [u8]) {
+    for (byte, pair) in into.iter_mut().zip(text.as_bytes().chunks_exact(2)) {
+        let pair = std::str::from_utf8(pair).unwrap_or_default();
+        *byte = u8::from_str_radix(pair, 16).unwrap_or_default();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn it_names_this_process_and_makes_new_claim_ids() {
+        let runtime = TokioRuntime::new();
+        assert_eq!(runtime.holder().pid, std::process::id());
+        assert_ne!(runtime.holder().started, 0);
+        assert_ne!(runtime.holder().boot, [0; 16]);
+        assert_ne!(runtime.claim_id(), runtime.claim_id());
+    }
+
+    #[test]
+    fn the_start_time_is_found_behind_any_name() {
+        let fields: Vec<String> = (3..=52).map(|it| it.to_string()).collect();
+        let stat = format!("12 (a ) b) {}", fields.join(" "));
+        assert_eq!(start_time(&stat), Some(22));
+        assert_eq!(start_time("12 (a"), None);
+    }
+}

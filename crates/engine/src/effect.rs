@@ -1,0 +1,244 @@
+//! An effect: an operation on the outside world that the engine runs once per key.
+
+use std::fmt;
+use std::future::Future;
+
+use futures_channel::oneshot;
+use onlyonce_core::{Cause, Fence, Outcome, Phase, Policy, Reply};
+
+use crate::act::Acted;
+use crate::engine::{Claimed, Engine, Request};
+use crate::error::EngineError;
+use crate::ticket::Ticket;
+
+/// What an effect may tell its receiver about the run it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Attempt {
+    /// The fence of the claim: receivers that compare fences can refuse a late holder.
+    pub fence: Fence,
+    /// Which attempt this is, from 1.
+    pub number: u32,
+}
+
+/// How a run ended. Say [`CannotTell`](Self::CannotTell) unless you are sure.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Ran {
+    /// It happened (or was definitely answered, if only with a refusal): this is the reply.
+    Happened(Reply),
+    /// It certainly did not happen and no longer can, such as a refused connection. `reply` is
+    /// what this caller and those waiting for it are answered.
+    NotExecuted(Reply),
+    /// Nobody can tell, such as a time-out after sending.
+    CannotTell(Cause),
+}
+
+/// An operation on the outside world.
+///
+/// [`prepare`](Self::prepare) must not send anything that can take effect; it may be repeated.
+/// Between it and [`commit`](Self::commit) the engine makes durable that the operation may now
+/// happen, so that a crash leaves doubt only if it strikes after that mark.
+pub trait Effect: Send + 'static {
+    /// What `prepare` hands to `commit`, such as an open connection.
+    type Prepared: Send;
+
+    /// Everything that can be done before the first byte that can take effect.
+    fn prepare(
+        &mut self,
+        attempt: Attempt,
+    ) -> impl Future<Output = Result<Self::Prepared, Reply>> + Send;
+
+    /// The bytes that can take effect, and the answer to them.
+    fn commit(
+        &mut self,
+        prepared: Self::Prepared,
+        attempt: Attempt,
+    ) -> impl Future<Output = Ran> + Send;
+}
+
+/// An effect that is nothing but its commit: a closure.
+///
+/// It claims straight into the dangerous phase, which saves one write.
+pub struct Direct<F>(F);
+
+/// Makes an effect of a closure that runs the operation and says how it ended.
+pub fn direct<F, R>(run: F) -> Direct<F>
+where
+    F: FnOnce(Attempt) -> R + Send + 'static,
+    R: Future<Output = Ran> + Send,
+{
+    Direct(run)
+}
+
+/// Runs under a granted ticket; implemented by [`Direct`] and every [`Effect`].
+pub trait Run: Send + 'static {
+    /// Where the claim starts.
+    const PHASE: Phase;
+
+    /// Runs, and says how it ended. `Err` means nothing was sent.
+    fn run(self, ticket: &mut Ticket) -> impl Future<Output = Result<Ran, EngineError>> + Send;
+}
+
+impl<F, R> Run for Direct<F>
+where
+    F: FnOnce(Attempt) -> R + Send + 'static,
+    R: Future<Output = Ran> + Send + 'static,
+{
+    const PHASE: Phase = Phase::Committing;
+
+    async fn run(self, ticket: &mut Ticket) -> Result<Ran, EngineError> {
+        let operation = (self.0)(attempt(ticket));
+        Ok(ticket.hold(operation).await)
+    }
+}
+
+impl<E: Effect> Run for E {
+    const PHASE: Phase = Phase::Prepared;
+
+    async fn run(mut self, ticket: &mut Ticket) -> Result<Ran, EngineError> {
+        let attempt = attempt(ticket);
+        let prepared = match ticket.hold(self.prepare(attempt)).await {
+            Ok(prepared) => prepared,
+            Err(reply) => return Ok(Ran::NotExecuted(reply)),
+        };
+        ticket.commit().await?;
+        Ok(ticket.hold(self.commit(prepared, attempt)).await)
+    }
+}
+
+fn attempt(ticket: &Ticket) -> Attempt {
+    Attempt { fence: ticket.fence(), number: ticket.attempt() }
+}
+
+/// What a caller of [`Engine::once`] gets.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Answer {
+    /// The operation ran now, or ran while we waited: this is its recorded reply.
+    Reply(Reply),
+    /// It ran earlier: the same reply again.
+    Replayed(Reply),
+    /// It did not happen, this time or ever; the key may be used again.
+    NotExecuted(Reply),
+    /// It ran now and this is its reply, but that could not be recorded: a later request will
+    /// meet an unknown outcome.
+    Unrecorded(Reply),
+    /// Anything else: another request used the key, it still runs, nobody knows, it is too old.
+    Refused(Outcome),
+}
+
+impl Engine {
+    /// Runs `effect` unless its key was used before; then gives the stored answer.
+    ///
+    /// The run is a task of its own: dropping the returned future cancels nothing. A concurrent
+    /// duplicate waits up to `wait` for the first one's answer and never runs anything.
+    ///
+    /// # Errors
+    /// The store could not say in time; nothing was run by this call.
+    pub async fn once<R: Run>(
+        &self,
+        request: &Request,
+        policy: &Policy,
+        wait: std::time::Duration,
+        effect: R,
+    ) -> Result<Answer, EngineError> {
+        let ticket = match self.claim(request, policy, R::PHASE).await? {
+            Claimed::Granted(ticket) => ticket,
+            Claimed::Refused(acted) if acted.is_running() => {
+                return self.attend(request, policy, wait).await;
+            }
+            Claimed::Refused(acted) => return Ok(told(acted.outcome)),
+        };
+        let (tell, told) = oneshot::channel();
+        self.inner.runtime.spawn(Box::pin(async move {
+            let answer = carry_out(ticket, effect).await;
+            // Whoever asked may be gone; the record is what counts.
+            let _ = tell.send(answer);
+        }));
+        // The task was dropped or panicked: its ticket was abandoned, so nobody can tell.
+        told.await.unwrap_or_else(|_| {
+            let (since, cause) = (self.now(), Cause::Abandoned);
+            Ok(Answer::Refused(Outcome::OutcomeUnknown { since, cause }))
+        })
+    }
+
+    async fn attend(
+        &self,
+        request: &Request,
+        policy: &Policy,
+        wait: std::time::Duration,
+    ) -> Result<Answer, EngineError> {
+        use crate::engine::Waited;
+        Ok(match self.wait(request, policy, wait).await? {
+            Waited::Ended { shared: Some(reply), acted } if acted.outcome == Outcome::Absent => {
+                Answer::NotExecuted(reply)
+            }
+            Waited::Ended { acted, .. } | Waited::StillRunning(acted) => told(acted.outcome),
+        })
+    }
+}
+
+async fn carry_out<R: Run>(mut ticket: Ticket, effect: R) -> Result<Answer, EngineError> {
+    match effect.run(&mut ticket).await {
+        Ok(Ran::Happened(reply)) => match ticket.complete(reply.clone()).await {
+            Ok(Acted { outcome: Outcome::Done, .. }) => Ok(Answer::Reply(reply)),
+            Ok(acted) => Ok(recorded(acted)),
+            Err(_) => Ok(Answer::Unrecorded(reply)),
+        },
+        Ok(Ran::NotExecuted(reply)) => {
+            let acted = ticket.release(false, Some(reply.clone())).await?;
+            match acted.record {
+                Some(record) if record.may_have_run() => {
+                    Ok(recorded(Acted { record: Some(record), ..acted }))
+                }
+                Some(_) | None => Ok(Answer::NotExecuted(reply)),
+            }
+        }
+        Ok(Ran::CannotTell(cause)) => {
+            let acted = ticket.abandon(cause, None).await?;
+            Ok(recorded(acted))
+        }
+        Err(error) => {
+            // Nothing was sent, so whatever the record says meanwhile, this attempt is over.
+            let _ = ticket.release(false, None).await;
+            Err(error)
+        }
+    }
+}
+
+/// What the record says when it is not what we wanted to record.
+fn recorded(acted: Acted) -> Answer {
+    use onlyonce_core::State;
+    match acted.record.map(|record| record.state) {
+        Some(State::Completed { reply, .. }) => Answer::Replayed(reply),
+        Some(State::Unknown(doubt)) => {
+            Answer::Refused(Outcome::OutcomeUnknown { since: doubt.since, cause: doubt.cause })
+        }
+        Some(State::InFlight(_) | State::Released { .. } | State::Tombstone { .. }) | None => {
+            Answer::Refused(acted.outcome)
+        }
+    }
+}
+
+fn told(outcome: Outcome) -> Answer {
+    match outcome {
+        Outcome::Replay { reply, .. } => Answer::Replayed(reply),
+        Outcome::Granted(_)
+        | Outcome::InFlight { .. }
+        | Outcome::Mismatch
+        | Outcome::CredentialChanged
+        | Outcome::OutcomeUnknown { .. }
+        | Outcome::Gone { .. }
+        | Outcome::Expired
+        | Outcome::Done
+        | Outcome::Fenced
+        | Outcome::InvalidFence
+        | Outcome::SecondReply
+        | Outcome::Absent => Answer::Refused(outcome),
+    }
+}
+
+impl<F> fmt::Debug for Direct<F> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Direct(..)")
+    }
+}

@@ -1,0 +1,453 @@
+//! The engine: carries commands to the store, wakes waiters, ends the claims of the dead.
+
+use std::pin::pin;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use futures_util::future::{Either, select};
+use onlyonce_core::{
+    Claim, ClaimId, Command, Credential, Fence, Fingerprint, Floor, KeyId, Look, Outcome, Phase,
+    Policy, Record, Reply, State, StateKind, Timestamp, Verdict,
+};
+use onlyonce_store::{Cursor, Filter, Page, Store, StoreError};
+
+use crate::act::{Act, Acted, Refingerprint, Step};
+use crate::error::EngineError;
+use crate::observe::{EngineEvent, NoObserver, Observer};
+use crate::runtime::Runtime;
+use crate::ticket::Ticket;
+use crate::wait::{Ended, Waiters};
+
+/// A grant of an absent timed key relies on a floor read at most this long ago. Sweepers wait
+/// twice as long after raising it.
+pub const FLOOR_AGE_MAX: Duration = Duration::from_secs(30);
+
+/// How the engine behaves, beyond the policy of each request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Settings {
+    /// How long a claim may wait for the store. Default 2 s.
+    pub store_wait: Duration,
+    /// How many callers may wait for others' outcomes at once. Default 10,000.
+    pub waiters_max: usize,
+    /// How often a waiter looks again if other processes use the store too. Default 200 ms.
+    pub poll_every: Duration,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            store_wait: Duration::from_secs(2),
+            waiters_max: 10_000,
+            poll_every: Duration::from_millis(200),
+        }
+    }
+}
+
+/// A request to run an operation once.
+#[derive(Clone)]
+pub struct Request {
+    /// The key and its scope, from [`onlyonce_core::Secret::key_id`].
+    pub id: KeyId,
+    /// What the request looks like.
+    pub fingerprint: Fingerprint,
+    /// Computes the fingerprint by older rules, for records made with them.
+    pub refingerprint: Option<Refingerprint>,
+    /// The time the key carries.
+    pub key_time: Option<Timestamp>,
+    /// The caller's credential, if nobody has verified it.
+    pub credential: Option<Credential>,
+}
+
+impl Request {
+    /// A request with a fingerprint and nothing else.
+    pub fn new(id: KeyId, fingerprint: Fingerprint) -> Self {
+        Self { id, fingerprint, refingerprint: None, key_time: None, credential: None }
+    }
+}
+
+/// What a claim was answered.
+#[derive(Debug)]
+#[allow(clippy::large_enum_variant, reason = "moved once, boxing would cost more")]
+pub enum Claimed {
+    /// The operation is ours to run.
+    Granted(Ticket),
+    /// It is not; this is why, with the record behind it.
+    Refused(Acted),
+}
+
+/// What waiting for another attempt has brought.
+#[derive(Debug)]
+#[allow(clippy::large_enum_variant, reason = "moved once, boxing would cost more")]
+pub enum Waited {
+    /// That attempt ended while we waited.
+    Ended {
+        /// What the record answers now.
+        acted: Acted,
+        /// What its caller is answered although it is not recorded.
+        shared: Option<Reply>,
+    },
+    /// It is still running, or too many wait already.
+    StillRunning(Acted),
+}
+
+/// Runs each key once. Cheap to clone; all clones are one engine.
+#[derive(Clone)]
+pub struct Engine {
+    pub(crate) inner: Arc<Inner>,
+}
+
+pub(crate) struct Inner {
+    pub(crate) store: Arc<dyn Store>,
+    pub(crate) runtime: Arc<dyn Runtime>,
+    pub(crate) settings: Settings,
+    pub(crate) observer: Arc<dyn Observer>,
+    pub(crate) waiters: Arc<Waiters>,
+    /// Added to the runtime's clock, so that no revision is below one that the store holds.
+    clock_offset: Duration,
+    /// The floor and when it was read.
+    floor: Mutex<(Floor, Timestamp)>,
+}
+
+impl Engine {
+    /// Opens an engine on a store and, if no other process can be using it, ends the claims
+    /// that earlier processes left: prepared ones are released, the others become unknown.
+    ///
+    /// # Errors
+    /// What the store says. Nothing can be claimed then.
+    pub async fn start(
+        store: Arc<dyn Store>,
+        runtime: Arc<dyn Runtime>,
+        settings: Settings,
+        observer: Option<Arc<dyn Observer>>,
+    ) -> Result<Self, EngineError> {
+        let newest = Timestamp::from_millis(store.revision_max().await?);
+        let clock_offset = newest.since(runtime.now());
+        let floor = Mutex::new((store.floor().await?, runtime.now().plus(clock_offset)));
+        let engine = Self {
+            inner: Arc::new(Inner {
+                store,
+                runtime,
+                settings,
+                observer: observer.unwrap_or_else(|| Arc::new(NoObserver)),
+                waiters: Arc::default(),
+                clock_offset,
+                floor,
+            }),
+        };
+        if engine.inner.store.is_exclusive() {
+            engine.bury_the_dead().await?;
+        }
+        Ok(engine)
+    }
+
+    /// The engine's time: the runtime's, never below any revision in the store.
+    pub fn now(&self) -> Timestamp {
+        self.inner.now()
+    }
+
+    /// The largest reply in bytes that the store keeps.
+    pub fn reply_max(&self) -> usize {
+        self.inner.store.reply_max()
+    }
+
+    /// Asks to be the only one who runs the operation. One round trip to the store.
+    ///
+    /// `phase` is [`Phase::Prepared`] if the effect has a moment before which nothing can happen
+    /// and calls [`Ticket::commit`] there, else [`Phase::Committing`].
+    ///
+    /// # Errors
+    /// The store could not say within [`Settings::store_wait`]. Nothing was run; a claim that was
+    /// made without our knowing is released in the background.
+    pub async fn claim(
+        &self,
+        request: &Request,
+        policy: &Policy,
+        phase: Phase,
+    ) -> Result<Claimed, EngineError> {
+        let claim_id = self.inner.runtime.claim_id();
+        let command = Command::Claim(Claim {
+            fingerprint: request.fingerprint,
+            claim_id,
+            holder: self.inner.runtime.holder(),
+            key_time: request.key_time,
+            credential: request.credential,
+            phase,
+        });
+        let act = Act::new(command, *policy).with_refingerprint(request.refingerprint.clone());
+        let deadline = self.now().plus(self.inner.settings.store_wait);
+        match self.inner.drive(request.id, act, deadline).await {
+            Ok(Acted { outcome: Outcome::Granted(fence), record: Some(record) }) => {
+                let (id, attempt) = (request.id, record.attempt);
+                self.inner.observer.on(&EngineEvent::Granted { id, fence, attempt });
+                let inner = Arc::clone(&self.inner);
+                Ok(Claimed::Granted(Ticket::new(inner, id, *policy, fence, record)))
+            }
+            Ok(acted) => Ok(Claimed::Refused(acted)),
+            Err(error) => {
+                self.disown(request.id, claim_id, *policy);
+                Err(error)
+            }
+        }
+    }
+
+    /// What a claim would be answered, without ever being granted one.
+    ///
+    /// # Errors
+    /// The store could not say within [`Settings::store_wait`].
+    pub async fn look(&self, request: &Request, policy: &Policy) -> Result<Acted, EngineError> {
+        let command = Command::Look(Look {
+            fingerprint: request.fingerprint,
+            key_time: request.key_time,
+            credential: request.credential,
+        });
+        let act = Act::new(command, *policy).with_refingerprint(request.refingerprint.clone());
+        self.inner.drive(request.id, act, self.now().plus(self.inner.settings.store_wait)).await
+    }
+
+    /// Waits, at most for `wait`, until the attempt that holds the key has ended.
+    ///
+    /// It never claims: an attempt that ends released or unknown ends so for its waiters too,
+    /// so that many duplicates of a refused request make one call.
+    ///
+    /// # Errors
+    /// The store could not say.
+    pub async fn wait(
+        &self,
+        request: &Request,
+        policy: &Policy,
+        wait: Duration,
+    ) -> Result<Waited, EngineError> {
+        let until = self.now().plus(wait);
+        // Join first, read second: an end between the two is then seen by one or the other.
+        let place = self.inner.waiters.join(request.id, self.inner.settings.waiters_max);
+        let acted = self.look(request, policy).await?;
+        if !acted.is_running() {
+            return Ok(Waited::Ended { acted, shared: None });
+        }
+        let Some(mut place) = place else { return Ok(Waited::StillRunning(acted)) };
+        loop {
+            let left = until.since(self.now());
+            if left.is_zero() {
+                break;
+            }
+            let pause = if self.inner.store.is_exclusive() {
+                left
+            } else {
+                left.min(self.inner.settings.poll_every)
+            };
+            let sleep = self.inner.runtime.sleep(pause);
+            match select(&mut place.ended, sleep).await {
+                Either::Left((Ok(Ended { record, shared }), _)) => {
+                    let acted = self.looked(request, policy, record);
+                    return Ok(Waited::Ended { acted, shared });
+                }
+                // Nobody is left who could wake us.
+                Either::Left((Err(_), _)) => break,
+                Either::Right(((), _)) => {}
+            }
+            let acted = self.look(request, policy).await?;
+            if !acted.is_running() {
+                return Ok(Waited::Ended { acted, shared: None });
+            }
+        }
+        Ok(Waited::StillRunning(acted))
+    }
+
+    /// The record of a key as it is stored, for operators.
+    ///
+    /// # Errors
+    /// What the store says.
+    pub async fn get(&self, id: KeyId) -> Result<Option<Record>, StoreError> {
+        self.inner.store.get(id).await
+    }
+
+    /// A page of records, for operators.
+    ///
+    /// # Errors
+    /// What the store says.
+    pub async fn list(&self, filter: Filter, after: Option<Cursor>) -> Result<Page, StoreError> {
+        self.inner.store.list(filter, after).await
+    }
+
+    /// Settles an unknown outcome with what somebody found out about the claim `fence`.
+    ///
+    /// # Errors
+    /// The store could not say; the verdict may be repeated.
+    pub async fn resolve(
+        &self,
+        id: KeyId,
+        policy: &Policy,
+        fence: Fence,
+        verdict: Verdict,
+        by: &str,
+        why: &str,
+    ) -> Result<Acted, EngineError> {
+        let (by, why) = (by.to_owned(), why.to_owned());
+        let command = Command::Resolve { fence, verdict, by, why };
+        self.command(id, policy, command).await
+    }
+
+    /// Says that this key must never run. Granted for keys that are absent or released.
+    ///
+    /// # Errors
+    /// The store could not say; the seal may be repeated.
+    pub async fn seal(
+        &self,
+        id: KeyId,
+        policy: &Policy,
+        reply: Reply,
+        key_time: Option<Timestamp>,
+        by: &str,
+        why: &str,
+    ) -> Result<Acted, EngineError> {
+        let (by, why) = (by.to_owned(), why.to_owned());
+        let command = Command::Seal { reply, key_time, by, why };
+        self.command(id, policy, command).await
+    }
+
+    async fn command(
+        &self,
+        id: KeyId,
+        policy: &Policy,
+        command: Command,
+    ) -> Result<Acted, EngineError> {
+        let act = Act::new(command, *policy);
+        let deadline = self.now().plus(self.inner.settings.store_wait);
+        let acted = self.inner.drive(id, act, deadline).await?;
+        if let Some(record) = &acted.record {
+            self.inner.waiters.wake(id, || Ended { record: record.clone(), shared: None });
+        }
+        Ok(acted)
+    }
+
+    /// What `record` answers to `request`, decided without asking the store again.
+    fn looked(&self, request: &Request, policy: &Policy, record: Record) -> Acted {
+        let command = Command::Look(Look {
+            fingerprint: request.fingerprint,
+            key_time: request.key_time,
+            credential: request.credential,
+        });
+        let mut act = Act::new(command, *policy).with_refingerprint(request.refingerprint.clone());
+        act.read(Some(record.clone()));
+        let outcome = act.peek(self.now(), self.inner.floor_read());
+        Acted { outcome, record: Some(record) }
+    }
+
+    /// Ends the claims of processes that cannot be alive, since this one has the store alone.
+    async fn bury_the_dead(&self) -> Result<(), EngineError> {
+        let mut after = None;
+        loop {
+            let filter = Filter { state: Some(StateKind::InFlight), limit: 0 };
+            let page = self.list(filter, after).await?;
+            for (id, record) in page.records {
+                let command = Command::CertifyDeath { fence: record.fence };
+                let act = Act::from_record(command, Policy::default(), record);
+                let deadline = self.now().plus(self.inner.settings.store_wait);
+                self.inner.drive(id, act, deadline).await?;
+                self.inner.observer.on(&EngineEvent::HolderBuried { id });
+            }
+            match page.next {
+                Some(next) => after = Some(next),
+                None => return Ok(()),
+            }
+        }
+    }
+
+    /// Takes back a claim whose answer we did not wait for, if it was granted: nothing was run.
+    fn disown(&self, id: KeyId, claim_id: ClaimId, policy: Policy) {
+        let inner = Arc::clone(&self.inner);
+        self.inner.runtime.spawn(Box::pin(async move {
+            for pause in [Duration::from_millis(500), policy.lease / 3, policy.lease / 3] {
+                inner.runtime.sleep(pause).await;
+                let Ok(found) = inner.store.get(id).await else { continue };
+                let ours = found.filter(|record| match &record.state {
+                    State::InFlight(flight) => flight.claim_id == claim_id,
+                    State::Released { .. }
+                    | State::Completed { .. }
+                    | State::Unknown(_)
+                    | State::Tombstone { .. } => false,
+                });
+                if let Some(record) = ours {
+                    let command = Command::Release { fence: record.fence, stranger: false };
+                    let act = Act::from_record(command, policy, record);
+                    let deadline = inner.now().plus(inner.settings.store_wait);
+                    if inner.drive(id, act, deadline).await.is_ok() {
+                        return;
+                    }
+                }
+            }
+        }));
+    }
+}
+
+impl Inner {
+    pub(crate) fn now(&self) -> Timestamp {
+        self.runtime.now().plus(self.clock_offset)
+    }
+
+    fn floor_read(&self) -> Floor {
+        self.floor.lock().unwrap_or_else(PoisonError::into_inner).0
+    }
+
+    /// The floor, read again if it is older than [`FLOOR_AGE_MAX`].
+    async fn floor(&self) -> Result<Floor, StoreError> {
+        let (floor, read_at) = *self.floor.lock().unwrap_or_else(PoisonError::into_inner);
+        // The age counts from before the read.
+        let now = self.now();
+        if now.since(read_at) <= FLOOR_AGE_MAX {
+            return Ok(floor);
+        }
+        let floor = self.store.floor().await?;
+        *self.floor.lock().unwrap_or_else(PoisonError::into_inner) = (floor, now);
+        Ok(floor)
+    }
+
+    /// Carries one command to its end, repeating it after store errors until `deadline`.
+    pub(crate) async fn drive(
+        &self,
+        id: KeyId,
+        mut act: Act,
+        deadline: Timestamp,
+    ) -> Result<Acted, EngineError> {
+        let mut pause = Duration::from_millis(10);
+        loop {
+            let attempt = pin!(self.advance(id, &mut act));
+            // A zero wait would lose against a store that answers at once.
+            let left = deadline.since(self.now()).max(Duration::from_millis(1));
+            let result = match select(attempt, self.runtime.sleep(left)).await {
+                Either::Left((result, _)) => result,
+                Either::Right(((), _)) => Err(EngineError::StoreTimeout),
+            };
+            let error = match result {
+                Ok(acted) => return Ok(acted),
+                Err(error) => error,
+            };
+            self.observer.on(&EngineEvent::StoreFailed { error: error.clone() });
+            if !error.is_transient() || deadline <= self.now().plus(pause) {
+                return Err(error);
+            }
+            self.runtime.sleep(pause).await;
+            pause = (pause * 2).min(Duration::from_millis(500));
+        }
+    }
+
+    async fn advance(&self, id: KeyId, act: &mut Act) -> Result<Acted, EngineError> {
+        loop {
+            let floor = self.floor().await?;
+            match act.step(self.now(), floor) {
+                Step::Get => {
+                    let found = self.store.get(id).await?;
+                    act.read(found);
+                }
+                Step::Swap { expected, next } => {
+                    let swap = self.store.swap(id, expected, next).await?;
+                    if let Some(acted) = act.swapped(swap) {
+                        return Ok(acted);
+                    }
+                }
+                Step::Done(acted) => return Ok(acted),
+                Step::Contended => return Err(EngineError::Contended),
+            }
+        }
+    }
+}

@@ -1,0 +1,25 @@
+//! What the engine needs from the outside: time, tasks, randomness and a name for this process.
+
+use std::time::Duration;
+
+use onlyonce_core::{ClaimId, Holder, Timestamp};
+use onlyonce_store::BoxFuture;
+
+/// The engine's clock, spawner and source of randomness. `onlyonce-tokio` has the usual one; the
+/// simulator and tests bring their own, which is why nothing here reads a clock by itself.
+pub trait Runtime: Send + Sync + 'static {
+    /// The present time. Must not run backwards within a process.
+    fn now(&self) -> Timestamp;
+
+    /// Completes after `duration` on this runtime's clock.
+    fn sleep(&self, duration: Duration) -> BoxFuture<'static, ()>;
+
+    /// Runs `task` to its end, whatever becomes of the caller.
+    fn spawn(&self, task: BoxFuture<'static, ()>);
+
+    /// 128 bits from a cryptographic random source, new at every call.
+    fn claim_id(&self) -> ClaimId;
+
+    /// This process.
+    fn holder(&self) -> Holder;
+}

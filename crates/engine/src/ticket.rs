@@ -1,0 +1,291 @@
+//! A ticket: the right, and the duty, to run an operation and to say how it ended.
+
+use std::fmt;
+use std::future::Future;
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::future::{Either, select};
+use onlyonce_core::{
+    Cause, Command, Evidence, Fence, KeyId, Outcome, Policy, Record, Reply, State, Timestamp,
+};
+use onlyonce_store::StoreErrorKind;
+
+use crate::act::{Act, Acted};
+use crate::engine::Inner;
+use crate::error::EngineError;
+use crate::observe::EngineEvent;
+use crate::wait::Ended;
+
+/// A granted claim. End it with [`complete`](Self::complete), [`release`](Self::release) or
+/// [`abandon`](Self::abandon).
+///
+/// A ticket that is dropped is abandoned, never released: nobody can tell how far its holder got.
+pub struct Ticket {
+    inner: Arc<Inner>,
+    id: KeyId,
+    policy: Policy,
+    fence: Fence,
+    /// The record as we last wrote it; a swap from it costs one round trip.
+    record: Record,
+    /// Whether some command has ended the claim, or tried to.
+    ended: bool,
+}
+
+impl Ticket {
+    pub(crate) fn new(
+        inner: Arc<Inner>,
+        id: KeyId,
+        policy: Policy,
+        fence: Fence,
+        record: Record,
+    ) -> Self {
+        Self { inner, id, policy, fence, record, ended: false }
+    }
+
+    /// The key.
+    pub fn id(&self) -> KeyId {
+        self.id
+    }
+
+    /// The fence of this claim, to be sent to the receiver if it can compare fences.
+    pub fn fence(&self) -> Fence {
+        self.fence
+    }
+
+    /// Which attempt this is, from 1.
+    pub fn attempt(&self) -> u32 {
+        self.record.attempt
+    }
+
+    /// The record as we last wrote it.
+    pub fn record(&self) -> &Record {
+        &self.record
+    }
+
+    /// How much of the lease is left, by the engine's clock.
+    pub fn lease_left(&self) -> Duration {
+        self.lease_until().since(self.inner.now())
+    }
+
+    fn lease_until(&self) -> Timestamp {
+        match &self.record.state {
+            State::InFlight(flight) => flight.lease_until,
+            State::Released { .. }
+            | State::Completed { .. }
+            | State::Unknown(_)
+            | State::Tombstone { .. } => self.inner.now(),
+        }
+    }
+
+    /// Makes durable that the operation may happen from now on. Nothing that can take effect may
+    /// be sent before this returns `Ok`. Needed only for claims in `Phase::Prepared`.
+    ///
+    /// # Errors
+    /// [`EngineError::ClaimLost`] if the claim is no longer ours; a store error if nobody can
+    /// say. Nothing may be sent then; let the ticket drop or release it.
+    pub async fn commit(&mut self) -> Result<(), EngineError> {
+        self.speak(Command::Commit { fence: self.fence }).await
+    }
+
+    /// Extends the lease.
+    ///
+    /// # Errors
+    /// As [`commit`](Self::commit).
+    pub async fn renew(&mut self) -> Result<(), EngineError> {
+        self.speak(Command::Renew { fence: self.fence }).await
+    }
+
+    /// Keeps what was learnt about this attempt, such as an external id, durably.
+    ///
+    /// # Errors
+    /// As [`commit`](Self::commit).
+    pub async fn note(&mut self, evidence: Evidence) -> Result<(), EngineError> {
+        self.speak(Command::Note { fence: self.fence, evidence }).await
+    }
+
+    /// Checks that at least `least` of the lease is left: call it before the first byte is sent.
+    ///
+    /// # Errors
+    /// [`EngineError::LeaseShort`]: release the ticket instead.
+    pub fn check_lease(&self, least: Duration) -> Result<(), EngineError> {
+        if self.lease_left() < least { Err(EngineError::LeaseShort) } else { Ok(()) }
+    }
+
+    /// Runs `operation` while the lease is renewed, at a third of it. If the claim is lost
+    /// meanwhile, the operation goes on: its success is still evidence.
+    pub async fn hold<F: Future>(&mut self, operation: F) -> F::Output {
+        let mut operation = pin!(operation);
+        let mut pause = self.policy.lease / 3;
+        loop {
+            let sleep = self.inner.runtime.sleep(pause);
+            match select(operation.as_mut(), sleep).await {
+                Either::Left((output, _)) => return output,
+                Either::Right(((), _)) => {}
+            }
+            // The renewal must not hold up the operation, nor the operation the renewal.
+            let renewed = match select(operation.as_mut(), pin!(self.renew())).await {
+                Either::Left((output, _)) => return output,
+                Either::Right((renewed, _)) => renewed,
+            };
+            pause = match renewed {
+                Ok(()) => self.policy.lease / 3,
+                Err(error) if error.is_transient() => self.policy.lease / 10,
+                Err(_) => return operation.await,
+            };
+        }
+    }
+
+    /// Records the reply and wakes everyone who waits for it. Repeats until the lease ends if
+    /// the store fails; a reply the store has no room for is recorded as answered but not kept.
+    ///
+    /// The answer says what is recorded: [`Outcome::Done`] if it is this reply.
+    ///
+    /// # Errors
+    /// Nobody can say whether it is recorded. The operation did happen; the record will lapse to
+    /// unknown.
+    pub async fn complete(mut self, reply: Reply) -> Result<Acted, EngineError> {
+        self.ended = true;
+        let full = |error: &EngineError| match error {
+            EngineError::Store(error) => error.kind() == StoreErrorKind::Full,
+            EngineError::StoreTimeout
+            | EngineError::Contended
+            | EngineError::ClaimLost
+            | EngineError::LeaseShort => false,
+        };
+        let fits = reply.content().is_none_or(|it| it.len() <= self.inner.store.reply_max());
+        let first = if fits { reply.clone() } else { reply.without_content() };
+        let result = match self.end(Command::Complete { fence: self.fence, reply: first }).await {
+            Err(error) if full(&error) => {
+                let reply = reply.without_content();
+                self.end(Command::Complete { fence: self.fence, reply }).await
+            }
+            result => result,
+        };
+        let (id, fence) = (self.id, self.fence);
+        match &result {
+            Ok(acted) if acted.outcome == Outcome::SecondReply => {
+                self.inner.observer.on(&EngineEvent::SecondReply { id, fence });
+            }
+            Ok(acted) => {
+                self.inner.observer.on(&EngineEvent::Completed { id, fence });
+                if !is_kept(acted) {
+                    self.inner.observer.on(&EngineEvent::ReplyNotKept { id, fence });
+                }
+            }
+            Err(error) => self.unrecorded(error),
+        }
+        self.wake(&result, None);
+        result
+    }
+
+    /// Says that the operation certainly did not happen under this claim and no longer can. The
+    /// key is free again, unless an earlier attempt is in doubt. `shared` is what those who wait
+    /// are answered, as they never run it themselves.
+    ///
+    /// # Errors
+    /// Nobody can say whether it is recorded; the record may lapse to unknown.
+    pub async fn release(
+        mut self,
+        stranger: bool,
+        shared: Option<Reply>,
+    ) -> Result<Acted, EngineError> {
+        self.ended = true;
+        let result = self.end(Command::Release { fence: self.fence, stranger }).await;
+        let (id, fence) = (self.id, self.fence);
+        match &result {
+            Ok(_) => self.inner.observer.on(&EngineEvent::Released { id, fence }),
+            Err(error) => self.unrecorded(error),
+        }
+        self.wake(&result, shared);
+        result
+    }
+
+    /// Says that nobody can tell whether the operation happened. `shared` is what those who wait
+    /// are answered.
+    ///
+    /// # Errors
+    /// Nobody can say whether it is recorded; the record will lapse to unknown all the same.
+    pub async fn abandon(
+        mut self,
+        cause: Cause,
+        shared: Option<Reply>,
+    ) -> Result<Acted, EngineError> {
+        self.ended = true;
+        let result = self.end(Command::Abandon { fence: self.fence, cause }).await;
+        let (id, fence) = (self.id, self.fence);
+        match &result {
+            Ok(_) => self.inner.observer.on(&EngineEvent::OutcomeUnknown { id, fence, cause }),
+            Err(error) => self.unrecorded(error),
+        }
+        self.wake(&result, shared);
+        result
+    }
+
+    async fn speak(&mut self, command: Command) -> Result<(), EngineError> {
+        let act = Act::from_record(command, self.policy, self.record.clone());
+        let deadline = self.inner.now().plus(self.inner.settings.store_wait);
+        let acted = self.inner.drive(self.id, act, deadline.min(self.lease_until())).await?;
+        if let Some(record) = acted.record {
+            self.record = record;
+        }
+        if acted.outcome == Outcome::Done { Ok(()) } else { Err(EngineError::ClaimLost) }
+    }
+
+    async fn end(&self, command: Command) -> Result<Acted, EngineError> {
+        let act = Act::from_record(command, self.policy, self.record.clone());
+        let least = self.inner.now().plus(self.inner.settings.store_wait);
+        self.inner.drive(self.id, act, self.lease_until().max(least)).await
+    }
+
+    fn wake(&self, result: &Result<Acted, EngineError>, shared: Option<Reply>) {
+        if let Ok(Acted { record: Some(record), .. }) = result {
+            self.inner.waiters.wake(self.id, || Ended { record: record.clone(), shared });
+        }
+    }
+
+    fn unrecorded(&self, error: &EngineError) {
+        let (id, fence, error) = (self.id, self.fence, error.clone());
+        self.inner.observer.on(&EngineEvent::Unrecorded { id, fence, error });
+    }
+}
+
+fn is_kept(acted: &Acted) -> bool {
+    match acted.record.as_ref().map(|record| &record.state) {
+        Some(State::Completed { reply, .. }) => reply.content().is_some(),
+        Some(
+            State::InFlight(_)
+            | State::Released { .. }
+            | State::Unknown(_)
+            | State::Tombstone { .. },
+        )
+        | None => true,
+    }
+}
+
+impl Drop for Ticket {
+    fn drop(&mut self) {
+        if self.ended {
+            return;
+        }
+        let ticket = Self {
+            inner: Arc::clone(&self.inner),
+            id: self.id,
+            policy: self.policy,
+            fence: self.fence,
+            record: self.record.clone(),
+            ended: true,
+        };
+        self.inner.runtime.spawn(Box::pin(async move {
+            // An error leaves the record to lapse, which says the same a little later.
+            let _ = ticket.abandon(Cause::Abandoned, None).await;
+        }));
+    }
+}
+
+impl fmt::Debug for Ticket {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Ticket").field("id", &self.id).field("fence", &self.fence).finish()
+    }
+}
