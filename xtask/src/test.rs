@@ -1,0 +1,47 @@
+//! The whole test ladder, cheapest rung first.
+
+use std::process::Command;
+
+use crate::install::{self, TEST_PACKAGES};
+use crate::steps::{self, Steps};
+use crate::{Outcome, arrows, repo, tidy};
+
+/// Runs it with a table of steps at the end.
+pub(crate) fn run(fast: bool) -> Outcome {
+    let mut steps = Steps::new();
+    steps.step("tidy", tidy::run)?;
+    steps.step("arrows", arrows::run)?;
+    all(&mut steps, fast)?;
+    steps.table();
+    Ok(())
+}
+
+/// The rungs that run code; `ci` has tidied before.
+pub(crate) fn all(steps: &mut Steps, fast: bool) -> Outcome {
+    steps.step("packages", || install::run(&TEST_PACKAGES))?;
+    steps.cargo("build binaries", &["build", "--workspace", "--bins", "--examples"])?;
+    if repo::on_path("cargo-nextest") {
+        steps.cargo("tests", &["nextest", "run", "--workspace", "--no-fail-fast"])?;
+    } else {
+        steps.cargo("tests", &["test", "--workspace", "--all-targets", "--no-fail-fast"])?;
+    }
+    steps.cargo("doc tests", &["test", "--doc", "--workspace"])?;
+    if fast {
+        for rung in ["planted mutants", "simulation", "torture"] {
+            steps.left_out(rung, "because of --fast");
+        }
+        return Ok(());
+    }
+    let simulate = ["run", "--release", "-p", "onlyonce-sim", "--", "--seconds", "30"];
+    steps.cargo("simulation", &simulate)?;
+    steps.step("torture", short_torture)
+}
+
+/// A few kills with a fixed seed; `cargo xtask torture kill` is the long one.
+fn short_torture() -> Outcome {
+    let binary = ["build", "--release", "-p", "onlyonce-cli", "--bin", "onlyonce"];
+    steps::quiet("build for torture", Command::new(repo::cargo()).args(binary))?;
+    let run = ["run", "--release", "-p", "onlyonce-cli", "--example", "torture", "--"];
+    let short = ["kill", "--seed", "1", "--rounds", "5"];
+    steps::quiet("torture", Command::new(repo::cargo()).args(run).args(short))
+}
