@@ -2,8 +2,9 @@
 //! id when its guard is dropped, when we panic, and when we are interrupted.
 
 use std::collections::BTreeSet;
+use std::io::Read;
 use std::os::unix::process::CommandExt;
-use std::process::{Child, Command, ExitStatus};
+use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -120,22 +121,47 @@ impl Drop for Guarded {
     }
 }
 
+/// Runs `command` to its end; what it wrote to standard output, and how it ended.
+pub(crate) fn output(command: &mut Command) -> Result<(String, ExitStatus), Failure> {
+    let mut guard = Guarded::spawn(command.stdin(Stdio::null()).stdout(Stdio::piped()))?;
+    let mut bytes = Vec::new();
+    if let Some(mut pipe) = guard.child().stdout.take() {
+        pipe.read_to_end(&mut bytes)?;
+    }
+    Ok((String::from_utf8_lossy(&bytes).into_owned(), guard.wait()?))
+}
+
 #[cfg(test)]
 mod tests {
-    use std::path::PathBuf;
-    use std::process::Command;
+    use std::io::{BufRead, BufReader};
+    use std::process::{Command, Stdio};
 
-    use super::Guarded;
+    use super::{Guarded, output};
+
+    /// Whether a process still runs; one that only waits to be reaped does not.
+    fn runs(id: &str) -> bool {
+        let stat = std::fs::read_to_string(format!("/proc/{id}/stat")).unwrap_or_default();
+        stat.rsplit_once(") ").is_some_and(|(_, state)| !state.starts_with('Z'))
+    }
 
     #[test]
     fn a_dropped_guard_ends_the_child_and_what_it_started() {
         let mut shell = Command::new("sh");
-        shell.args(["-c", "trap '' TERM; sleep 600 & wait; sleep 600"]);
-        let guard = Guarded::spawn(&mut shell).unwrap();
-        let process = PathBuf::from(format!("/proc/{}", guard.id()));
-        assert!(process.exists());
+        shell.args(["-c", "sleep 600 & echo $!; wait"]).stdout(Stdio::piped());
+        let mut guard = Guarded::spawn(&mut shell).unwrap();
+        let mut said = BufReader::new(guard.child().stdout.take().unwrap()).lines();
+        let (child, grandchild) = (guard.id().to_string(), said.next().unwrap().unwrap());
+        assert!(runs(&child) && runs(&grandchild));
         drop(guard);
-        assert!(!process.exists());
+        assert!(!runs(&child));
+        // The pipe is at its end once the grandchild, who holds it too, has ended.
+        assert!(said.next().is_none());
+    }
+
+    #[test]
+    fn what_a_child_says_is_returned() {
+        let (said, status) = output(Command::new("sh").args(["-c", "echo word; exit 3"])).unwrap();
+        assert_eq!((said.as_str(), status.code()), ("word\n", Some(3)));
     }
 
     #[test]
