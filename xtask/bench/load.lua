@@ -15,14 +15,14 @@ local body = '{"amount":"129.90","currency":"EUR","debtor":{"name":"A. Customer"
   .. '"DE02500105170137075030"},"reference":"invoice 2024-000417","note":"'
   .. string.rep("x", 60) .. '","execution":"immediate"}'
 
-local before = "POST /payments HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\n"
-  .. "Content-Length: " .. #body .. "\r\n"
-
+local before, keyless = "", ""
 local mode, run, sent = "first", 0, 0
 
 function init(arguments)
   mode = arguments[1] or mode
   run = tonumber(arguments[2]) or 0
+  before = "POST " .. wrk.path .. " HTTP/1.1\r\nHost: 127.0.0.1\r\n"
+    .. "Content-Type: application/json\r\nContent-Length: " .. #body .. "\r\n"
   keyless = before .. "\r\n" .. body
   if mode == "replay" then
     sent = thread_number * 512
