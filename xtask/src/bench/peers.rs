@@ -35,7 +35,7 @@ pub(super) struct Running {
     pub(super) helpers: Vec<Server>,
 }
 
-const PEERS: [Peer; 4] = [
+const PEERS: [Peer; 5] = [
     Peer {
         name: "idempotent-proxy, memory",
         durable: "no",
@@ -43,13 +43,19 @@ const PEERS: [Peer; 4] = [
         start: runs::idempotent_proxy,
     },
     Peer {
-        name: "node-idempotency core, Redis",
+        name: "node-idempotency core in Express, Redis",
+        durable: "no: Redis without persistence",
+        goal: 5.0,
+        start: runs::node_idempotency_express,
+    },
+    Peer {
+        name: "node-idempotency core in node:http, Redis",
         durable: "no: Redis without persistence",
         goal: 5.0,
         start: runs::node_idempotency,
     },
     Peer {
-        name: "idemkit, Redis",
+        name: "idemkit in uvicorn with 2 workers, Redis",
         durable: "no: Redis without persistence",
         goal: 12.0,
         start: runs::idemkit,

@@ -97,12 +97,21 @@ pub(super) fn idempotent_proxy(folder: &Folder) -> Result<Running, Failure> {
 }
 
 pub(super) fn node_idempotency(folder: &Folder) -> Result<Running, Failure> {
-    let packages = ["@node-idempotency/core", "@node-idempotency/storage-adapter-redis"];
+    node(folder, "plain")
+}
+
+pub(super) fn node_idempotency_express(folder: &Folder) -> Result<Running, Failure> {
+    node(folder, "express")
+}
+
+fn node(folder: &Folder, framework: &str) -> Result<Running, Failure> {
+    let packages =
+        ["@node-idempotency/core", "@node-idempotency/storage-adapter-redis", "express@4"];
     let installed = folder.npm("node-idempotency", &packages)?;
     let (redis, port) = (folder.redis()?, free_port()?);
     let mut command = Command::new("node");
     command.arg(ours("node_idempotency.mjs")).args([port.to_string(), redis.port.to_string()]);
-    let server = Server::at(port, command.current_dir(installed))?;
+    let server = Server::at(port, command.arg(framework).current_dir(installed))?;
     Ok(Running { server, path: "/payments", helpers: vec![redis] })
 }
 
