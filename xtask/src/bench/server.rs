@@ -1,6 +1,6 @@
 //! Servers under load: each its own process on a free port, ended by its id when dropped.
 
-use std::io::{BufRead, BufReader, Read, Write};
+use std::io::{BufRead, BufReader, Read, Seek, Write};
 use std::net::{TcpListener, TcpStream};
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -47,8 +47,15 @@ impl Server {
 
     /// Starts a server that was told its port.
     pub(super) fn at(port: u16, command: &mut Command) -> Result<Self, Failure> {
-        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
-        listens(Self { guard: Guarded::spawn(command)?, port })
+        let mut log = tempfile::tempfile()?;
+        command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log.try_clone()?);
+        listens(Self { guard: Guarded::spawn(command)?, port }).map_err(|failure| {
+            let mut said = String::new();
+            // What it said is only a hint; the failure stands without it.
+            let _ = log.rewind().and_then(|()| log.read_to_string(&mut said));
+            format!("{failure}; it said: {}", said.lines().take(3).collect::<Vec<_>>().join(" / "))
+                .into()
+        })
     }
 
     /// nginx with a configuration of its own in `folder`; `location` is what it does with `/`.

@@ -87,13 +87,15 @@ pub(super) fn idempotent_proxy(folder: &Folder) -> Result<Running, Failure> {
     let port = free_port()?;
     let own = folder.scratch("idempotent-proxy");
     std::fs::create_dir_all(&own)?;
-    let mut command = Command::new(program);
-    command
-        .env("SERVER_ADDR", format!("127.0.0.1:{port}"))
-        .env("URL_UP", &folder.upstream)
-        .envs([("REQUEST_TIMEOUT", "60000"), ("POLL_INTERVAL", "100"), ("LOG_LEVEL", "error")])
-        .current_dir(own);
-    Ok(Running { server: Server::at(port, &mut command)?, path: "/URL_UP", helpers: Vec::new() })
+    // It reads its settings from a file in the folder it runs in.
+    let upstream = &folder.upstream;
+    let settings = format!(
+        "SERVER_ADDR=127.0.0.1:{port}\nURL_UP={upstream}\nREQUEST_TIMEOUT=60000\n\
+         POLL_INTERVAL=100\nLOG_LEVEL=error\n"
+    );
+    std::fs::write(own.join(".env"), settings)?;
+    let server = Server::at(port, Command::new(program).current_dir(own))?;
+    Ok(Running { server, path: "/URL_UP", helpers: Vec::new() })
 }
 
 pub(super) fn node_idempotency(folder: &Folder) -> Result<Running, Failure> {
