@@ -84,6 +84,15 @@ fn unless_missing<T>(part: &str, measured: Result<T, Failure>) -> Result<Option<
     }
 }
 
+/// A folder under `target/`, on the disk that is measured; thrown away when dropped.
+fn scratch() -> Result<tempfile::TempDir, Failure> {
+    let all = repo::root().join("target/bench-scratch");
+    // What an interrupted run left behind.
+    let _ = std::fs::remove_dir_all(&all);
+    std::fs::create_dir_all(&all)?;
+    Ok(tempfile::tempdir_in(all)?)
+}
+
 /// Builds something in release mode.
 fn build(what: &str) -> Outcome {
     println!("building {what}");

@@ -62,8 +62,14 @@ fn check(rules: &Rules, files: &[repo::SourceFile]) -> Result<Vec<Finding>, Fail
     for file in files {
         words::check(rules, file, &mut findings);
         match file.extension() {
-            "rs" => rust::check(rules, file, &mut findings),
-            "md" => links::check(file, files, &mut findings),
+            "rs" => {
+                rust::check(rules, file, &mut findings);
+                links::check_named(file, &mut findings);
+            }
+            "md" => {
+                links::check(file, files, &mut findings);
+                links::check_named(file, &mut findings);
+            }
             _ => {}
         }
     }

@@ -38,8 +38,7 @@ pub(super) const STATIC: &str = "nginx static";
 
 /// Starts every server once and goes round the cells.
 pub(super) fn measure(arguments: &Arguments) -> Result<Http, Failure> {
-    let folder =
-        tempfile::Builder::new().prefix("bench").tempdir_in(repo::root().join("target"))?;
+    let folder = super::scratch()?;
     let mut missing = Vec::new();
     let upstream = Server::baseline(&["upstream"])?;
     let (port, url) = (upstream.port, upstream.url(""));

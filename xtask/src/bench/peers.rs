@@ -63,6 +63,11 @@ const PEERS: [Peer; 5] = [
     Peer { name: "Restate, one node", durable: "yes", goal: 50.0, start: runs::restate },
 ];
 
+const HEAD: &str = "\
+| target | durable | requests/s | p50 ms | p99 ms | not 2xx | broken | ours / theirs | goal | |
+|---|---|---|---|---|---|---|---|---|---|
+";
+
 /// What was found: ours first, then the peers, then what is missing.
 pub(super) struct Peers {
     rows: Vec<Row>,
@@ -122,11 +127,9 @@ impl Peers {
     /// As Markdown.
     pub(super) fn text(&self) -> String {
         let mut text = format!(
-            "Fresh keys, {CALLERS} callers, POST of 290 bytes, reply of 1 KiB. *Durable* says whether \
-             an answered request\nis remembered after the machine crashes. Layers that live in a \
-             process answer by themselves; the proxies\nforward to an upstream.\n\n| target | durable \
-             | requests/s | p50 ms | p99 ms | not 2xx | broken | ours / theirs | goal | |\n\
-             |---|---|---|---|---|---|---|---|---|---|\n"
+            "Fresh keys, {CALLERS} callers, POST of 290 bytes, reply of 1 KiB. *Durable* says \
+             whether an answered\nrequest is remembered after the machine crashes. Layers that \
+             live in a process answer by themselves;\nthe proxies forward to an upstream.\n\n{HEAD}"
         );
         let ours = self.rows.iter().find(|row| row.goal.is_none());
         for row in &self.rows {

@@ -1,4 +1,5 @@
-//! Relative links of Markdown files: the file is there, and so is the heading.
+//! Relative links of Markdown files: the file is there, and so is the heading. And paths from the
+//! root that any file names between backticks: there is such a file.
 
 use std::path::{Component, Path, PathBuf};
 
@@ -11,6 +12,27 @@ pub(super) fn check(file: &SourceFile, files: &[SourceFile], findings: &mut Vec<
             findings.push(Finding::new(&file.path, line, says));
         }
     }
+}
+
+/// Files named between backticks by their path from the root.
+pub(super) fn check_named(file: &SourceFile, findings: &mut Vec<Finding>) {
+    for (at, line) in file.text.lines().enumerate() {
+        for named in line.split('`').skip(1).step_by(2).filter(|span| is_path(span)) {
+            if !repo::root().join(named).exists() {
+                let says = format!("names `{named}`: no such file");
+                findings.push(Finding::new(&file.path, at + 1, says));
+            }
+        }
+    }
+}
+
+/// Whether a span of code is the path of one file below a folder of the root.
+fn is_path(span: &str) -> bool {
+    let plain = |letter: char| letter.is_ascii_alphanumeric() || "/._-".contains(letter);
+    let known = ["docs/", "crates/", "xtask/", ".ci/"];
+    span.chars().all(plain)
+        && known.iter().any(|folder| span.starts_with(folder))
+        && [".md", ".rs", ".toml", ".lua"].iter().any(|end| span.ends_with(end))
 }
 
 fn broken(file: &SourceFile, files: &[SourceFile], target: &str) -> Option<String> {
@@ -98,7 +120,7 @@ fn headings(text: &str) -> impl Iterator<Item = String> {
 mod tests {
     use std::path::{Path, PathBuf};
 
-    use super::{headings, links, normal};
+    use super::{headings, is_path, links, normal};
 
     #[test]
     fn links_are_found_outside_of_code() {
@@ -110,6 +132,12 @@ mod tests {
     fn headings_have_link_names() {
         let found: Vec<String> = headings("# What `it` is, 1.2\n```\n# no\n```\n").collect();
         assert_eq!(found, ["what-it-is-12"]);
+    }
+
+    #[test]
+    fn paths_are_told_from_other_code() {
+        assert!(is_path("docs/states.md") && is_path("crates/core/src/key.rs"));
+        assert!(!is_path("docs/problems/*.md") && !is_path("key.rs") && !is_path("docs/"));
     }
 
     #[test]

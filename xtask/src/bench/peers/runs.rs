@@ -22,8 +22,7 @@ impl Folder {
     pub(super) fn open(upstream: String) -> Result<Self, Failure> {
         let installed = repo::root().join("target/peers");
         std::fs::create_dir_all(&installed)?;
-        let written =
-            tempfile::Builder::new().prefix("peers").tempdir_in(repo::root().join("target"))?;
+        let written = super::super::scratch()?;
         Ok(Self { installed, written, upstream })
     }
 
