@@ -2,7 +2,7 @@
 
 use std::process::Command;
 
-use super::load::{self, Mode, Sample};
+use super::load::{self, Cell, Mode, Sample};
 use super::server::Server;
 use super::{Arguments, build};
 use crate::{Failure, repo};
@@ -99,31 +99,30 @@ fn rounds(
     targets: &[Target],
 ) -> Result<Vec<Row>, Failure> {
     let mut rows: Vec<Row> = Vec::new();
-    // Every cell has keys of its own, except that replays share one set.
-    let mut run = 1;
+    let cell = |target: &Target, run, connections, seconds| Cell {
+        server: &servers[target.server],
+        helpers: &[],
+        upstream: &servers[0],
+        path: "/payments",
+        mode: target.mode,
+        run,
+        connections,
+        seconds,
+    };
     for target in targets {
-        let server = &servers[target.server];
-        load::put(server, &servers[0], "/payments", target.mode, 0, 64, 1)?;
+        load::put(&cell(target, 0, 64, 1))?;
         for &connections in &arguments.connections {
             rows.push(Row { target: target.name, connections, samples: Vec::new() });
         }
     }
+    let mut run = 0;
     for round in 1..=arguments.rounds {
         for &connections in &arguments.connections {
             for target in targets {
                 run += 1;
+                // The keys that the warm-up has had answered.
                 let keys = if target.mode == Mode::Replay { 0 } else { run };
-                let server = &servers[target.server];
-                let seconds = arguments.seconds;
-                let sample = load::put(
-                    server,
-                    &servers[0],
-                    "/payments",
-                    target.mode,
-                    keys,
-                    connections,
-                    seconds,
-                )?;
+                let sample = load::put(&cell(target, keys, connections, arguments.seconds))?;
                 println!("round {round}, {connections} connections, {}: {sample:?}", target.name);
                 let row = rows
                     .iter_mut()

@@ -56,16 +56,25 @@ pub(super) struct Sample {
     pub(super) broken: u64,
 }
 
-/// Load for `seconds` over `connections`; `run` makes the keys of this cell its own.
-pub(super) fn put(
-    server: &Server,
-    upstream: &Server,
-    path: &str,
-    mode: Mode,
-    run: u32,
-    connections: u32,
-    seconds: u64,
-) -> Result<Sample, Failure> {
+/// One cell: who is asked, for what, and how hard.
+pub(super) struct Cell<'a> {
+    pub(super) server: &'a Server,
+    /// What the server needs beside itself and whose CPU time counts as its own.
+    pub(super) helpers: &'a [Server],
+    /// The server behind it that counts what runs.
+    pub(super) upstream: &'a Server,
+    pub(super) path: &'a str,
+    pub(super) mode: Mode,
+    /// Makes the keys of this cell its own; replays share theirs.
+    pub(super) run: u32,
+    pub(super) connections: u32,
+    pub(super) seconds: u64,
+}
+
+/// Puts the load of one cell.
+pub(super) fn put(cell: &Cell<'_>) -> Result<Sample, Failure> {
+    let Cell { server, helpers, upstream, path, mode, run, connections, seconds } = *cell;
+    let used = || server.cpu_us() + helpers.iter().map(Server::cpu_us).sum::<u64>();
     let threads = if connections == 1 { "1" } else { "2" };
     let mut command = Command::new("wrk");
     command
@@ -73,9 +82,9 @@ pub(super) fn put(
         .args(["--timeout", "10s", "--script"])
         .arg(repo::root().join("xtask/bench/load.lua"))
         .args([&server.url(path), "--", mode.word(), &run.to_string()]);
-    let (cpu_before, runs_before) = (server.cpu_us(), upstream.runs()?);
+    let (cpu_before, runs_before) = (used(), upstream.runs()?);
     let (text, _) = process::output(&mut command)?;
-    let cpu = server.cpu_us().saturating_sub(cpu_before);
+    let cpu = used().saturating_sub(cpu_before);
     let runs = upstream.runs()?.saturating_sub(runs_before);
     let said: Said = text
         .lines()

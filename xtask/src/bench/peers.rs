@@ -4,7 +4,7 @@
 //! on free ports. What cannot be installed or started is said in the report, with the reason.
 //! Layers that live in a process answer by themselves and are spared the hop to an upstream.
 
-use super::load::{self, Mode, Sample};
+use super::load::{self, Cell, Mode, Sample};
 use super::server::Server;
 use super::{Arguments, http, median, report};
 use crate::{Failure, install, repo, steps};
@@ -30,8 +30,7 @@ struct Peer {
 pub(super) struct Running {
     pub(super) server: Server,
     pub(super) path: &'static str,
-    /// What it needs beside itself; ended after it.
-    #[expect(dead_code, reason = "held so that they are ended with it")]
+    /// What it needs beside itself, a Redis say; ended after it.
     pub(super) helpers: Vec<Server>,
 }
 
@@ -64,8 +63,8 @@ const PEERS: [Peer; 5] = [
 ];
 
 const HEAD: &str = "\
-| target | durable | requests/s | p50 ms | p99 ms | not 2xx | broken | ours / theirs | goal | |
-|---|---|---|---|---|---|---|---|---|---|
+| target | durable | requests/s | p50 ms | p99 ms | CPU us/request | not 2xx | broken | ours / theirs | goal | |
+|---|---|---|---|---|---|---|---|---|---|---|
 ";
 
 /// What was found: ours first, then the peers, then what is missing.
@@ -109,11 +108,19 @@ pub(super) fn measure(arguments: &Arguments) -> Result<Peers, Failure> {
     }
     let mut run = 1;
     for round in 0..=arguments.rounds {
-        for (row, Running { server, path, .. }) in rows.iter_mut().zip(&running) {
+        for (row, Running { server, path, helpers }) in rows.iter_mut().zip(&running) {
             run += 1;
-            // The first round only warms up.
-            let seconds = if round == 0 { 1 } else { arguments.seconds };
-            let sample = load::put(server, &upstream, path, Mode::First, run, CALLERS, seconds)?;
+            let sample = load::put(&Cell {
+                server,
+                helpers,
+                upstream: &upstream,
+                path,
+                mode: Mode::First,
+                run,
+                connections: CALLERS,
+                // The first round only warms up.
+                seconds: if round == 0 { 1 } else { arguments.seconds },
+            })?;
             println!("round {round}, {}: {sample:?}", row.name);
             if round > 0 {
                 row.samples.push(sample);
@@ -129,7 +136,8 @@ impl Peers {
         let mut text = format!(
             "Fresh keys, {CALLERS} callers, POST of 290 bytes, reply of 1 KiB. *Durable* says \
              whether an answered\nrequest is remembered after the machine crashes. Layers that \
-             live in a process answer by themselves;\nthe proxies forward to an upstream.\n\n{HEAD}"
+             live in a process answer by themselves;\nthe proxies forward to an upstream. CPU \
+             time is that of the layer with its Redis or its service.\n\n{HEAD}"
         );
         let ours = self.rows.iter().find(|row| row.goal.is_none());
         for row in &self.rows {
@@ -151,6 +159,7 @@ impl Peers {
                 middle(|sample| sample.requests_per_s),
                 middle(|sample| sample.p50_ms),
                 middle(|sample| sample.p99_ms),
+                middle(|sample| sample.cpu_us),
                 sum(|sample| sample.refused),
                 sum(|sample| sample.broken),
                 ratio.map_or("-".to_owned(), report::number),
