@@ -62,10 +62,10 @@ const PEERS: [Peer; 5] = [
     Peer { name: "Restate, one node", durable: "yes", goal: 50.0, start: runs::restate },
 ];
 
-const HEAD: &str = "\
-| target | durable | requests/s | p50 ms | p99 ms | CPU us/request | not 2xx | broken | ours / theirs | goal | |
-|---|---|---|---|---|---|---|---|---|---|---|
-";
+/// The head of the table.
+const HEAD: &str = "| target | durable | requests/s | p50 ms | p99 ms | CPU us/request | \
+                    not 2xx | broken | ours / theirs | goal | |\n\
+                    |---|---|---|---|---|---|---|---|---|---|---|\n";
 
 /// What was found: ours first, then the peers, then what is missing.
 pub(super) struct Peers {
