@@ -1,7 +1,7 @@
 //! The decisions of onlyonce: what an idempotency key's record becomes when something is asked.
 //!
 //! This crate has no I/O, no clock, no randomness and no async: time, floor and policy are
-//! arguments, and every other crate calls [`decide`] to learn what a record turns into.
+//! arguments, and every other crate calls [`decide()`] to learn what a record turns into.
 //!
 //! Read the modules in this order: [`time`], [`revision`], [`key`], [`fingerprint`], [`reply`],
 //! [`record`], [`policy`], [`command`], [`mod@decide`], [`secret`], [`limits`].
