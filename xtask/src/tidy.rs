@@ -85,8 +85,74 @@ fn check(rules: &Rules, files: &[repo::SourceFile]) -> Result<Vec<Finding>, Fail
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+
+    use super::{Rules, check};
+    use crate::repo::SourceFile;
+
+    fn rules() -> Rules {
+        Rules {
+            file_lines_max: 6,
+            function_lines_max: 3,
+            line_chars_max: 40,
+            forbidden: vec!["/machine/".into()],
+            long_lines: BTreeMap::new(),
+            not_modules: BTreeMap::new(),
+        }
+    }
+
+    /// What is found in a repository of one library and `text` as a module of it.
+    fn found(text: &str) -> Vec<String> {
+        let file = |path: &str, text: &str| SourceFile { path: path.into(), text: text.into() };
+        let library = file("crates/a/src/lib.rs", "//! A library.\n\nmod part;\n");
+        let files = [library, file("crates/a/src/part.rs", text)];
+        check(&rules(), &files).unwrap().into_iter().map(|finding| finding.says).collect()
+    }
+
     #[test]
     fn this_repository_is_tidy() {
         super::run().unwrap_or_else(|failure| panic!("{failure}"));
+    }
+
+    #[test]
+    fn a_tidy_file_has_no_findings() {
+        assert_eq!(found("//! A part.\n\nfn f() {\n    g();\n}\n"), [""; 0]);
+    }
+
+    #[test]
+    fn each_rule_is_seen_to_fail() {
+        let planted = [
+            ("fn f() {}\n", "opens without"),
+            ("//! A part.\nfn f() {\n1;\n2;\n}\n", "`f` has 4 lines"),
+            ("//! A part.\nconst A: u8 = 1;\n\n\n// Why.\n/* a\nb\nc */\nfn f() {}\n", ""),
+            ("//! A part.\na!();\na!();\na!();\na!();\na!();\na!();\na!();\n", "7 lines of code"),
+            ("//! A line with more characters than it may have.\n", "line of 49"),
+            ("//! Stands in /machine/x.\n", "forbidden"),
+            (concat!("//! A part. TO", "DO\n"), "unfinished"),
+            (concat!("//! A part.\n#[ig", "nore]\nfn f() {}\n"), "unfinished work"),
+            (concat!("//! Sees `docs/", "gone.md`.\n"), "no such file"),
+        ];
+        for (text, says) in planted {
+            let found = found(text);
+            let wanted = usize::from(!says.is_empty());
+            assert_eq!(found.len(), wanted, "{text} -> {found:?}");
+            assert!(found.iter().all(|finding| finding.contains(says)), "{text} -> {found:?}");
+        }
+    }
+
+    #[test]
+    fn a_file_without_a_mod_is_dead() {
+        let file = SourceFile { path: "crates/a/src/x.rs".into(), text: "//! A part.\n".into() };
+        let found = check(&rules(), &[file]).unwrap();
+        assert_eq!(found[0].says, "no `mod` reaches this file");
+    }
+
+    #[test]
+    fn a_broken_link_is_found() {
+        let text = "[gone](gone.md) and [here](Cargo.toml)\n";
+        let page = SourceFile { path: "README.md".into(), text: text.into() };
+        let found = check(&rules(), &[page]).unwrap();
+        assert_eq!(found.len(), 1);
+        assert_eq!(found[0].says, "link to `gone.md`: no such file");
     }
 }
