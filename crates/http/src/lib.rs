@@ -1,1 +1,9 @@
 //! What HTTP means for an idempotency key, without I/O.
+
+pub mod date;
+mod digest;
+pub mod headers;
+pub mod key;
+pub mod status;
+
+pub use digest::Keys;
