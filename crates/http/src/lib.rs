@@ -4,6 +4,7 @@ pub mod date;
 mod digest;
 pub mod headers;
 pub mod key;
+pub mod scope;
 pub mod status;
 
 pub use digest::Keys;
