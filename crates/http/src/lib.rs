@@ -2,6 +2,7 @@
 
 pub mod date;
 mod digest;
+pub mod fingerprint;
 pub mod headers;
 pub mod key;
 pub mod scope;
