@@ -1,0 +1,250 @@
+//! The numbers and choices of a route in one value, checked once.
+
+use std::fmt;
+use std::time::Duration;
+
+use http::{HeaderName, Method};
+use onlyonce_core::limits::REPLY_BYTES_MAX;
+use onlyonce_core::{Policy, PolicyError};
+
+use crate::classify::{ClassifyError, ClassifyRules};
+use crate::cors::Cors;
+use crate::fingerprint::FingerprintRule;
+use crate::headers::IDEMPOTENCY_KEY;
+use crate::key::{KeyFormat, KeyPolicy, KeySpelling};
+use crate::problem::TYPE_BASE;
+use crate::scope::ScopeRule;
+
+const MIB: usize = 1 << 20;
+
+/// What happens to keyed requests while the store cannot be asked.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum OnStoreError {
+    /// They are refused.
+    #[default]
+    Closed,
+    /// They pass without protection, and the answer says so.
+    Open,
+}
+
+impl OnStoreError {
+    /// The name used in configuration and in the published policy.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Closed => "closed",
+            Self::Open => "open",
+        }
+    }
+}
+
+/// How requests to a route are protected. [`RoutePolicy::check`] states the bounds.
+#[derive(Clone, Debug)]
+pub struct RoutePolicy {
+    /// How long things last, and what an unknown outcome allows.
+    pub record: Policy,
+    /// How long a concurrent duplicate waits for the first one's answer. Default 5 s.
+    pub wait: Duration,
+    /// What `Retry-After` says where waiting helps. Default 2 s.
+    pub retry_after: Duration,
+    /// The methods that are protected. Default POST and PATCH.
+    pub methods: Vec<Method>,
+    /// Whether a key is needed. Default optional.
+    pub keys: KeyPolicy,
+    /// The fields a key may come in; lines are counted over all. Default `Idempotency-Key`.
+    pub key_names: Vec<HeaderName>,
+    /// Which spellings are accepted. Default lenient.
+    pub key_spelling: KeySpelling,
+    /// What keys look like. Default any.
+    pub key_format: KeyFormat,
+    /// How far ahead of our clock a key's time may be. Default 5 min.
+    pub key_ahead_max: Duration,
+    /// Whom keys belong to. Default auto.
+    pub scope: ScopeRule,
+    /// What makes a request the same one.
+    pub fingerprint: FingerprintRule,
+    /// The route's own word on statuses.
+    pub classify: ClassifyRules,
+    /// Largest answer that is kept, in bytes. Default 16 MiB.
+    pub reply_max: usize,
+    /// Largest body of a keyed request, in bytes. Default 16 MiB.
+    pub body_max: usize,
+    /// What happens while the store is away. Default closed.
+    pub on_store_error: OnStoreError,
+    /// Whether `Set-Cookie` is kept and replayed. Default no.
+    pub set_cookie: bool,
+    /// Whether keyed requests in TLS early data are refused with 425. Default yes.
+    pub refuse_early_data: bool,
+    /// What problem types begin with. Default [`TYPE_BASE`].
+    pub problem_base: String,
+    /// Which pages may read the answers made here. Default none.
+    pub cors: Cors,
+}
+
+impl Default for RoutePolicy {
+    fn default() -> Self {
+        Self {
+            record: Policy::default(),
+            wait: Duration::from_secs(5),
+            retry_after: Duration::from_secs(2),
+            methods: vec![Method::POST, Method::PATCH],
+            keys: KeyPolicy::default(),
+            key_names: vec![IDEMPOTENCY_KEY],
+            key_spelling: KeySpelling::default(),
+            key_format: KeyFormat::default(),
+            key_ahead_max: Duration::from_secs(300),
+            scope: ScopeRule::default(),
+            fingerprint: FingerprintRule::default(),
+            classify: ClassifyRules::default(),
+            reply_max: 16 * MIB,
+            body_max: 16 * MIB,
+            on_store_error: OnStoreError::default(),
+            set_cookie: false,
+            refuse_early_data: true,
+            problem_base: TYPE_BASE.to_owned(),
+            cors: Cors::default(),
+        }
+    }
+}
+
+/// Choices that contradict each other or a bound.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum RouteError {
+    /// A number of the record's policy.
+    Policy(PolicyError),
+    /// A status in two lists.
+    Classify(ClassifyError),
+    /// No field that a key could come in.
+    NoKeyName,
+    /// The method has no effect that could happen twice, or no answer that could be kept.
+    Method(Method),
+    /// More than any store keeps.
+    ReplyMax(usize),
+    /// A cookie's name that no cookie has.
+    Cookie(String),
+    /// What problem types begin with is not a URI in visible ASCII.
+    ProblemBase(String),
+}
+
+impl fmt::Display for RouteError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Policy(error) => error.fmt(f),
+            Self::Classify(error) => error.fmt(f),
+            Self::NoKeyName => f.write_str("no header name is given for the key"),
+            Self::Method(method) => write!(f, "method {method} cannot be protected"),
+            Self::ReplyMax(bytes) => {
+                write!(f, "reply_max {bytes} is larger than {REPLY_BYTES_MAX}")
+            }
+            Self::Cookie(name) => write!(f, "{name:?} is no name of a cookie"),
+            Self::ProblemBase(base) => write!(f, "problem base {base:?} is not a URI"),
+        }
+    }
+}
+
+impl std::error::Error for RouteError {}
+
+impl RoutePolicy {
+    /// Checks the bounds and the relations between the choices.
+    ///
+    /// # Errors
+    /// The first rule that is broken.
+    pub fn check(self) -> Result<Self, RouteError> {
+        self.record.check().map_err(RouteError::Policy)?;
+        self.classify.check().map_err(RouteError::Classify)?;
+        if self.key_names.is_empty() {
+            return Err(RouteError::NoKeyName);
+        }
+        let unfit = |method: &&Method| method.is_safe() || **method == Method::CONNECT;
+        if let Some(method) = self.methods.iter().find(unfit) {
+            return Err(RouteError::Method(method.clone()));
+        }
+        if REPLY_BYTES_MAX < self.reply_max {
+            return Err(RouteError::ReplyMax(self.reply_max));
+        }
+        if let ScopeRule::Cookie(name) = &self.scope {
+            // A cookie's name is a token, as a field's is.
+            HeaderName::from_bytes(name.as_bytes())
+                .map_err(|_| RouteError::Cookie(name.clone()))?;
+        }
+        let visible =
+            self.problem_base.bytes().all(|it| it.is_ascii_graphic() && !b"<>\"".contains(&it));
+        if !visible || !self.problem_base.contains(':') {
+            return Err(RouteError::ProblemBase(self.problem_base));
+        }
+        Ok(self)
+    }
+
+    /// What an operator should know about these choices before a request finds out.
+    pub fn warnings(&self) -> Vec<&'static str> {
+        let mut warnings = Vec::new();
+        match &self.scope {
+            ScopeRule::Auto => warnings.push(
+                "scope is auto: callers without any credential share one scope, and a refreshed \
+                 opaque token makes its retry a new operation",
+            ),
+            ScopeRule::Shared => {
+                warnings.push("scope is shared: whoever knows a key can read its answer");
+            }
+            ScopeRule::Header(_) => warnings.push(
+                "scope is a header: only safe if a gateway in front sets it and clients cannot",
+            ),
+            ScopeRule::Cookie(_) | ScopeRule::Jwt(_) => {}
+        }
+        if self.keys != KeyPolicy::Timed {
+            warnings.push(
+                "keys need not carry a time: one without runs as new when it comes back after \
+                 remember",
+            );
+        }
+        if self.on_store_error == OnStoreError::Open {
+            warnings.push("on_store_error is open: without the store requests pass unprotected");
+        }
+        warnings
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use http::StatusCode;
+
+    use super::*;
+
+    #[test]
+    fn the_defaults_hold_and_contradictions_are_refused() {
+        let default = RoutePolicy::default;
+        assert!(default().check().is_ok());
+        let refused = |policy: RoutePolicy| policy.check().unwrap_err();
+        let none = RoutePolicy { key_names: vec![], ..default() };
+        assert_eq!(refused(none), RouteError::NoKeyName);
+        for method in [Method::GET, Method::HEAD, Method::OPTIONS, Method::CONNECT] {
+            let policy = RoutePolicy { methods: vec![method.clone()], ..default() };
+            assert_eq!(refused(policy), RouteError::Method(method));
+        }
+        let large = RoutePolicy { reply_max: usize::MAX, ..default() };
+        assert_eq!(refused(large), RouteError::ReplyMax(usize::MAX));
+        let cookie = RoutePolicy { scope: ScopeRule::Cookie("a b".into()), ..default() };
+        assert_eq!(refused(cookie), RouteError::Cookie("a b".into()));
+        for base in ["", "no uri", "problems/", "https://x/\"/"] {
+            let policy = RoutePolicy { problem_base: base.into(), ..default() };
+            assert_eq!(refused(policy), RouteError::ProblemBase(base.into()));
+        }
+        let status = vec![StatusCode::CONFLICT];
+        let classify =
+            ClassifyRules { release: status.clone(), unknown: status, ..Default::default() };
+        let twice = RoutePolicy { classify, ..default() };
+        assert!(matches!(refused(twice), RouteError::Classify(_)));
+    }
+
+    #[test]
+    fn what_could_surprise_is_said_at_start() {
+        assert_eq!(RoutePolicy::default().warnings().len(), 2);
+        let open = RoutePolicy {
+            keys: KeyPolicy::Timed,
+            scope: ScopeRule::Cookie("sid".into()),
+            on_store_error: OnStoreError::Open,
+            ..RoutePolicy::default()
+        };
+        assert_eq!(open.warnings().len(), 1);
+    }
+}

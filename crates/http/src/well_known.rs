@@ -1,0 +1,110 @@
+//! `/.well-known/idempotency`: what is promised, readable before an answer is lost.
+
+use std::time::Duration;
+
+use onlyonce_core::OnUnknown;
+use onlyonce_core::limits::KEY_BYTES_MAX;
+use serde_json::{Value, json};
+
+use crate::classify::ClassifyRules;
+use crate::key::KeyPolicy;
+use crate::route::RoutePolicy;
+
+/// Where the document is served.
+pub const PATH: &str = "/.well-known/idempotency";
+
+/// The document over all routes, each with the path it is known by. Durations are in seconds.
+pub fn document<'a>(routes: impl IntoIterator<Item = (&'a str, &'a RoutePolicy)>) -> Value {
+    let routes: Vec<Value> = routes.into_iter().map(|(path, policy)| route(path, policy)).collect();
+    json!({ "version": 1, "routes": routes })
+}
+
+fn route(path: &str, policy: &RoutePolicy) -> Value {
+    let names = |names: &[http::HeaderName]| -> Vec<String> {
+        names.iter().map(ToString::to_string).collect()
+    };
+    let methods: Vec<&str> = policy.methods.iter().map(http::Method::as_str).collect();
+    let late_untimed = match policy.keys {
+        KeyPolicy::Timed => "key-time-invalid",
+        KeyPolicy::Optional | KeyPolicy::Required => "runs-as-new",
+    };
+    json!({
+        "path": path,
+        "methods": methods,
+        "key": {
+            "headers": names(&policy.key_names),
+            "policy": policy.keys.name(),
+            "format": policy.key_format.name(),
+            "bytes_max": KEY_BYTES_MAX,
+            "ahead_max_s": seconds(policy.key_ahead_max),
+        },
+        "scope": policy.scope.name(),
+        "fingerprint": {
+            "body": policy.fingerprint.body.name(),
+            "headers": names(&policy.fingerprint.headers),
+            "exclude": policy.fingerprint.exclude.to_string(),
+        },
+        "wait_s": policy.wait.as_secs_f64(),
+        "retention_s": seconds(policy.record.retention),
+        "remember_s": seconds(policy.record.remember),
+        "retention_from": "completion",
+        "late_retry": {
+            "after_retention": "reply-not-kept",
+            "after_remember": { "timed": "key-expired", "untimed": late_untimed },
+        },
+        "body_bytes_max": policy.body_max,
+        "reply_bytes_max": policy.reply_max,
+        "over_reply_bytes_max": "reply-not-kept",
+        "on_unknown": match policy.record.on_unknown {
+            OnUnknown::Hold => "hold",
+            OnUnknown::Retry => "retry",
+            OnUnknown::Probe => "probe",
+        },
+        "on_store_error": policy.on_store_error.name(),
+        "statuses": statuses(&policy.classify),
+        "problems": policy.problem_base,
+    })
+}
+
+fn seconds(duration: Duration) -> u64 {
+    duration.as_secs()
+}
+
+/// What is not recorded: what is released by default and by the route's own word.
+fn statuses(rules: &ClassifyRules) -> Value {
+    let list = |list: &[http::StatusCode]| -> Vec<u16> {
+        list.iter().map(http::StatusCode::as_u16).collect()
+    };
+    json!({
+        "released": [401, 403, 407, 408, 421, 425, 429, "503 with Retry-After"],
+        "unknown": [502, "503 without Retry-After", 504],
+        "completed": "all others",
+        "overrides": {
+            "completed": list(&rules.complete),
+            "released": list(&rules.release),
+            "unknown": list(&rules.unknown),
+        },
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Case B66.
+    #[test]
+    fn the_window_of_a_key_can_be_read_before_it_is_used() {
+        let policy = RoutePolicy::default();
+        let document = document([("/payments", &policy)]);
+        let route = &document["routes"][0];
+        assert_eq!(route["path"], "/payments");
+        assert_eq!(route["methods"], json!(["POST", "PATCH"]));
+        assert_eq!(route["key"]["headers"], json!(["idempotency-key"]));
+        assert_eq!(route["retention_s"], 86_400);
+        assert_eq!(route["remember_s"], 30 * 86_400);
+        assert_eq!(route["late_retry"]["after_remember"]["timed"], "key-expired");
+        assert_eq!(route["late_retry"]["after_remember"]["untimed"], "runs-as-new");
+        assert_eq!(route["fingerprint"]["body"], "structure");
+        assert_eq!(route["scope"], "auto");
+    }
+}
