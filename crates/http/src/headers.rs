@@ -1,6 +1,7 @@
 //! The header fields that idempotency adds to HTTP, and those that must not travel on.
 
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
+use onlyonce_core::Fence;
 
 /// The client's key. Other names may be configured beside or instead of it.
 pub const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
@@ -53,6 +54,12 @@ pub(crate) const HOP_BY_HOP: [HeaderName; 9] = [
 pub fn strip_request(headers: &mut HeaderMap) {
     headers.remove(ATTEMPT);
     headers.remove(FENCE);
+}
+
+/// Tells the upstream which attempt this is and its fence, in place of what the client claimed.
+pub fn announce(headers: &mut HeaderMap, attempt: u32, fence: Fence) {
+    headers.insert(ATTEMPT, attempt.into());
+    headers.insert(FENCE, fence.get().into());
 }
 
 /// Takes off what only we may say to the client: an upstream's marks would be taken for ours.
@@ -168,6 +175,9 @@ mod tests {
         let mut request = all();
         strip_request(&mut request);
         assert!(!request.contains_key(ATTEMPT) && !request.contains_key(FENCE));
+        let mut request = all();
+        announce(&mut request, 2, Fence::new(77).unwrap());
+        assert_eq!((&request[ATTEMPT], &request[FENCE]), (&"2".parse().unwrap(), &77.into()));
         let mut response = all();
         strip_response(&mut response);
         assert!(!response.contains_key(STATUS) && !response.contains_key(REPLAYED));

@@ -186,8 +186,9 @@ pub fn parse_value(value: &[u8], spelling: KeySpelling) -> Result<Key, KeyFieldE
     };
     Key::new(key).map_err(|error| match error {
         KeyError::TooLong { bytes } => KeyFieldError::TooLong { bytes },
+        KeyError::Empty => KeyFieldError::Empty,
         // The bytes were checked where their place in the field was known.
-        _ => KeyFieldError::Empty,
+        KeyError::NotPrintableAscii { .. } | _ => KeyFieldError::Empty,
     })
 }
 

@@ -21,10 +21,9 @@ fn request(fields: &[(&str, &str)]) -> Protected {
     }
     let (head, ()) = request.body(()).unwrap().into_parts();
     let keys = Keys::new(Secret::from_bytes([7; 32]));
-    match intake::read(&head, None, &RoutePolicy::default(), &keys, NOW) {
-        Intake::Protect(request) => request,
-        other => panic!("{other:?}"),
-    }
+    let intake = intake::read(&head, None, &RoutePolicy::default(), &keys, NOW);
+    let Intake::Protect(request) = intake else { panic!("{intake:?}") };
+    request
 }
 
 /// Carries commands through the core, a second apart.
@@ -87,10 +86,8 @@ fn created() -> Reply {
 }
 
 fn problem_of(answer: Answer) -> Problem {
-    match answer {
-        Answer::Problem(problem) => problem,
-        other => panic!("{other:?}"),
-    }
+    let Answer::Problem(problem) = answer else { panic!("{answer:?}") };
+    problem
 }
 
 fn check(problem: &Problem, kind: ProblemKind, says: IdempotencyStatus, happened: Happened) {
@@ -228,17 +225,14 @@ fn a_sealed_key_says_so_in_the_words_of_the_seal_if_it_has_any() {
             |reply| Command::Seal { reply, key_time: None, by: String::new(), why: String::new() };
         world.ask(&seal(reply));
         let outcome = world.claim(1);
-        match world.told(&outcome) {
-            Answer::Replay(rendered) => {
-                assert!(kept);
-                assert_eq!(rendered.head.headers["idempotency-status"], "sealed");
-                assert!(!rendered.head.headers.contains_key("idempotent-replayed"));
-            }
-            told => {
-                assert!(!kept);
-                let told = problem_of(told);
-                check(&told, ProblemKind::KeySealed, IdempotencyStatus::Sealed, Happened::No);
-            }
+        let told = world.told(&outcome);
+        if let (true, Answer::Replay(rendered)) = (kept, &told) {
+            assert_eq!(rendered.head.headers["idempotency-status"], "sealed");
+            assert!(!rendered.head.headers.contains_key("idempotent-replayed"));
+        } else {
+            let told = problem_of(told);
+            assert!(!kept);
+            check(&told, ProblemKind::KeySealed, IdempotencyStatus::Sealed, Happened::No);
         }
     }
 }

@@ -20,27 +20,19 @@ fn take(method: Method, fields: &[(&str, &str)], policy: &RoutePolicy) -> Intake
 }
 
 fn bypassed(intake: Intake) -> Bypass {
-    match intake {
-        Intake::Bypass(bypass) => bypass,
-        other => panic!("{other:?}"),
-    }
+    let Intake::Bypass(bypass) = intake else { panic!("{intake:?}") };
+    bypass
 }
 
 fn refused(intake: Intake) -> ProblemKind {
-    match intake {
-        Intake::Refuse { problem, .. } => {
-            assert_eq!(problem.says(), IdempotencyStatus::NotEvaluated);
-            problem.kind()
-        }
-        other => panic!("{other:?}"),
-    }
+    let Intake::Refuse { problem, .. } = intake else { panic!("{intake:?}") };
+    assert_eq!(problem.says(), IdempotencyStatus::NotEvaluated);
+    problem.kind()
 }
 
 fn protected(intake: Intake) -> Protected {
-    match intake {
-        Intake::Protect(protected) => protected,
-        other => panic!("{other:?}"),
-    }
+    let Intake::Protect(protected) = intake else { panic!("{intake:?}") };
+    protected
 }
 
 const KEY: (&str, &str) = ("idempotency-key", "order-1");
