@@ -1,0 +1,64 @@
+//! Why a command failed: who failed, whether anything happened, whether to send it again.
+
+use std::fmt;
+
+use onlyonce::EngineError;
+use onlyonce_store::{StoreError, StoreErrorKind};
+
+use crate::exit::Exit;
+
+/// A command failed. Its [`Exit`] says whether anything happened and whether to repeat it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Failure {
+    /// How the process ends.
+    pub(crate) exit: Exit,
+    /// Who failed, and why.
+    pub(crate) what: String,
+    /// What to do about it.
+    pub(crate) hint: Option<String>,
+}
+
+impl Failure {
+    /// A failure without a hint.
+    pub(crate) fn new(exit: Exit, what: impl Into<String>) -> Self {
+        Self { exit, what: what.into(), hint: None }
+    }
+
+    /// The same with what to do about it.
+    pub(crate) fn with_hint(self, hint: impl Into<String>) -> Self {
+        Self { hint: Some(hint.into()), ..self }
+    }
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "error: {}\n({})", self.what, self.exit.meaning())?;
+        match &self.hint {
+            Some(hint) => write!(f, "\nhint: {hint}"),
+            None => Ok(()),
+        }
+    }
+}
+
+impl From<StoreError> for Failure {
+    fn from(error: StoreError) -> Self {
+        let exit = match error.kind() {
+            StoreErrorKind::NotApplied | StoreErrorKind::Full | StoreErrorKind::Damaged => {
+                Exit::StoreUnavailable
+            }
+            StoreErrorKind::Unknown => Exit::Unknown,
+            StoreErrorKind::Poisoned => Exit::Poisoned,
+        };
+        Self::new(exit, error.to_string())
+    }
+}
+
+impl From<EngineError> for Failure {
+    fn from(error: EngineError) -> Self {
+        match error {
+            EngineError::Store(error) => error.into(),
+            EngineError::StoreTimeout => Self::new(Exit::Unknown, error.to_string()),
+            other => Self::new(Exit::StoreUnavailable, other.to_string()),
+        }
+    }
+}
