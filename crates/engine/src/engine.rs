@@ -157,7 +157,7 @@ impl Engine {
     ///
     /// # Errors
     /// The store could not say within [`Settings::store_wait`]. Nothing was run; a claim that was
-    /// made without our knowing is released in the background.
+    /// made without our knowing is released in the background, as it is if this future is dropped.
     pub async fn claim(
         &self,
         request: &Request,
@@ -175,7 +175,10 @@ impl Engine {
         });
         let act = Act::new(command, *policy).with_refingerprint(request.refingerprint.clone());
         let deadline = self.now().plus(self.inner.settings.store_wait);
-        match self.inner.drive(request.id, act, deadline).await {
+        let mut asked = Asked { engine: self, id: request.id, claim_id, policy, open: true };
+        let answered = self.inner.drive(request.id, act, deadline).await;
+        asked.open = answered.is_err();
+        match answered {
             Ok(Acted { outcome: Outcome::Granted(fence), record: Some(record) }) => {
                 let (id, attempt) = (request.id, record.attempt);
                 self.inner.observer.on(&EngineEvent::Granted { id, fence, attempt });
@@ -183,10 +186,7 @@ impl Engine {
                 Ok(Claimed::Granted(Ticket::new(inner, id, *policy, fence, record)))
             }
             Ok(acted) => Ok(Claimed::Refused(acted)),
-            Err(error) => {
-                self.disown(request.id, claim_id, *policy);
-                Err(error)
-            }
+            Err(error) => Err(error),
         }
     }
 
@@ -377,6 +377,24 @@ impl Engine {
                 }
             }
         }));
+    }
+}
+
+/// A claim on its way to the store. If it is dropped before the answer is known, as when the
+/// caller goes away, a grant that nobody will use is taken back.
+struct Asked<'a> {
+    engine: &'a Engine,
+    id: KeyId,
+    claim_id: ClaimId,
+    policy: &'a Policy,
+    open: bool,
+}
+
+impl Drop for Asked<'_> {
+    fn drop(&mut self) {
+        if self.open {
+            self.engine.disown(self.id, self.claim_id, *self.policy);
+        }
     }
 }
 

@@ -46,6 +46,8 @@ pub enum ProblemKind {
     NotSeen,
     /// The request's body is over the limit.
     BodyTooLarge,
+    /// The request's body broke off or did not come in time.
+    BodyIncomplete,
     /// The request came in TLS early data.
     EarlyData,
     /// The store cannot be asked.
@@ -113,7 +115,7 @@ const REFUSED: Row = Row {
 };
 
 /// Every problem there is.
-pub static TABLE: [Row; 22] = [
+pub static TABLE: [Row; 23] = [
     Row {
         kind: ProblemKind::KeyMissing,
         name: "key-missing",
@@ -313,6 +315,15 @@ pub static TABLE: [Row; 22] = [
         title: "The request's body is too large to be compared",
         detail: "A keyed request is read whole before it is run, up to a limit.",
         advice: "Send a smaller body. The limit is in `/.well-known/idempotency`.",
+        ..REFUSED
+    },
+    Row {
+        kind: ProblemKind::BodyIncomplete,
+        name: "body-incomplete",
+        retryable: true,
+        title: "The request's body did not arrive whole",
+        detail: "The body broke off before its end, so the request was not passed on.",
+        advice: "Send the same request with the same key again.",
         ..REFUSED
     },
     Row {
