@@ -116,7 +116,12 @@ fn upstream_failure<'a>(
         if let Some(failure) = error.downcast_ref() {
             return Some(failure);
         }
-        next = error.source();
+        // An `io::Error` names as its source the source of what it wraps.
+        let wrapped = error.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref);
+        next = match wrapped {
+            Some(wrapped) => Some(wrapped),
+            None => error.source(),
+        };
     }
     None
 }

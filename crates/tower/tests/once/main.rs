@@ -1,0 +1,10 @@
+//! What callers of a service behind the middleware are promised, by effects counted in it.
+
+#![allow(clippy::unwrap_used, reason = "a test ends where something fails")]
+
+mod common;
+mod failures;
+mod keys;
+mod servers;
+mod sharing;
+mod streaming;
