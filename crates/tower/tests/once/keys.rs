@@ -145,7 +145,7 @@ async fn a_question_never_runs_the_operation() {
     assert_eq!((told.text(), told.says(), set.shop.runs()), ("order 1", "replayed", 1));
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_store_that_is_away_refuses_unless_the_route_is_open() {
     for on_store_error in [OnStoreError::Closed, OnStoreError::Open] {
         let policy = RoutePolicy { on_store_error, ..RoutePolicy::default() };
