@@ -1,1 +1,47 @@
-//! The embedded store: an append-only log with group commit.
+//! The embedded store: an append-only log of records with group commit.
+//!
+//! Records are written twice, read rarely and die by age: a log's best case. One thread writes;
+//! it takes all that has been asked for meanwhile, writes it with one call, syncs once and wakes
+//! everyone. An index in memory says where the newest record of each key stands. What has been
+//! confirmed survives a crash of the machine; a tail that was never confirmed is cut; anything
+//! else that is not as it was written refuses to open, with file and offset.
+//!
+//! It cannot decide anything: it knows records and revisions, not what they mean. It belongs to
+//! one process at a time. `docs/record-format.md` describes every byte of it.
+//!
+//! ```
+//! use onlyonce_journal::{Journal, Settings, Start};
+//!
+//! let dir = tempfile::tempdir()?;
+//! let path = dir.path().join("data");
+//! let (journal, created) = Journal::open_or_create(&path, Settings::default(), Start::First)?;
+//! assert!(created);
+//! assert_eq!(journal.stats().keys, 0);
+//! journal.close();
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+
+mod check;
+mod dir;
+mod disk;
+mod entry;
+mod error;
+mod index;
+mod journal;
+mod keeper;
+mod recover;
+mod salvage;
+mod segment;
+mod shared;
+mod snapshot;
+mod survey;
+mod writer;
+
+pub use check::{Finding, Report, check};
+pub use dir::Start;
+pub use error::{JournalError, JournalErrorKind};
+pub use journal::{Journal, Settings, Stats};
+pub use salvage::{Salvaged, salvage};
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,138 @@
+//! Looking a journal through without changing anything.
+
+use std::fmt;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use bytes::Bytes;
+
+use crate::dir;
+use crate::disk::{Disk, Folder};
+use crate::entry::Entry;
+use crate::error::JournalError;
+use crate::segment::{self, Header};
+use crate::snapshot;
+use crate::survey::{Survey, survey};
+
+/// What a journal looks like.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Report {
+    /// Segments that were read.
+    pub segments: usize,
+    /// Entries about keys that can be read.
+    pub entries: u64,
+    /// What was found, in the order of files and places.
+    pub findings: Vec<Finding>,
+}
+
+impl Report {
+    /// Whether the journal refuses to open, or a record in it cannot be read.
+    pub fn is_damaged(&self) -> bool {
+        self.findings.iter().any(|finding| finding.is_damage)
+    }
+}
+
+/// Something that is not as it was written.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Finding {
+    /// The file.
+    pub file: PathBuf,
+    /// Where in it, in bytes from its start.
+    pub offset: u64,
+    /// What.
+    pub text: String,
+    /// Whether something that had been confirmed is lost; if not, opening mends it by itself.
+    pub is_damage: bool,
+}
+
+impl fmt::Display for Finding {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let kind = if self.is_damage { "damage" } else { "note" };
+        write!(f, "{kind}: {} at byte {}: {}", self.file.display(), self.offset, self.text)
+    }
+}
+
+/// Reads every entry of every segment of the journal in `dir`.
+///
+/// # Errors
+/// There is no journal, another process has it, or a file cannot be read at all.
+pub fn check(dir: &Path) -> Result<Report, JournalError> {
+    let mut report = Report::default();
+    if !dir::exists(dir) {
+        dir::secret(dir)?;
+    }
+    let _lock = dir::lock(dir)?;
+    if let Err(error) = dir::secret(dir) {
+        report.find(error.place(), 0, error.to_string(), true);
+    }
+    let disk = Folder(dir.to_owned());
+    let numbers = segment::numbers(&disk)?;
+    if numbers.is_empty() {
+        report.find(dir, 0, "there is no segment", true);
+    }
+    let read = |number: u64| -> Result<(PathBuf, Bytes), JournalError> {
+        let place = disk.place(&segment::name(number));
+        let all = fs::read(&place).map_err(|error| JournalError::io(&place, &error))?;
+        Ok((place, Bytes::from(all)))
+    };
+    let mut before = None;
+    for (at, number) in numbers.iter().enumerate() {
+        let (place, all) = read(*number)?;
+        let next = numbers.get(at + 1).map(|next| read(*next)).transpose()?;
+        let next = next.and_then(|(_, all)| Header::parse(&all).ok());
+        match Header::parse(&all) {
+            Err(why) => report.find(&place, 0, why, true),
+            Ok(header) if before.is_some_and(|before| before != header.previous.segment) => {
+                let text = format!("segment {} before it is missing", header.previous.segment);
+                report.find(&place, 24, text, true);
+            }
+            Ok(_) => {}
+        }
+        let survey = survey(&all, *number);
+        let sealed_at = next.map(|header| header.previous.offset);
+        report.look_through(&place, *number, &survey, sealed_at);
+        if let Some(end) = sealed_at
+            && snapshot::read(&disk, *number, end).is_none()
+        {
+            let place = disk.place(&snapshot::name(*number));
+            report.find(&place, 0, "the snapshot is missing or wrong; it is made again", false);
+        }
+        before = Some(*number);
+    }
+    Ok(report)
+}
+
+impl Report {
+    fn find(&mut self, file: &Path, offset: u64, text: impl Into<String>, is_damage: bool) {
+        let (file, text) = (file.to_owned(), text.into());
+        self.findings.push(Finding { file, offset, text, is_damage });
+    }
+
+    fn look_through(&mut self, place: &Path, number: u64, survey: &Survey, sealed: Option<u64>) {
+        self.segments += 1;
+        let about_keys = |entry: &Entry| matches!(entry, Entry::Record(..) | Entry::Deleted(..));
+        self.entries += survey.entries.iter().filter(|(_, entry)| about_keys(entry)).count() as u64;
+        let synced = sealed.unwrap_or_else(|| synced(survey, number));
+        for gap in &survey.gaps {
+            let text = format!("{}; nothing can be read up to byte {}", gap.why, gap.until);
+            // What follows a break that nothing proves synced was never confirmed either.
+            self.find(place, gap.from, text, gap.from < synced);
+        }
+        if survey.end < synced {
+            let why = survey.broken.unwrap_or("entries are missing");
+            self.find(place, survey.end, format!("{why}; it was synced up to {synced}"), true);
+        } else if let Some(why) = survey.broken {
+            let text = format!("{why}: a write that was never confirmed; opening cuts it");
+            self.find(place, survey.end, text, false);
+        }
+    }
+}
+
+/// How far marks prove the last segment to be synced.
+fn synced(survey: &Survey, number: u64) -> u64 {
+    let marks = survey.entries.iter().filter_map(|(_, entry)| match entry {
+        Entry::Mark(position) if position.segment == number => Some(position.offset),
+        Entry::Mark(_) | Entry::Record(..) | Entry::Deleted(..) | Entry::Floor(_) => None,
+    });
+    marks.max().unwrap_or(0)
+}

@@ -1,0 +1,174 @@
+//! The journal's folder: its lock, its secret, and what says that it is a journal.
+
+use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
+use std::io::{self, Write as _};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::Path;
+
+use onlyonce_core::{Floor, Secret};
+
+use crate::disk::{Disk, Folder};
+use crate::error::{JournalError, JournalErrorKind};
+use crate::keeper;
+use crate::segment::{self, Header};
+
+/// Says that the folder is a journal; written last when one is made.
+const FORMAT_FILE: &str = "format";
+const SECRET_FILE: &str = "secret";
+const LOCK_FILE: &str = "lock";
+const FORMAT_LINE: &str = "onlyonce journal, format 1";
+
+/// How a new journal begins.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Start {
+    /// Nothing was ever run here: no key is too old.
+    First,
+    /// There may have been a store before that is lost: keys with a time below the floor are
+    /// refused. The floor is the present time and how far ahead a key's time may be.
+    Strict {
+        /// From when on keys are accepted as new.
+        floor: Floor,
+    },
+}
+
+impl Start {
+    fn floor(self) -> Floor {
+        match self {
+            Self::First => Floor::NONE,
+            Self::Strict { floor } => floor,
+        }
+    }
+}
+
+/// Makes a new journal with a new secret.
+pub(crate) fn init(
+    dir: &Path,
+    start: Start,
+    secret: Option<Secret>,
+    segment_bytes: u64,
+) -> Result<(), JournalError> {
+    let io = |error: io::Error| JournalError::io(dir, &error);
+    DirBuilder::new().recursive(true).mode(0o700).create(dir).map_err(io)?;
+    let _lock = lock(dir)?;
+    if exists(dir) {
+        let text = "there is a journal already; it is left as it is";
+        return Err(JournalError::new(JournalErrorKind::Exists, dir, text));
+    }
+    let disk = Folder(dir.to_owned());
+    if let Some(number) = segment::numbers(&disk)?.first() {
+        let text = format!("there is no journal here, but {} is", segment::name(*number));
+        return Err(JournalError::new(JournalErrorKind::Exists, dir, text));
+    }
+    let secret = match secret {
+        Some(secret) => secret,
+        None => new_secret(dir)?,
+    };
+    write_new(dir, SECRET_FILE, &format!("{}\n", hex(secret.as_bytes()))).map_err(io)?;
+    let header = Header { number: 1, floor: start.floor(), revision_max: 0, ..Header::default() };
+    let new = format!("{}.new", segment::name(1));
+    keeper::zeros(&disk, &new, segment_bytes)
+        .and_then(|medium| medium.write_at(&header.bytes(), 0).and_then(|()| medium.sync()))
+        .and_then(|()| disk.rename(&new, &segment::name(1)))
+        .and_then(|()| disk.sync_names())
+        .map_err(io)?;
+    let check = hex(&secret.check_value());
+    write_new(dir, FORMAT_FILE, &format!("{FORMAT_LINE}\nsecret {check}\n")).map_err(io)
+}
+
+/// Whether there is a journal.
+pub(crate) fn exists(dir: &Path) -> bool {
+    dir.join(FORMAT_FILE).exists()
+}
+
+/// Takes the journal for this process alone, until the file is dropped.
+pub(crate) fn lock(dir: &Path) -> Result<File, JournalError> {
+    let path = dir.join(LOCK_FILE);
+    let mut options = OpenOptions::new();
+    options.read(true).write(true).create(true).truncate(false).mode(0o600);
+    let mut file = options.open(&path).map_err(|error| JournalError::io(&path, &error))?;
+    match file.try_lock() {
+        Ok(()) => {}
+        Err(TryLockError::WouldBlock) => {
+            let holder = fs::read_to_string(&path).unwrap_or_default();
+            let text = format!(
+                "process {} has this journal, and only one can; `onlyonce keys` talks to it",
+                holder.trim()
+            );
+            return Err(JournalError::new(JournalErrorKind::Locked, dir, text));
+        }
+        Err(TryLockError::Error(error)) => return Err(JournalError::io(&path, &error)),
+    }
+    let noted = file
+        .set_len(0)
+        .and_then(|()| file.write_all(format!("{}\n", std::process::id()).as_bytes()));
+    noted.map_err(|error| JournalError::io(&path, &error))?;
+    Ok(file)
+}
+
+/// The journal's secret, if it is this journal's.
+pub(crate) fn secret(dir: &Path) -> Result<Secret, JournalError> {
+    let format = dir.join(FORMAT_FILE);
+    let text = match fs::read_to_string(&format) {
+        Ok(text) => text,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            let text = "there is no journal here; `onlyonce store init` makes one";
+            return Err(JournalError::new(JournalErrorKind::Missing, dir, text));
+        }
+        Err(error) => return Err(JournalError::io(&format, &error)),
+    };
+    let mut lines = text.lines();
+    if lines.next() != Some(FORMAT_LINE) {
+        let text = format!("the first line is not `{FORMAT_LINE}`: a newer onlyonce wrote it");
+        return Err(JournalError::new(JournalErrorKind::Format, &format, text));
+    }
+    let check = lines.next().and_then(|line| line.strip_prefix("secret "));
+    let path = dir.join(SECRET_FILE);
+    let secret = fs::read_to_string(&path).map_err(|error| {
+        let text = format!("{error}; without its secret no record of the journal can be found");
+        JournalError::new(JournalErrorKind::Secret, &path, text)
+    })?;
+    let secret = unhex(secret.trim()).map(Secret::from_bytes).ok_or_else(|| {
+        let text = "the secret must be 64 hexadecimal digits; bring it back from the backup";
+        JournalError::new(JournalErrorKind::Secret, &path, text)
+    })?;
+    if check != Some(hex(&secret.check_value()).as_str()) {
+        let text = "this is the secret of another journal; bring the right one back";
+        return Err(JournalError::new(JournalErrorKind::Secret, &path, text));
+    }
+    Ok(secret)
+}
+
+fn new_secret(dir: &Path) -> Result<Secret, JournalError> {
+    let mut bytes = [0; 32];
+    getrandom::fill(&mut bytes).map_err(|error| {
+        JournalError::new(JournalErrorKind::Io, dir, format!("no random numbers: {error}"))
+    })?;
+    Ok(Secret::from_bytes(bytes))
+}
+
+/// Writes a small file whole or not at all.
+fn write_new(dir: &Path, name: &str, text: &str) -> io::Result<()> {
+    let new = dir.join(format!("{name}.new"));
+    let mut options = OpenOptions::new();
+    options.write(true).create(true).truncate(true).mode(0o600);
+    let mut file = options.open(&new)?;
+    file.write_all(text.as_bytes())?;
+    file.sync_all()?;
+    fs::rename(new, dir.join(name))?;
+    File::open(dir)?.sync_all()
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+fn unhex(text: &str) -> Option<[u8; 32]> {
+    let mut bytes = [0; 32];
+    if text.len() != 64 || !text.is_ascii() {
+        return None;
+    }
+    for (at, byte) in bytes.iter_mut().enumerate() {
+        *byte = u8::from_str_radix(text.get(2 * at..2 * at + 2)?, 16).ok()?;
+    }
+    Some(bytes)
+}

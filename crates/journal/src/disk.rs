@@ -1,0 +1,103 @@
+//! The seam to the file system: the few calls the journal makes, so that tests can lose, tear and
+//! refuse writes at any of them.
+
+use std::fmt;
+use std::fs::{self, File, OpenOptions};
+use std::io;
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::path::PathBuf;
+use std::sync::Arc;
+
+/// A folder of files.
+pub(crate) trait Disk: Send + Sync + fmt::Debug {
+    /// The names in it, in no order.
+    fn list(&self) -> io::Result<Vec<String>>;
+    /// Opens a file for reading and writing.
+    fn open(&self, name: &str) -> io::Result<Arc<dyn Medium>>;
+    /// Makes an empty file, in place of one that may be there.
+    fn create(&self, name: &str) -> io::Result<Arc<dyn Medium>>;
+    /// Renames a file, in place of one that may be there.
+    fn rename(&self, from: &str, to: &str) -> io::Result<()>;
+    /// Removes a file.
+    fn remove(&self, name: &str) -> io::Result<()>;
+    /// Makes names durable.
+    fn sync_names(&self) -> io::Result<()>;
+    /// Where it is, for messages.
+    fn place(&self, name: &str) -> PathBuf;
+}
+
+/// An open file.
+pub(crate) trait Medium: Send + Sync + fmt::Debug {
+    /// How long it is, in bytes.
+    fn len(&self) -> io::Result<u64>;
+    /// Fills `into` from `offset`; an error if the file ends before.
+    fn read_at(&self, into: &mut [u8], offset: u64) -> io::Result<()>;
+    /// Writes all of `data` at `offset`.
+    fn write_at(&self, data: &[u8], offset: u64) -> io::Result<()>;
+    /// Makes what was written durable. After an error nobody knows what is.
+    fn sync(&self) -> io::Result<()>;
+
+    /// All of it.
+    fn read_all(&self) -> io::Result<Vec<u8>> {
+        let length = usize::try_from(self.len()?).map_err(io::Error::other)?;
+        let mut all = vec![0; length];
+        self.read_at(&mut all, 0)?;
+        Ok(all)
+    }
+}
+
+/// The real one.
+#[derive(Debug)]
+pub(crate) struct Folder(pub(crate) PathBuf);
+
+impl Disk for Folder {
+    fn list(&self) -> io::Result<Vec<String>> {
+        let names = fs::read_dir(&self.0)?
+            .map(|entry| entry.map(|entry| entry.file_name().to_string_lossy().into_owned()));
+        names.collect()
+    }
+
+    fn open(&self, name: &str) -> io::Result<Arc<dyn Medium>> {
+        Ok(Arc::new(OpenOptions::new().read(true).write(true).open(self.0.join(name))?))
+    }
+
+    fn create(&self, name: &str) -> io::Result<Arc<dyn Medium>> {
+        let mut options = OpenOptions::new();
+        options.read(true).write(true).create(true).truncate(true).mode(0o600);
+        Ok(Arc::new(options.open(self.0.join(name))?))
+    }
+
+    fn rename(&self, from: &str, to: &str) -> io::Result<()> {
+        fs::rename(self.0.join(from), self.0.join(to))
+    }
+
+    fn remove(&self, name: &str) -> io::Result<()> {
+        fs::remove_file(self.0.join(name))
+    }
+
+    fn sync_names(&self) -> io::Result<()> {
+        File::open(&self.0)?.sync_all()
+    }
+
+    fn place(&self, name: &str) -> PathBuf {
+        self.0.join(name)
+    }
+}
+
+impl Medium for File {
+    fn len(&self) -> io::Result<u64> {
+        Ok(self.metadata()?.len())
+    }
+
+    fn read_at(&self, into: &mut [u8], offset: u64) -> io::Result<()> {
+        self.read_exact_at(into, offset)
+    }
+
+    fn write_at(&self, data: &[u8], offset: u64) -> io::Result<()> {
+        self.write_all_at(data, offset)
+    }
+
+    fn sync(&self) -> io::Result<()> {
+        self.sync_data()
+    }
+}

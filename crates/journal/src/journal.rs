@@ -1,0 +1,436 @@
+//! The journal as a store.
+
+use std::fmt;
+use std::fs::File;
+use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc::{Sender, channel};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::{self, JoinHandle};
+
+use futures_channel::oneshot;
+use onlyonce_core::{Floor, KeyId, Record, Revision, Secret, StateKind, Timestamp};
+use onlyonce_store::{
+    BoxFuture, Cursor, Filter, Page, Store, StoreError, StoreErrorKind, Swap, codec,
+};
+
+use crate::dir::{self, Start};
+use crate::disk::{Disk, Folder};
+use crate::entry;
+use crate::error::{JournalError, JournalErrorKind};
+use crate::keeper::{self, Sizes};
+use crate::recover;
+use crate::segment::{self, Fact, What};
+use crate::shared::Shared;
+use crate::writer::{Change, Op, Writer, Written};
+
+/// The largest reply that is kept, in bytes: a quarter of a segment of the usual size.
+const REPLY_MAX: usize = 16 << 20;
+/// Bytes that may wait to be written; more are refused.
+const QUEUE_MAX: u64 = 256 << 20;
+const PAGE: usize = 1_000;
+/// Records that one page of a listing reads at most, however few match.
+const PAGE_READS: usize = 20_000;
+
+/// How a journal behaves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Settings {
+    /// Size of a segment in bytes, from 128 KiB to 1 GiB. Default 64 MiB. Counts for new ones.
+    pub segment_bytes: u64,
+    /// How much the segments may take on disk, in bytes. Default: what there is.
+    pub disk_max: Option<u64>,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self { segment_bytes: 64 << 20, disk_max: None }
+    }
+}
+
+impl Settings {
+    fn sizes(self) -> Sizes {
+        Sizes { segment: self.segment_bytes.clamp(128 << 10, 1 << 30), disk_max: self.disk_max }
+    }
+}
+
+/// What a journal is doing.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Stats {
+    /// Keys that have a record.
+    pub keys: usize,
+    /// Memory that the index takes, in bytes.
+    pub index_bytes: usize,
+    /// Claims that are open.
+    pub in_flight: usize,
+    /// Outcomes that nobody knows.
+    pub unknown: usize,
+    /// Segments on disk.
+    pub segments: usize,
+    /// What they take, in bytes.
+    pub disk_bytes: u64,
+    /// Batches that were written and synced since it was opened.
+    pub syncs: u64,
+    /// Entries in those batches.
+    pub entries: u64,
+}
+
+/// A log of records on disk, for one process at a time. Cheap to clone; all clones are one.
+///
+/// It is a [`Store`]: a swap returns once it is synced. Reads and conflicts take no lock of the
+/// writer and no sync; they read a record from the page cache or the disk on the caller's thread.
+#[derive(Clone)]
+pub struct Journal {
+    shared: Arc<Shared>,
+    handle: Arc<Handle>,
+    secret: Secret,
+}
+
+struct Handle {
+    queue: Mutex<Option<Sender<Op>>>,
+    queued: Arc<AtomicU64>,
+    threads: Mutex<Vec<JoinHandle<()>>>,
+    lock: Mutex<Option<File>>,
+    reply_max: usize,
+    cut: u64,
+}
+
+impl Journal {
+    /// Makes a new journal in `dir`, with a new secret.
+    ///
+    /// # Errors
+    /// There is one already, or the system refuses.
+    pub fn init(dir: &Path, settings: Settings, start: Start) -> Result<(), JournalError> {
+        dir::init(dir, start, None, settings.sizes().segment)
+    }
+
+    /// Whether there is a journal in `dir`.
+    pub fn exists(dir: &Path) -> bool {
+        dir::exists(dir)
+    }
+
+    /// Opens the journal in `dir` for this process alone.
+    ///
+    /// # Errors
+    /// There is none, another process has it, its secret is missing, or it is damaged: then the
+    /// error names file and offset, and nothing was changed.
+    pub fn open(dir: &Path, settings: Settings) -> Result<Self, JournalError> {
+        if !dir::exists(dir) {
+            // Names what is missing.
+            dir::secret(dir)?;
+        }
+        let lock = dir::lock(dir)?;
+        let secret = dir::secret(dir)?;
+        Self::on(Arc::new(Folder(dir.to_owned())), settings, secret, Some(lock))
+    }
+
+    /// Opens the journal in `dir`, or makes it first if there is none. The answer says whether
+    /// it was made.
+    ///
+    /// # Errors
+    /// As [`Journal::open`] and [`Journal::init`].
+    pub fn open_or_create(
+        dir: &Path,
+        settings: Settings,
+        start: Start,
+    ) -> Result<(Self, bool), JournalError> {
+        let create = !dir::exists(dir);
+        if create {
+            Self::init(dir, settings, start)?;
+        }
+        Ok((Self::open(dir, settings)?, create))
+    }
+
+    pub(crate) fn on(
+        disk: Arc<dyn Disk>,
+        settings: Settings,
+        secret: Secret,
+        lock: Option<File>,
+    ) -> Result<Self, JournalError> {
+        let sizes = settings.sizes();
+        let recovered = recover::recover(&*disk)?;
+        let (end, cut) = (recovered.end, recovered.cut);
+        let number = u32::try_from(end.segment).unwrap_or_default();
+        let active = recovered.segments.get(&number).cloned().ok_or_else(|| {
+            let text = "the last segment is gone";
+            JournalError::new(JournalErrorKind::Damaged, disk.place(""), text)
+        })?;
+        let shared = Arc::new(Shared::new(Arc::clone(&disk), recovered));
+        let (queue, ops) = channel();
+        let (chore, chores) = channel();
+        let (prepared, spares) = channel();
+        let queued = Arc::new(AtomicU64::new(0));
+        let spawn = |name: &str, work: Box<dyn FnOnce() + Send>| {
+            let spawned = thread::Builder::new().name(format!("journal {name}")).spawn(work);
+            spawned.map_err(|error| JournalError::io(disk.place(""), &error))
+        };
+        let keeper_disk = Arc::clone(&disk);
+        let keeper = spawn(
+            "keeper",
+            Box::new(move || keeper::run(&*keeper_disk, sizes, &chores, &prepared)),
+        )?;
+        let hands = (chore, spares);
+        let (writer_shared, waiting) = (Arc::clone(&shared), Arc::clone(&queued));
+        let writer = spawn(
+            "writer",
+            Box::new(move || {
+                Writer::new(writer_shared, end, active, ops, waiting, hands).run();
+            }),
+        )?;
+        let handle = Handle {
+            queue: Mutex::new(Some(queue)),
+            queued,
+            threads: Mutex::new(vec![writer, keeper]),
+            lock: Mutex::new(lock),
+            reply_max: REPLY_MAX.min(sizes.segment as usize / 4),
+            cut,
+        };
+        Ok(Self { shared, handle: Arc::new(handle), secret })
+    }
+
+    /// The journal's secret.
+    pub const fn secret(&self) -> &Secret {
+        &self.secret
+    }
+
+    /// What was cut from the end when it was opened, in bytes: written, but never confirmed.
+    pub fn cut(&self) -> u64 {
+        self.handle.cut
+    }
+
+    /// What it is doing.
+    pub fn stats(&self) -> Stats {
+        let (in_flight, unknown) = {
+            let sides = self.shared.index.sides();
+            (sides.in_flight.len(), sides.unknown.len())
+        };
+        let segments = self.shared.segments.read().unwrap_or_else(PoisonError::into_inner);
+        Stats {
+            keys: self.shared.index.len(),
+            index_bytes: self.shared.index.bytes(),
+            in_flight,
+            unknown,
+            segments: segments.len(),
+            disk_bytes: segments.values().map(|segment| segment.length).sum(),
+            syncs: self.shared.syncs.load(Ordering::Relaxed),
+            entries: self.shared.entries.load(Ordering::Relaxed),
+        }
+    }
+
+    /// Calls `tell` once, with the reason, when a write or sync has failed: from then on nothing
+    /// is written in this process, and it should end.
+    pub fn on_poison(&self, tell: impl FnOnce(&str) + Send + 'static) {
+        self.shared.on_poison(Box::new(tell));
+    }
+
+    /// Writes what was asked for so far, and lets the journal go. Blocks for as long as that
+    /// takes; calls after it are refused. Dropping the last clone does the same.
+    pub fn close(&self) {
+        self.handle.close();
+    }
+
+    async fn write(&self, payload: Vec<u8>, change: Change) -> Result<Written, StoreError> {
+        if let Some(error) = self.shared.poisoned() {
+            return Err(error);
+        }
+        let (tell, told) = oneshot::channel();
+        let size = payload.len() as u64;
+        if QUEUE_MAX < self.handle.queued.fetch_add(size, Ordering::Relaxed) + size {
+            self.handle.queued.fetch_sub(size, Ordering::Relaxed);
+            let text = "too much waits to be written";
+            return Err(StoreError::new(StoreErrorKind::NotApplied, text));
+        }
+        let sent = {
+            let queue = self.handle.queue.lock().unwrap_or_else(PoisonError::into_inner);
+            queue.as_ref().is_some_and(|queue| queue.send(Op { payload, change, tell }).is_ok())
+        };
+        if !sent {
+            return Err(StoreError::new(StoreErrorKind::NotApplied, "the journal is closed"));
+        }
+        told.await.unwrap_or_else(|_| {
+            let text = "the journal was closed meanwhile";
+            Err(StoreError::new(StoreErrorKind::Unknown, text))
+        })
+    }
+
+    async fn swap_now(
+        &self,
+        id: KeyId,
+        expected: Option<Revision>,
+        next: Option<Record>,
+    ) -> Result<Swap, StoreError> {
+        let expected = expected.map(Revision::get);
+        // What can be seen is synced, so a conflict with it is certain at once.
+        if self.shared.index.get(id).map(|slot| slot.revision) != expected {
+            return self.shared.read(id).map(Swap::Conflict);
+        }
+        let mut payload = Vec::new();
+        let fact = match &next {
+            Some(record) => {
+                assert!(expected < Some(record.revision.get()), "a write must raise the revision");
+                codec::encode(id, record, &mut payload);
+                let (revision, what) = (record.revision.get(), What::of(record));
+                Fact { id, revision, offset: 0, what, due: segment::due(record) }
+            }
+            None => {
+                let Some(revision) = expected.and_then(Revision::new) else {
+                    return Ok(Swap::Done);
+                };
+                payload = entry::deleted(id, revision);
+                let revision = revision.get();
+                Fact { id, revision, offset: 0, what: What::Deleted, due: u64::MAX }
+            }
+        };
+        if entry::PAYLOAD_MAX < payload.len() {
+            return Err(StoreError::new(StoreErrorKind::Full, "the record is too large"));
+        }
+        match self.write(payload, Change::Key { expected, fact }).await? {
+            Written::Done => Ok(Swap::Done),
+            Written::Raced => self.shared.read(id).map(Swap::Conflict),
+        }
+    }
+
+    fn page(&self, filter: &Filter, after: Option<KeyId>) -> Page {
+        let limit = if filter.limit == 0 { PAGE } else { filter.limit };
+        let keys = match filter.state {
+            Some(StateKind::InFlight) => sorted(&self.shared.index.sides().in_flight, after),
+            Some(StateKind::Unknown) => sorted(&self.shared.index.sides().unknown, after),
+            Some(StateKind::Released | StateKind::Completed | StateKind::Tombstone) => {
+                self.shared.index.page(after, PAGE_READS)
+            }
+            None => self.shared.index.page(after, limit),
+        };
+        let mut page = Page::default();
+        let mut last = None;
+        let mut keys = keys.into_iter();
+        for id in keys.by_ref().take(PAGE_READS) {
+            last = Some(id);
+            match self.shared.read(id) {
+                Ok(Some(record)) if filter.state.is_none_or(|it| it == record.state.kind()) => {
+                    page.records.push((id, record));
+                }
+                Ok(_) => {}
+                Err(error) => page.damaged.push((id, error)),
+            }
+            if page.records.len() + page.damaged.len() == limit {
+                break;
+            }
+        }
+        // The keys were at least one more than what was wanted, if there are more at all.
+        let more = keys.next().is_some();
+        page.next = last.filter(|_| more).map(|id| Cursor(id.as_bytes().to_vec()));
+        page
+    }
+
+    fn due_now(&self, now: Timestamp, limit: usize) -> Result<Vec<KeyId>, StoreError> {
+        let now = now.as_millis();
+        let due: Vec<u32> = {
+            let segments = self.shared.segments.read().unwrap_or_else(PoisonError::into_inner);
+            let due = segments.iter().filter(|(_, segment)| segment.due_from <= now);
+            due.map(|(number, _)| *number).collect()
+        };
+        let mut candidates = Vec::new();
+        self.shared.index.select(|id, slot| {
+            if due.binary_search(&slot.segment).is_ok() {
+                candidates.push((id, slot));
+            }
+            true
+        });
+        let mut found = Vec::new();
+        for (id, slot) in candidates {
+            if found.len() == limit {
+                break;
+            }
+            if segment::due(&self.shared.read_slot(id, slot)?) <= now {
+                found.push(id);
+            }
+        }
+        Ok(found)
+    }
+}
+
+fn sorted(keys: &std::collections::HashSet<KeyId>, after: Option<KeyId>) -> Vec<KeyId> {
+    let mut keys: Vec<KeyId> =
+        keys.iter().copied().filter(|id| after.is_none_or(|after| after < *id)).collect();
+    keys.sort_unstable();
+    keys
+}
+
+impl Store for Journal {
+    fn get(&self, id: KeyId) -> BoxFuture<'_, Result<Option<Record>, StoreError>> {
+        Box::pin(async move { self.shared.read(id) })
+    }
+
+    fn swap(
+        &self,
+        id: KeyId,
+        expected: Option<Revision>,
+        next: Option<Record>,
+    ) -> BoxFuture<'_, Result<Swap, StoreError>> {
+        Box::pin(self.swap_now(id, expected, next))
+    }
+
+    fn floor(&self) -> BoxFuture<'_, Result<Floor, StoreError>> {
+        Box::pin(async move { Ok(self.shared.floor()) })
+    }
+
+    fn raise_floor(&self, to: Floor) -> BoxFuture<'_, Result<(), StoreError>> {
+        Box::pin(async move {
+            if self.shared.floor() < to {
+                self.write(entry::floor(to), Change::Floor(to)).await?;
+            }
+            Ok(())
+        })
+    }
+
+    fn revision_max(&self) -> BoxFuture<'_, Result<u64, StoreError>> {
+        Box::pin(async move { Ok(self.shared.revision_max()) })
+    }
+
+    fn due(&self, now: Timestamp, limit: usize) -> BoxFuture<'_, Result<Vec<KeyId>, StoreError>> {
+        Box::pin(async move { self.due_now(now, limit) })
+    }
+
+    fn list(
+        &self,
+        filter: Filter,
+        after: Option<Cursor>,
+    ) -> BoxFuture<'_, Result<Page, StoreError>> {
+        Box::pin(async move {
+            let after = after.and_then(|cursor| cursor.0.try_into().ok()).map(KeyId::from_bytes);
+            Ok(self.page(&filter, after))
+        })
+    }
+
+    fn reply_max(&self) -> usize {
+        self.handle.reply_max
+    }
+
+    fn is_exclusive(&self) -> bool {
+        true
+    }
+}
+
+impl Handle {
+    fn close(&self) {
+        // Without a sender the writer ends after what is queued, and then the keeper.
+        drop(self.queue.lock().unwrap_or_else(PoisonError::into_inner).take());
+        let threads =
+            std::mem::take(&mut *self.threads.lock().unwrap_or_else(PoisonError::into_inner));
+        for thread in threads {
+            let _ = thread.join();
+        }
+        drop(self.lock.lock().unwrap_or_else(PoisonError::into_inner).take());
+    }
+}
+
+impl Drop for Handle {
+    fn drop(&mut self) {
+        self.close();
+    }
+}
+
+impl fmt::Debug for Journal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Journal").field("disk", &self.shared.disk).finish_non_exhaustive()
+    }
+}

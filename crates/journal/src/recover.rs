@@ -1,0 +1,186 @@
+//! Opening: from segments to the index, to the place where writing goes on.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+
+use onlyonce_core::{Floor, KeyId};
+
+use crate::disk::{Disk, Medium};
+use crate::entry::Position;
+use crate::error::{JournalError, JournalErrorKind};
+use crate::index::Index;
+use crate::segment::{self, Fact, HEADER, Header, Scan, What};
+use crate::snapshot::{self, Snapshot};
+
+/// A segment that is open for reading.
+#[derive(Clone, Debug)]
+pub(crate) struct Segment {
+    pub(crate) medium: Arc<dyn Medium>,
+    pub(crate) length: u64,
+    /// When time alone may first have something to do with a record in it.
+    pub(crate) due_from: u64,
+}
+
+/// What was found.
+pub(crate) struct Recovered {
+    pub(crate) index: Index,
+    pub(crate) segments: BTreeMap<u32, Segment>,
+    pub(crate) floor: Floor,
+    pub(crate) revision_max: u64,
+    /// Where writing goes on; everything before it is synced.
+    pub(crate) end: Position,
+    /// What was cut from the end because it was never confirmed, in bytes.
+    pub(crate) cut: u64,
+}
+
+/// Reads all segments, cuts a torn tail, and makes everything that is served durable.
+///
+/// # Errors
+/// Damage: what had been synced is not what is there. Nothing is changed then.
+pub(crate) fn recover(disk: &dyn Disk) -> Result<Recovered, JournalError> {
+    let numbers = segment::numbers(disk)?;
+    let Some((last, sealed)) = numbers.split_last() else {
+        let text = "the journal has no segment";
+        return Err(JournalError::new(JournalErrorKind::Damaged, disk.place(""), text));
+    };
+    let active = segment::scan(disk, *last)?;
+    if active.proven_beyond_end() {
+        let why = active.broken.unwrap_or("an entry is missing");
+        let text = format!("{why}, in a place that was synced before");
+        return Err(JournalError::damaged(disk.place(&segment::name(*last)), active.end, text));
+    }
+    let ends = ends(disk, sealed, &active.header)?;
+    let snapshots: Vec<Snapshot> = sealed
+        .iter()
+        .zip(ends)
+        .map(|(number, end)| sealed_snapshot(disk, *number, end))
+        .collect::<Result<_, _>>()?;
+    let cut = settle_end(disk, &active)?;
+    remove_leftovers(disk)?;
+    let mut build = Build::new(snapshots.iter().map(|it| it.facts.len()).sum());
+    for snapshot in snapshots {
+        build.add(disk, snapshot)?;
+    }
+    let end = Position { segment: *last, offset: active.end };
+    build.add(disk, Snapshot::of(&active))?;
+    let Build { index, segments, floor, revision_max, .. } = build;
+    Ok(Recovered { index, segments, floor, revision_max, end, cut })
+}
+
+/// Where each sealed segment ends, from the header of the one after it.
+fn ends(disk: &dyn Disk, sealed: &[u64], last: &Header) -> Result<Vec<u64>, JournalError> {
+    let headers = sealed.iter().skip(1).map(|number| {
+        let place = disk.place(&segment::name(*number));
+        let mut bytes = [0; HEADER];
+        let read = disk.open(&segment::name(*number)).and_then(|it| it.read_at(&mut bytes, 0));
+        read.map_err(|error| JournalError::io(&place, &error))?;
+        Header::parse(&bytes).map_err(|text| JournalError::damaged(&place, 0, text))
+    });
+    let mut headers = headers.collect::<Result<Vec<_>, _>>()?;
+    headers.push(*last);
+    let pairs = sealed.iter().zip(&headers);
+    pairs
+        .map(|(number, next)| {
+            if next.previous.segment == *number {
+                return Ok(next.previous.offset);
+            }
+            let place = disk.place(&segment::name(next.previous.segment));
+            Err(JournalError::damaged(place, 0, "the segment is missing"))
+        })
+        .collect()
+}
+
+/// What a sealed segment says, from its snapshot or else from itself.
+fn sealed_snapshot(disk: &dyn Disk, number: u64, end: u64) -> Result<Snapshot, JournalError> {
+    if let Some(snapshot) = snapshot::read(disk, number, end) {
+        return Ok(snapshot);
+    }
+    let scan = segment::scan(disk, number)?;
+    if scan.end < end {
+        let why = scan.broken.unwrap_or("an entry is missing");
+        let text = format!("{why}, in a segment that was synced up to byte {end}");
+        return Err(JournalError::damaged(disk.place(&segment::name(number)), scan.end, text));
+    }
+    let snapshot = Snapshot { end, ..Snapshot::of(&scan) };
+    // Without it the next opening is slower, and nothing else.
+    let _ = snapshot::write(disk, &snapshot);
+    Ok(snapshot)
+}
+
+/// Cuts what is broken at the end, and writes again what may never have reached the medium: a
+/// page that a failed sync has dropped looks clean, and no later sync would bring it to disk.
+fn settle_end(disk: &dyn Disk, active: &Scan) -> Result<u64, JournalError> {
+    let Scan { header, end, synced, all, .. } = active;
+    let file = segment::name(header.number);
+    let (end, number) = (*end as usize, header.number);
+    let proven = if synced.segment == number { synced.offset as usize } else { HEADER };
+    let tail = &all[end..];
+    let torn = tail.iter().rposition(|byte| *byte != 0).map_or(0, |last| last + 1);
+    let settled = disk.open(&file).and_then(|medium| {
+        let from = proven.clamp(HEADER, end);
+        medium.write_at(&all[from..end], from as u64)?;
+        // Nothing of the tail may ever be read as an entry again.
+        medium.write_at(&vec![0; torn], end as u64)?;
+        medium.sync()
+    });
+    settled.map_err(|error| JournalError::io(disk.place(&file), &error))?;
+    Ok(torn as u64)
+}
+
+/// Files that were being made when the process ended.
+fn remove_leftovers(disk: &dyn Disk) -> Result<(), JournalError> {
+    let names = disk.list().map_err(|error| JournalError::io(disk.place(""), &error))?;
+    for name in names.iter().filter(|name| name.ends_with(".new")) {
+        disk.remove(name).map_err(|error| JournalError::io(disk.place(name), &error))?;
+    }
+    Ok(())
+}
+
+struct Build {
+    index: Index,
+    segments: BTreeMap<u32, Segment>,
+    floor: Floor,
+    revision_max: u64,
+    /// Up to which revision keys were deleted: an older entry may be read after the deletion.
+    deleted: HashMap<KeyId, u64>,
+}
+
+impl Build {
+    fn new(keys: usize) -> Self {
+        let mut index = Index::new();
+        index.reserve(keys);
+        let (segments, deleted) = (BTreeMap::new(), HashMap::new());
+        Self { index, segments, floor: Floor::NONE, revision_max: 0, deleted }
+    }
+
+    fn add(&mut self, disk: &dyn Disk, snapshot: Snapshot) -> Result<(), JournalError> {
+        let file = segment::name(snapshot.number);
+        let place = disk.place(&file);
+        let number = u32::try_from(snapshot.number)
+            .map_err(|_| JournalError::damaged(&place, 16, "the segment's number cannot be"))?;
+        for fact in &snapshot.facts {
+            self.take(number, fact);
+        }
+        self.floor = self.floor.max(snapshot.floor);
+        self.revision_max = self.revision_max.max(snapshot.revision_max);
+        let due_from = snapshot.due_from();
+        let medium = disk.open(&file).map_err(|error| JournalError::io(&place, &error))?;
+        let length = medium.len().map_err(|error| JournalError::io(&place, &error))?;
+        if length < snapshot.end {
+            let text = format!("the file should have at least {} bytes", snapshot.end);
+            return Err(JournalError::damaged(&place, length, text));
+        }
+        self.segments.insert(number, Segment { medium, length, due_from });
+        Ok(())
+    }
+
+    fn take(&mut self, number: u32, fact: &Fact) {
+        let deleted = self.deleted.get(&fact.id).copied().unwrap_or(0);
+        if fact.what == What::Deleted {
+            self.deleted.insert(fact.id, deleted.max(fact.revision));
+        } else if fact.revision <= deleted {
+            return;
+        }
+        self.index.take(number, fact);
+    }
+}

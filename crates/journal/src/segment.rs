@@ -1,0 +1,240 @@
+//! A segment: a file of entries, filled with zeros before it is used. And reading one whole.
+
+use bytes::Bytes;
+use onlyonce_core::{Floor, KeyId, Record, State, StateKind, Timestamp};
+
+use crate::disk::Disk;
+use crate::entry::{self, Entry, FRAME, Framed, MARK_PAYLOAD, Position};
+use crate::error::{JournalError, JournalErrorKind};
+
+/// Bytes of a segment's header; the first entry begins after it.
+pub(crate) const HEADER: usize = 64;
+const MAGIC: &[u8; 8] = b"onlyonce";
+/// The format of segments that this program writes and reads.
+const FORMAT: u32 = 1;
+
+/// What a segment says about what came before it, so that older ones may go.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Header {
+    pub(crate) number: u64,
+    /// Where the segment before this one ended, all of it synced; its number is 0 for none.
+    pub(crate) previous: Position,
+    pub(crate) floor: Floor,
+    pub(crate) revision_max: u64,
+}
+
+impl Header {
+    pub(crate) fn bytes(&self) -> [u8; HEADER] {
+        let mut bytes = [0; HEADER];
+        bytes[..8].copy_from_slice(MAGIC);
+        bytes[8..12].copy_from_slice(&FORMAT.to_le_bytes());
+        bytes[16..24].copy_from_slice(&self.number.to_le_bytes());
+        bytes[24..32].copy_from_slice(&self.previous.segment.to_le_bytes());
+        bytes[32..40].copy_from_slice(&self.previous.offset.to_le_bytes());
+        bytes[40..48].copy_from_slice(&self.floor.time().as_millis().to_le_bytes());
+        bytes[48..56].copy_from_slice(&self.revision_max.to_le_bytes());
+        let check = crc32c::crc32c(&bytes[..60]);
+        bytes[60..].copy_from_slice(&check.to_le_bytes());
+        bytes
+    }
+
+    /// Reads a header; `Err` says what is wrong with it.
+    pub(crate) fn parse(bytes: &[u8]) -> Result<Self, &'static str> {
+        let bytes: &[u8; HEADER] = bytes
+            .get(..HEADER)
+            .and_then(|it| it.try_into().ok())
+            .ok_or("the file is shorter than a segment's header")?;
+        if &bytes[..8] != MAGIC {
+            return Err("this is no segment of a journal");
+        }
+        let check = u32::from_le_bytes([bytes[60], bytes[61], bytes[62], bytes[63]]);
+        if crc32c::crc32c(&bytes[..60]) != check {
+            return Err("the header's checksum is wrong");
+        }
+        let number = |at: usize| {
+            let mut value = [0; 8];
+            value.copy_from_slice(&bytes[at..at + 8]);
+            u64::from_le_bytes(value)
+        };
+        if u32::from_le_bytes([bytes[8], bytes[9], bytes[10], bytes[11]]) != FORMAT {
+            return Err("it was written by a newer onlyonce");
+        }
+        Ok(Self {
+            number: number(16),
+            previous: Position { segment: number(24), offset: number(32) },
+            floor: Floor::at(Timestamp::from_millis(number(40))),
+            revision_max: number(48),
+        })
+    }
+}
+
+/// The file's name.
+pub(crate) fn name(number: u64) -> String {
+    format!("{number:010}.log")
+}
+
+/// The number in a segment's file name.
+pub(crate) fn number(name: &str) -> Option<u64> {
+    name.strip_suffix(".log").filter(|digits| digits.len() == 10)?.parse().ok()
+}
+
+/// The numbers of the segments there are, in order.
+pub(crate) fn numbers(disk: &dyn Disk) -> Result<Vec<u64>, JournalError> {
+    let names = disk.list().map_err(|error| JournalError::io(disk.place(""), &error))?;
+    let mut numbers: Vec<u64> = names.iter().filter_map(|name| number(name)).collect();
+    numbers.sort_unstable();
+    Ok(numbers)
+}
+
+/// What the index needs to know of an entry about a key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Fact {
+    pub(crate) id: KeyId,
+    pub(crate) revision: u64,
+    pub(crate) offset: u32,
+    pub(crate) what: What,
+    /// When time alone may have something to do with it, in milliseconds; `u64::MAX` for never.
+    pub(crate) due: u64,
+}
+
+/// What has become of a key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum What {
+    InFlight,
+    Unknown,
+    /// Any other state.
+    Settled,
+    Deleted,
+}
+
+impl What {
+    pub(crate) fn of(record: &Record) -> Self {
+        match record.state.kind() {
+            StateKind::InFlight => Self::InFlight,
+            StateKind::Unknown => Self::Unknown,
+            StateKind::Released | StateKind::Completed | StateKind::Tombstone => Self::Settled,
+        }
+    }
+}
+
+/// When time alone may have something to do with a record.
+pub(crate) fn due(record: &Record) -> u64 {
+    match &record.state {
+        State::Completed { retain_until, .. } => retain_until.as_millis(),
+        State::Tombstone { forget_at, .. } => forget_at.as_millis(),
+        State::Released { since } => since.as_millis(),
+        State::InFlight(flight) => flight.lease_until.as_millis(),
+        State::Unknown(_) => u64::MAX,
+    }
+}
+
+/// A segment that was read from its first entry to its last.
+#[derive(Debug)]
+pub(crate) struct Scan {
+    pub(crate) header: Header,
+    /// Where its entries end.
+    pub(crate) end: u64,
+    /// Why they end there, if it is not because nothing more was written.
+    pub(crate) broken: Option<&'static str>,
+    /// The furthest position that a mark in it proves to be synced.
+    pub(crate) synced: Position,
+    /// One for each entry about a key, in their order.
+    pub(crate) facts: Vec<Fact>,
+    pub(crate) floor: Floor,
+    pub(crate) revision_max: u64,
+    pub(crate) all: Bytes,
+}
+
+/// Reads a segment. Stops at the first place that holds no whole entry.
+///
+/// # Errors
+/// It cannot be read, its header is wrong, or an entry with a right checksum is not understood.
+pub(crate) fn scan(disk: &dyn Disk, number: u64) -> Result<Scan, JournalError> {
+    let file = name(number);
+    let place = disk.place(&file);
+    let read = disk.open(&file).and_then(|medium| medium.read_all());
+    let all = Bytes::from(read.map_err(|error| JournalError::io(&place, &error))?);
+    let header = Header::parse(&all).map_err(|text| JournalError::damaged(&place, 0, text))?;
+    if header.number != number {
+        return Err(JournalError::damaged(&place, 16, "the file has another segment's number"));
+    }
+    let mut scan = Scan {
+        header,
+        end: HEADER as u64,
+        broken: None,
+        synced: header.previous,
+        facts: Vec::new(),
+        floor: header.floor,
+        revision_max: header.revision_max,
+        all: all.clone(),
+    };
+    loop {
+        let offset = scan.end;
+        let payload = match entry::framed(&all.slice(offset as usize..), number, offset) {
+            Framed::Whole(payload) => payload,
+            Framed::Empty => return Ok(scan),
+            Framed::Broken(why) => {
+                scan.broken = Some(why);
+                return Ok(scan);
+            }
+        };
+        scan.end += (FRAME + payload.len()) as u64;
+        let entry = entry::parse(payload).map_err(|error| {
+            let text = format!("{error}; a newer onlyonce may have written it");
+            JournalError::new(JournalErrorKind::Format, &place, text).at(offset)
+        })?;
+        scan.take(entry, offset);
+    }
+}
+
+impl Scan {
+    fn take(&mut self, entry: Entry, offset: u64) {
+        let offset = offset as u32;
+        match entry {
+            Entry::Record(id, record) => {
+                let (revision, what) = (record.revision.get(), What::of(&record));
+                self.revision_max = self.revision_max.max(revision);
+                self.facts.push(Fact { id, revision, offset, what, due: due(&record) });
+            }
+            Entry::Deleted(id, revision) => {
+                let (revision, what) = (revision.get(), What::Deleted);
+                self.revision_max = self.revision_max.max(revision);
+                self.facts.push(Fact { id, revision, offset, what, due: u64::MAX });
+            }
+            Entry::Floor(floor) => self.floor = self.floor.max(floor),
+            Entry::Mark(synced) => self.synced = self.synced.max(synced),
+        }
+    }
+
+    /// Whether a mark beyond the end proves that what is broken there had been synced: then it is
+    /// damage, and not the torn tail of a write that was never confirmed.
+    pub(crate) fn proven_beyond_end(&self) -> bool {
+        let number = self.header.number;
+        let here = Position { segment: number, offset: self.end };
+        let mut from = self.end as usize + 1;
+        while let Some(at) = mark_from(&self.all, from) {
+            if let Framed::Whole(payload) = entry::framed(&self.all.slice(at..), number, at as u64)
+                && let Ok(Entry::Mark(synced)) = entry::parse(payload)
+                && here < synced
+            {
+                return true;
+            }
+            from = at + 1;
+        }
+        false
+    }
+}
+
+/// The next place that could be the frame of a mark. Most of a segment's end is zeros.
+pub(crate) fn mark_from(all: &[u8], mut from: usize) -> Option<usize> {
+    const STEP: usize = 4096;
+    while from < all.len() {
+        let step = &all[from..all.len().min(from + STEP)];
+        let first = step.iter().any(|byte| *byte != 0);
+        if first && let Some(found) = step.iter().position(|it| *it == MARK_PAYLOAD as u8) {
+            return Some(from + found);
+        }
+        from += step.len();
+    }
+    None
+}

@@ -1,0 +1,164 @@
+//! What readers and the writer share: the index, the open segments, and whether all is well.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock};
+
+use bytes::Bytes;
+use onlyonce_core::{Floor, KeyId, Record, Timestamp};
+use onlyonce_store::{StoreError, StoreErrorKind};
+
+use crate::disk::Disk;
+use crate::entry::{self, Entry, FRAME, Framed};
+use crate::index::{Index, Slot};
+use crate::keeper::Prepared;
+use crate::recover::{Recovered, Segment};
+use crate::segment;
+
+/// One read brings most records whole, in bytes.
+const READ: u64 = 512;
+
+/// What is called when the journal stops trusting its disk.
+pub(crate) type OnPoison = Box<dyn FnOnce(&str) + Send>;
+
+pub(crate) struct Shared {
+    pub(crate) disk: Arc<dyn Disk>,
+    pub(crate) index: Index,
+    pub(crate) segments: RwLock<BTreeMap<u32, Segment>>,
+    floor: AtomicU64,
+    revision_max: AtomicU64,
+    poison: OnceLock<String>,
+    on_poison: Mutex<Vec<OnPoison>>,
+    pub(crate) syncs: AtomicU64,
+    pub(crate) entries: AtomicU64,
+}
+
+impl Shared {
+    pub(crate) fn new(disk: Arc<dyn Disk>, recovered: Recovered) -> Self {
+        let Recovered { index, segments, floor, revision_max, .. } = recovered;
+        Self {
+            disk,
+            index,
+            segments: RwLock::new(segments),
+            floor: AtomicU64::new(floor.time().as_millis()),
+            revision_max: AtomicU64::new(revision_max),
+            poison: OnceLock::new(),
+            on_poison: Mutex::default(),
+            syncs: AtomicU64::new(0),
+            entries: AtomicU64::new(0),
+        }
+    }
+
+    pub(crate) fn floor(&self) -> Floor {
+        Floor::at(Timestamp::from_millis(self.floor.load(Ordering::Acquire)))
+    }
+
+    pub(crate) fn raise_floor(&self, to: Floor) {
+        self.floor.fetch_max(to.time().as_millis(), Ordering::AcqRel);
+    }
+
+    pub(crate) fn revision_max(&self) -> u64 {
+        self.revision_max.load(Ordering::Acquire)
+    }
+
+    pub(crate) fn raise_revision(&self, to: u64) {
+        self.revision_max.fetch_max(to, Ordering::AcqRel);
+    }
+
+    /// The newest synced record of a key.
+    pub(crate) fn read(&self, id: KeyId) -> Result<Option<Record>, StoreError> {
+        self.index.get(id).map(|slot| self.read_slot(id, slot)).transpose()
+    }
+
+    pub(crate) fn read_slot(&self, id: KeyId, slot: Slot) -> Result<Record, StoreError> {
+        let Slot { segment, offset, revision } = slot;
+        let damaged = |why: &str| {
+            let place = self.disk.place(&segment::name(segment.into()));
+            let text = format!("{} at byte {offset}: {why}", place.display());
+            StoreError::new(StoreErrorKind::Damaged, text)
+        };
+        let found = {
+            let segments = self.segments.read().unwrap_or_else(PoisonError::into_inner);
+            segments.get(&segment).cloned()
+        };
+        let Segment { medium, length, .. } = found.ok_or_else(|| damaged("no such segment"))?;
+        let read = |length: u64| -> Result<Bytes, StoreError> {
+            let mut bytes = vec![0; length as usize];
+            let read = medium.read_at(&mut bytes, offset.into());
+            read.map_err(|error| damaged(&error.to_string()))?;
+            Ok(Bytes::from(bytes))
+        };
+        let left = length.saturating_sub(offset.into());
+        let mut bytes = read(left.min(READ))?;
+        let frame = bytes.first_chunk::<FRAME>().copied().unwrap_or_default();
+        let whole = entry::length(frame) as u64;
+        if (bytes.len() as u64) < whole && whole <= left {
+            bytes = read(whole)?;
+        }
+        match entry::framed(&bytes, segment.into(), offset.into()) {
+            Framed::Whole(payload) => match entry::parse(payload) {
+                Ok(Entry::Record(found, record))
+                    if found == id && record.revision.get() == revision =>
+                {
+                    Ok(record)
+                }
+                Ok(_) => Err(damaged("another entry stands there")),
+                Err(error) => Err(damaged(&error.to_string())),
+            },
+            Framed::Empty => Err(damaged("nothing stands there")),
+            Framed::Broken(why) => Err(damaged(why)),
+        }
+    }
+
+    /// A new segment is being written.
+    pub(crate) fn begin_segment(&self, number: u32, prepared: Prepared) {
+        let Prepared { medium, length, .. } = prepared;
+        let segment = Segment { medium, length, due_from: u64::MAX };
+        let mut segments = self.segments.write().unwrap_or_else(PoisonError::into_inner);
+        segments.insert(number, segment);
+    }
+
+    /// A record in this segment may be due from then on.
+    pub(crate) fn due_from(&self, number: u32, due: u64) {
+        let known = |segments: &BTreeMap<u32, Segment>| {
+            segments.get(&number).is_some_and(|segment| segment.due_from <= due)
+        };
+        if known(&self.segments.read().unwrap_or_else(PoisonError::into_inner)) {
+            return;
+        }
+        let mut segments = self.segments.write().unwrap_or_else(PoisonError::into_inner);
+        if let Some(segment) = segments.get_mut(&number) {
+            segment.due_from = segment.due_from.min(due);
+        }
+    }
+
+    /// Nothing is written any more: the disk has failed in a way that leaves nobody knowing what
+    /// is on it.
+    pub(crate) fn poison(&self, text: String) {
+        if self.poison.set(text.clone()).is_err() {
+            return;
+        }
+        let told = std::mem::take(&mut *self.callbacks());
+        told.into_iter().for_each(|tell| tell(&text));
+    }
+
+    pub(crate) fn poisoned(&self) -> Option<StoreError> {
+        let text = self.poison.get()?;
+        Some(StoreError::new(StoreErrorKind::Poisoned, text.clone()))
+    }
+
+    pub(crate) fn on_poison(&self, tell: OnPoison) {
+        let mut callbacks = self.callbacks();
+        match self.poison.get() {
+            Some(text) => {
+                drop(callbacks);
+                tell(text);
+            }
+            None => callbacks.push(tell),
+        }
+    }
+
+    fn callbacks(&self) -> std::sync::MutexGuard<'_, Vec<OnPoison>> {
+        self.on_poison.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

@@ -1,0 +1,351 @@
+//! The one thread that writes: it takes what has been asked for, writes it with one call, syncs
+//! once, and only then tells everyone (group commit).
+
+use std::collections::{HashSet, VecDeque};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc::{Receiver, Sender};
+
+use futures_channel::oneshot;
+use onlyonce_core::{Floor, KeyId};
+use onlyonce_store::{StoreError, StoreErrorKind};
+
+use crate::disk::Medium;
+use crate::entry::{self, FRAME, MARK_PAYLOAD, Position};
+use crate::keeper::{Chore, Prepared};
+use crate::recover::Segment;
+use crate::segment::{self, Fact, HEADER, Header, What};
+use crate::shared::Shared;
+
+/// A batch is written once it has this many bytes; one entry may be larger.
+const BATCH: usize = 4 << 20;
+/// Kept free for each operation that runs, in bytes: enough to record that it was answered, or
+/// released, or is in doubt, on a disk that is full.
+pub(crate) const COMPLETION_MIN: u64 = 1 << 10;
+const MARK: u64 = (FRAME + MARK_PAYLOAD) as u64;
+
+/// Something to be written.
+pub(crate) struct Op {
+    pub(crate) payload: Vec<u8>,
+    pub(crate) change: Change,
+    pub(crate) tell: oneshot::Sender<Result<Written, StoreError>>,
+}
+
+/// What it changes.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Change {
+    /// A key, if its revision is still this one. The fact's offset is not known yet.
+    Key { expected: Option<u64>, fact: Fact },
+    /// The floor.
+    Floor(Floor),
+}
+
+/// What became of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Written {
+    /// It is durable.
+    Done,
+    /// The key's revision was another one; nothing was written.
+    Raced,
+}
+
+/// The segment that comes next.
+enum Spare {
+    /// It is being made.
+    Coming,
+    /// It is there, full of zeros.
+    Ready(Prepared),
+    /// There is no room for it; asked for again after this many refusals.
+    Failed { why: String, refusals: u32 },
+}
+
+/// Refusals until the disk is asked again whether it has room.
+const ASK_AGAIN: u32 = 64;
+
+pub(crate) struct Writer {
+    shared: Arc<Shared>,
+    queue: Receiver<Op>,
+    queued: Arc<AtomicU64>,
+    keeper: Sender<Chore>,
+    prepared: Receiver<Result<Prepared, String>>,
+    spare: Spare,
+    number: u64,
+    medium: Arc<dyn Medium>,
+    offset: u64,
+    capacity: u64,
+    batch: Vec<u8>,
+    pending: Vec<(Change, oneshot::Sender<Result<Written, StoreError>>)>,
+    keys: HashSet<KeyId>,
+    /// Operations that run, as they will be once the batch is written.
+    running: u64,
+    waiting: VecDeque<Op>,
+}
+
+/// Where an op goes.
+enum Admit {
+    Here,
+    NextSegment,
+    Refused(StoreError),
+}
+
+impl Writer {
+    pub(crate) fn new(
+        shared: Arc<Shared>,
+        end: Position,
+        active: Segment,
+        queue: Receiver<Op>,
+        queued: Arc<AtomicU64>,
+        (keeper, prepared): (Sender<Chore>, Receiver<Result<Prepared, String>>),
+    ) -> Self {
+        let running = shared.index.sides().in_flight.len() as u64;
+        Self {
+            shared,
+            queue,
+            queued,
+            keeper,
+            prepared,
+            spare: Spare::Coming,
+            number: end.segment,
+            medium: active.medium,
+            offset: end.offset,
+            capacity: active.length,
+            batch: Vec::new(),
+            pending: Vec::new(),
+            keys: HashSet::new(),
+            running,
+            waiting: VecDeque::new(),
+        }
+    }
+
+    /// Until nobody can ask any more.
+    pub(crate) fn run(mut self) {
+        let mut next = self.next();
+        if next.is_some() {
+            // Not before: a journal that is only looked at needs no next segment.
+            self.prepare();
+        }
+        while let Some(op) = next {
+            self.take(op);
+            while self.batch.len() < BATCH {
+                let Some(op) = self.next_at_once() else { break };
+                self.take(op);
+            }
+            self.write();
+            next = self.next();
+        }
+    }
+
+    fn next(&mut self) -> Option<Op> {
+        self.waiting.pop_front().or_else(|| self.queue.recv().ok())
+    }
+
+    /// What is there without waiting. What waits for this batch stays where it is.
+    fn next_at_once(&mut self) -> Option<Op> {
+        let waits = |op: &Op| match op.change {
+            Change::Key { fact, .. } => self.keys.contains(&fact.id),
+            Change::Floor(_) => false,
+        };
+        if let Some(at) = self.waiting.iter().position(|op| !waits(op)) {
+            return self.waiting.remove(at);
+        }
+        self.queue.try_recv().ok()
+    }
+
+    fn take(&mut self, op: Op) {
+        if let Some(error) = self.shared.poisoned() {
+            return self.tell(op, Err(error));
+        }
+        if let Change::Key { expected, fact } = op.change {
+            // Its turn comes once the entry before it is synced, and can be seen.
+            if self.keys.contains(&fact.id) {
+                return self.waiting.push_back(op);
+            }
+            if self.shared.index.get(fact.id).map(|slot| slot.revision) != expected {
+                return self.tell(op, Ok(Written::Raced));
+            }
+        }
+        match self.admit(&op) {
+            Admit::Here => self.add(op),
+            Admit::NextSegment => {
+                self.write();
+                match self.shared.poisoned().map_or_else(|| self.roll(), Err) {
+                    Ok(()) => self.add(op),
+                    Err(error) => self.tell(op, Err(error)),
+                }
+            }
+            Admit::Refused(error) => self.tell(op, Err(error)),
+        }
+    }
+
+    fn tell(&self, op: Op, result: Result<Written, StoreError>) {
+        self.queued.fetch_sub(op.payload.len() as u64, Ordering::Relaxed);
+        // Whoever asked may have stopped waiting.
+        let _ = op.tell.send(result);
+    }
+
+    /// Whether there is room: for this, and for the end of every operation that runs.
+    fn admit(&mut self, op: &Op) -> Admit {
+        let running = self.running_with(op);
+        let size = (FRAME + op.payload.len()) as u64;
+        loop {
+            let mark = if self.batch.is_empty() { MARK } else { 0 };
+            let here = self.capacity - self.offset - self.batch.len() as u64;
+            let fits_here = size + mark <= here;
+            let spare = match &self.spare {
+                Spare::Ready(prepared) => prepared.length - HEADER as u64,
+                Spare::Coming | Spare::Failed { .. } => 0,
+            };
+            let left = if fits_here { here - size - mark + spare } else { spare };
+            let reserved = running * COMPLETION_MIN;
+            match &self.spare {
+                _ if fits_here && reserved <= left => return Admit::Here,
+                Spare::Ready(_) if size + MARK + reserved <= spare => return Admit::NextSegment,
+                Spare::Coming => self.spare_came(),
+                Spare::Ready(_) => {
+                    return refuse(format!("an entry of {size} bytes fits in no segment"));
+                }
+                Spare::Failed { why, .. } => {
+                    let text = format!("there is no room for another segment: {why}");
+                    self.ask_again();
+                    return refuse(text);
+                }
+            }
+        }
+    }
+
+    /// How many operations run once `op` is written.
+    fn running_with(&self, op: &Op) -> u64 {
+        let Change::Key { fact, .. } = op.change else { return self.running };
+        let was = self.shared.index.sides().in_flight.contains(&fact.id);
+        let is = fact.what == What::InFlight;
+        self.running + u64::from(is) - u64::from(was)
+    }
+
+    fn add(&mut self, op: Op) {
+        self.running = self.running_with(&op);
+        if self.batch.is_empty() {
+            let synced = Position { segment: self.number, offset: self.offset };
+            entry::append(&mut self.batch, self.number, self.offset, &entry::mark(synced));
+        }
+        let at = self.offset + self.batch.len() as u64;
+        entry::append(&mut self.batch, self.number, self.offset, &op.payload);
+        self.queued.fetch_sub(op.payload.len() as u64, Ordering::Relaxed);
+        let change = match op.change {
+            Change::Key { expected, fact } => {
+                self.keys.insert(fact.id);
+                // Segments are shorter than 4 GiB.
+                Change::Key { expected, fact: Fact { offset: at as u32, ..fact } }
+            }
+            floor @ Change::Floor(_) => floor,
+        };
+        self.pending.push((change, op.tell));
+    }
+
+    /// Writes and syncs the batch, shows it, and tells everyone.
+    fn write(&mut self) {
+        if self.batch.is_empty() {
+            return;
+        }
+        let written = self.medium.write_at(&self.batch, self.offset);
+        let synced = written.and_then(|()| self.medium.sync());
+        self.shared.syncs.fetch_add(1, Ordering::Relaxed);
+        self.shared.entries.fetch_add(self.pending.len() as u64, Ordering::Relaxed);
+        self.offset += self.batch.len() as u64;
+        self.batch.clear();
+        if self.batch.capacity() > 4 * BATCH {
+            self.batch = Vec::new();
+        }
+        self.keys.clear();
+        if let Err(error) = synced {
+            let place = self.shared.disk.place(&segment::name(self.number));
+            self.shared.poison(format!("{} could not be synced: {error}", place.display()));
+            let error = self.shared.poisoned();
+            for (_, tell) in self.pending.drain(..) {
+                let _ = tell.send(error.clone().map_or(Ok(Written::Raced), Err));
+            }
+            return;
+        }
+        self.show();
+        for (_, tell) in self.pending.drain(..) {
+            let _ = tell.send(Ok(Written::Done));
+        }
+    }
+
+    /// What is synced can be seen from now on.
+    fn show(&self) {
+        let mut due_from = u64::MAX;
+        for (change, _) in &self.pending {
+            match change {
+                Change::Key { fact, .. } => {
+                    due_from = due_from.min(fact.due);
+                    self.shared.raise_revision(fact.revision);
+                    self.shared.index.take(self.number as u32, fact);
+                }
+                Change::Floor(floor) => self.shared.raise_floor(*floor),
+            }
+        }
+        self.shared.due_from(self.number as u32, due_from);
+    }
+
+    /// Goes on in the next segment.
+    fn roll(&mut self) -> Result<(), StoreError> {
+        let Spare::Ready(prepared) = std::mem::replace(&mut self.spare, Spare::Coming) else {
+            return Err(StoreError::new(StoreErrorKind::Full, "the next segment is not there"));
+        };
+        let header = Header {
+            number: self.number + 1,
+            previous: Position { segment: self.number, offset: self.offset },
+            floor: self.shared.floor(),
+            revision_max: self.shared.revision_max(),
+        };
+        let (disk, name) = (&self.shared.disk, segment::name(header.number));
+        let begun = prepared
+            .medium
+            .write_at(&header.bytes(), 0)
+            .and_then(|()| prepared.medium.sync())
+            .and_then(|()| disk.rename(&prepared.name, &name))
+            .and_then(|()| disk.sync_names());
+        if let Err(error) = begun {
+            let place = disk.place(&name);
+            self.shared.poison(format!("{} could not be begun: {error}", place.display()));
+            return self.shared.poisoned().map_or(Ok(()), Err);
+        }
+        let sealed = self.number;
+        self.number = header.number;
+        self.medium = Arc::clone(&prepared.medium);
+        (self.offset, self.capacity) = (HEADER as u64, prepared.length);
+        self.shared.begin_segment(self.number as u32, prepared);
+        // They fail only if the keeper is gone, and then the next segment never comes.
+        let _ = self.keeper.send(Chore::Snapshot { number: sealed, end: header.previous.offset });
+        self.prepare();
+        Ok(())
+    }
+
+    fn prepare(&mut self) {
+        self.spare = Spare::Coming;
+        let _ = self.keeper.send(Chore::Prepare { number: self.number + 1 });
+    }
+
+    fn spare_came(&mut self) {
+        self.spare = match self.prepared.recv() {
+            Ok(Ok(prepared)) => Spare::Ready(prepared),
+            Ok(Err(why)) => Spare::Failed { why, refusals: 0 },
+            Err(_) => Spare::Failed { why: "the journal is closing".into(), refusals: 0 },
+        };
+    }
+
+    /// Now and then, so that a disk that has room again is noticed, without filling it up each
+    /// time that it has none.
+    fn ask_again(&mut self) {
+        if let Spare::Failed { refusals, .. } = &mut self.spare {
+            *refusals += 1;
+            if ASK_AGAIN <= *refusals {
+                self.prepare();
+            }
+        }
+    }
+}
+
+fn refuse(text: String) -> Admit {
+    Admit::Refused(StoreError::new(StoreErrorKind::Full, text))
+}
