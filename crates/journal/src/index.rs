@@ -46,6 +46,9 @@ impl Hasher for IdHasher {
 
 type Table = HashMap<KeyId, Slot, BuildHasherDefault<IdHasher>>;
 
+/// A set of keys.
+pub(crate) type Keys = HashSet<KeyId, BuildHasherDefault<IdHasher>>;
+
 /// The index. Only synced entries are in it.
 pub(crate) struct Index {
     /// The first key prefix of each shard, in order, so that shards are ranges of keys.
@@ -57,8 +60,8 @@ pub(crate) struct Index {
 /// The few keys that start-up and operators ask for.
 #[derive(Default)]
 pub(crate) struct Sides {
-    pub(crate) in_flight: HashSet<KeyId>,
-    pub(crate) unknown: HashSet<KeyId>,
+    pub(crate) in_flight: Keys,
+    pub(crate) unknown: Keys,
 }
 
 impl Index {
@@ -162,7 +165,7 @@ impl Index {
 
 impl Sides {
     pub(crate) fn take(&mut self, fact: &Fact) {
-        let put = |set: &mut HashSet<KeyId>, is_in: bool| {
+        let put = |set: &mut Keys, is_in: bool| {
             if is_in {
                 set.insert(fact.id)
             } else {

@@ -18,6 +18,7 @@ use crate::dir::{self, Start};
 use crate::disk::{Disk, Folder};
 use crate::entry;
 use crate::error::{JournalError, JournalErrorKind};
+use crate::index::Keys;
 use crate::keeper::{self, Sizes};
 use crate::recover;
 use crate::segment::{self, Fact, What};
@@ -348,7 +349,7 @@ impl Journal {
     }
 }
 
-fn sorted(keys: &std::collections::HashSet<KeyId>, after: Option<KeyId>) -> Vec<KeyId> {
+fn sorted(keys: &Keys, after: Option<KeyId>) -> Vec<KeyId> {
     let mut keys: Vec<KeyId> =
         keys.iter().copied().filter(|id| after.is_none_or(|after| after < *id)).collect();
     keys.sort_unstable();

@@ -175,10 +175,12 @@ impl Build {
     }
 
     fn take(&mut self, number: u32, fact: &Fact) {
-        let deleted = self.deleted.get(&fact.id).copied().unwrap_or(0);
         if fact.what == What::Deleted {
-            self.deleted.insert(fact.id, deleted.max(fact.revision));
-        } else if fact.revision <= deleted {
+            let known = self.deleted.entry(fact.id).or_default();
+            *known = fact.revision.max(*known);
+        } else if !self.deleted.is_empty()
+            && self.deleted.get(&fact.id).is_some_and(|deleted| fact.revision <= *deleted)
+        {
             return;
         }
         self.index.take(number, fact);

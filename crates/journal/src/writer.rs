@@ -1,17 +1,18 @@
 //! The one thread that writes: it takes what has been asked for, writes it with one call, syncs
 //! once, and only then tells everyone (group commit).
 
-use std::collections::{HashSet, VecDeque};
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, Sender};
 
 use futures_channel::oneshot;
-use onlyonce_core::{Floor, KeyId};
+use onlyonce_core::Floor;
 use onlyonce_store::{StoreError, StoreErrorKind};
 
 use crate::disk::Medium;
 use crate::entry::{self, FRAME, MARK_PAYLOAD, Position};
+use crate::index::Keys;
 use crate::keeper::{Chore, Prepared};
 use crate::recover::Segment;
 use crate::segment::{self, Fact, HEADER, Header, What};
@@ -75,7 +76,7 @@ pub(crate) struct Writer {
     capacity: u64,
     batch: Vec<u8>,
     pending: Vec<(Change, oneshot::Sender<Result<Written, StoreError>>)>,
-    keys: HashSet<KeyId>,
+    keys: Keys,
     /// Operations that run, as they will be once the batch is written.
     running: u64,
     waiting: VecDeque<Op>,
@@ -111,7 +112,7 @@ impl Writer {
             capacity: active.length,
             batch: Vec::new(),
             pending: Vec::new(),
-            keys: HashSet::new(),
+            keys: Keys::default(),
             running,
             waiting: VecDeque::new(),
         }
