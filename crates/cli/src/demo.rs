@@ -1,4 +1,4 @@
-//! `onlyonce demo`: a small ticket shop, a connection that loses answers on purpose, the real
+//! `onlyonce demo`: small ticket shops, a connection that loses answers on purpose, the real
 //! proxy with a real journal in front, and a page to see the difference.
 
 mod connection;
@@ -22,7 +22,7 @@ use crate::output;
 
 use front::{Front, Lane};
 use guard::Guard;
-use shop::Shop;
+use shop::{Mall, Shop};
 
 /// Which answers the bad connection loses, unless told otherwise.
 const SEED: u64 = 130;
@@ -59,19 +59,25 @@ async fn open(args: &DemoArgs) -> Result<(), Failure> {
 
     // Two shops that are just alike, so that their charges can be compared.
     let mut servers = JoinSet::new();
-    let (open_shop, open_shop_at) = shop(&mut servers).await?;
-    let (guarded_shop, guarded_shop_at) = shop(&mut servers).await?;
-    let guard = Guard::start(place.journal(), guarded_shop_at).await?;
+    let [open_shop, guarded_shop, curl] = std::array::from_fn(|_| Arc::new(Shop::default()));
+    let mall = [(front::PURCHASE, Arc::clone(&open_shop))];
+    let open_mall_at = serve_shops(&mut servers, Arc::new(mall)).await?;
+    let mall = [(front::PURCHASE, Arc::clone(&guarded_shop)), ("/purchase", Arc::clone(&curl))];
+    let guarded_mall_at = serve_shops(&mut servers, Arc::new(mall)).await?;
+    let guard = Guard::start(place.journal(), guarded_mall_at).await?;
 
-    let without = Lane::new(open_shop, open_shop_at, args.seed);
+    let without = Lane::new(open_shop, open_mall_at, args.seed);
     let with = Lane::new(guarded_shop, guard.address(), args.seed);
-    servers.spawn(Front { without, with }.run(page));
+    let front = tokio::spawn(Front { without, with, curl }.run(page));
     let text = guide::text(page_at, guard.address(), place.journal(), args.keep.is_some());
     output::line(&text).map_err(|error| unavailable("the terminal", &error))?;
 
     ends.wait().await;
+    front.abort();
+    // The shops are open until what runs is answered and recorded.
+    let ended = guard.end().await;
     servers.shutdown().await;
-    guard.end().await
+    ended
 }
 
 async fn listen(port: u16) -> Result<(TcpListener, SocketAddr), Failure> {
@@ -79,11 +85,10 @@ async fn listen(port: u16) -> Result<(TcpListener, SocketAddr), Failure> {
     listening.map_err(|error| unavailable(&format!("port {port} of 127.0.0.1"), &error))
 }
 
-async fn shop(servers: &mut JoinSet<()>) -> Result<(Arc<Shop>, SocketAddr), Failure> {
+async fn serve_shops(servers: &mut JoinSet<()>, mall: Mall) -> Result<SocketAddr, Failure> {
     let (listener, address) = listen(0).await?;
-    let shop = Arc::new(Shop::default());
-    servers.spawn(Arc::clone(&shop).run(listener));
-    Ok((shop, address))
+    servers.spawn(shop::run(mall, listener));
+    Ok(address)
 }
 
 fn unavailable(who: &str, error: &std::io::Error) -> Failure {
@@ -93,7 +98,7 @@ fn unavailable(who: &str, error: &std::io::Error) -> Failure {
 /// Where the journal is.
 enum Place {
     /// A folder that is removed when this is dropped.
-    Temporary(tempfile::TempDir, PathBuf),
+    Temporary { journal: PathBuf, _folder: tempfile::TempDir },
     /// A folder that stays.
     Kept(PathBuf),
 }
@@ -106,12 +111,12 @@ impl Place {
         let made = tempfile::Builder::new().prefix("onlyonce-demo-").tempdir();
         let folder = made.map_err(|error| unavailable("a temporary folder", &error))?;
         let journal = folder.path().join("journal");
-        Ok(Self::Temporary(folder, journal))
+        Ok(Self::Temporary { journal, _folder: folder })
     }
 
     fn journal(&self) -> &Path {
         match self {
-            Self::Temporary(_, journal) | Self::Kept(journal) => journal,
+            Self::Temporary { journal, .. } | Self::Kept(journal) => journal,
         }
     }
 }

@@ -19,6 +19,9 @@ const PAGE_MAY: &str = "default-src 'none'; style-src 'unsafe-inline'; script-sr
     'unsafe-inline'; connect-src 'self'; img-src data:; base-uri 'none'; form-action 'none'; \
     frame-ancestors 'none'";
 
+/// Where the page's shops are, on their servers.
+pub(super) const PURCHASE: &str = "/page/purchase";
+
 /// A way to a shop, over a bad connection.
 pub(super) struct Lane {
     shop: Arc<Shop>,
@@ -43,6 +46,8 @@ pub(super) struct Front {
     pub(super) without: Lane,
     /// Through onlyonce to another shop that is just like it.
     pub(super) with: Lane,
+    /// What curl buys from. It counts by itself, so that the page's counts are the page's own.
+    pub(super) curl: Arc<Shop>,
 }
 
 impl Front {
@@ -69,9 +74,9 @@ impl Front {
                 Ok(self.state())
             }
             "/without/purchase" if is_post => {
-                self.without.connection.carry(request, "/purchase").await
+                self.without.connection.carry(request, PURCHASE).await
             }
-            "/with/purchase" if is_post => self.with.connection.carry(request, "/purchase").await,
+            "/with/purchase" if is_post => self.with.connection.carry(request, PURCHASE).await,
             "/" | "/state" | "/reset" | "/without/purchase" | "/with/purchase" => {
                 Ok(say(StatusCode::METHOD_NOT_ALLOWED, "Not with this method."))
             }
@@ -81,7 +86,7 @@ impl Front {
 
     fn state(&self) -> Answer {
         let (without, with) = (self.without.shop.books(), self.with.shop.books());
-        let state = json!({ "without": without, "with": with });
+        let state = json!({ "without": without, "with": with, "curl": self.curl.books() });
         answer(StatusCode::OK, "application/json", format!("{state}\n"))
     }
 }

@@ -28,7 +28,7 @@ Or use curl, straight to the proxy at {proxy}:
   {buy} -d card=5555
   # only ask, at no risk that it runs: 412, not-evaluated
   {ask} -H 'Idempotency-Replay-Only: ?1' -d card=4242
-  # what the shop has done: one charge in \"with\"
+  # what the shops have done: one charge for \"curl\"
   curl http://{page}/state
 
 The journal is in {journal}.

@@ -45,16 +45,25 @@ pub(super) struct Books {
     receipts_before: u32,
 }
 
-impl Shop {
-    /// Serves `POST /purchase` until it is dropped.
-    pub(super) async fn run(self: Arc<Self>, listener: TcpListener) {
-        let handle = move |request| {
-            let shop = Arc::clone(&self);
-            async move { Ok::<_, NoAnswer>(shop.answer(request).await) }
-        };
-        serve(listener, handle).await;
-    }
+/// Shops under one roof, each at its path.
+pub(super) type Mall = Arc<[(&'static str, Arc<Shop>)]>;
 
+/// Serves `POST` to the path of each shop until it is dropped.
+pub(super) async fn run(mall: Mall, listener: TcpListener) {
+    let handle = move |request: Request<Incoming>| {
+        let path = request.uri().path();
+        let found = mall.iter().find(|(at, _)| *at == path).map(|(_, shop)| Arc::clone(shop));
+        async move {
+            Ok::<_, NoAnswer>(match found {
+                Some(shop) => shop.answer(request).await,
+                None => say(StatusCode::NOT_FOUND, "There is no shop here."),
+            })
+        }
+    };
+    serve(listener, handle).await;
+}
+
+impl Shop {
     /// What it has done.
     pub(super) fn books(&self) -> Books {
         self.books.lock().unwrap_or_else(PoisonError::into_inner).clone()
@@ -68,9 +77,6 @@ impl Shop {
     }
 
     async fn answer(&self, request: Request<Incoming>) -> Answer {
-        if request.uri().path() != "/purchase" {
-            return say(StatusCode::NOT_FOUND, "The shop has nothing here.");
-        }
         if request.method() != Method::POST {
             return say(StatusCode::METHOD_NOT_ALLOWED, "Tickets are bought with POST.");
         }

@@ -34,7 +34,7 @@ fn each_line_gives_what_is_promised_above_it() {
 
     let last = lines.iter().find(|line| line.ends_with("/state")).unwrap();
     let state: Value = serde_json::from_str(&run(last)).unwrap();
-    assert_eq!(state["with"]["charges"], 1);
-    assert_eq!(state["with"]["seats"], json!(["A1"]));
-    assert_eq!(state["without"]["charges"], 0);
+    assert_eq!(state["curl"]["charges"], 1);
+    assert_eq!(state["curl"]["seats"], json!(["A1"]));
+    assert_eq!(state["with"]["charges"], 0, "the page counts by itself");
 }

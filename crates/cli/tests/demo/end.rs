@@ -45,5 +45,5 @@ fn a_kept_journal_holds_the_receipt_through_kill_9() {
     let again = purchase(&demo);
     assert_eq!(again.header("idempotency-status"), Some("replayed"));
     assert_eq!((again.status, again.body), (first.status, first.body));
-    assert_eq!(demo.state()["with"]["charges"], 0, "the shop of this demo was not asked");
+    assert_eq!(demo.state()["curl"]["charges"], 0, "the shop of this demo was not asked");
 }
