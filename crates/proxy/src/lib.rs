@@ -1,1 +1,13 @@
-//! A reverse proxy that runs each idempotency key once.
+//! The reverse proxy: listens, forwards, and runs each idempotency key once.
+//!
+//! It has no rules of its own about keys: each route is the middleware of `onlyonce-tower` around
+//! the upstream. It cannot name a store; whoever starts it brings an engine.
+
+mod body;
+mod config;
+mod upstream;
+
+pub use config::{Admin, Config, ConfigError, LISTEN, Limits, Route, Target, Tls};
+
+/// An error of any kind.
+pub(crate) type BoxError = Box<dyn std::error::Error + Send + Sync>;

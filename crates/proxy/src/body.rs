@@ -1,0 +1,113 @@
+//! Bodies with a limit on how long they may be silent, and connections that go back to their pool
+//! when an answer has been read.
+
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http_body::{Body, Frame, SizeHint};
+use hyper::body::Incoming;
+use tokio::time::Sleep;
+
+use crate::BoxError;
+use crate::upstream::Pool;
+
+/// A body that fails if nothing of it comes for some time.
+#[derive(Debug)]
+pub struct Patient {
+    body: Incoming,
+    /// Made when the body first has to be waited for: most never are.
+    silence: Option<Pin<Box<Sleep>>>,
+    limit: Duration,
+}
+
+/// The body of a request as a caller sends it.
+pub(crate) type CallerBody = Patient;
+
+impl Patient {
+    pub(crate) const fn new(body: Incoming, limit: Duration) -> Self {
+        Self { body, silence: None, limit }
+    }
+}
+
+impl Body for Patient {
+    type Data = Bytes;
+    type Error = BoxError;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        if let Poll::Ready(frame) = Pin::new(&mut self.body).poll_frame(context) {
+            self.silence = None;
+            return Poll::Ready(frame.map(|frame| frame.map_err(Into::into)));
+        }
+        let limit = self.limit;
+        let silence = self.silence.get_or_insert_with(|| Box::pin(tokio::time::sleep(limit)));
+        ready!(silence.as_mut().poll(context));
+        Poll::Ready(Some(Err(format!("nothing of the body came for {limit:?}").into())))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
+/// The body of the upstream's answer. Read to its end, its connection serves the next request.
+#[derive(Debug)]
+pub struct AnswerBody {
+    body: Patient,
+    home: Option<Home>,
+}
+
+/// A connection and where it goes.
+type Home = (std::sync::Arc<Pool>, crate::upstream::Lent);
+
+impl AnswerBody {
+    pub(crate) fn new(body: Incoming, limit: Duration, home: Option<Home>) -> Self {
+        let mut answer = Self { body: Patient::new(body, limit), home };
+        if answer.body.is_end_stream() {
+            answer.go_home();
+        }
+        answer
+    }
+
+    fn go_home(&mut self) {
+        if let Some((pool, lent)) = self.home.take() {
+            pool.give_back(lent);
+        }
+    }
+}
+
+impl Body for AnswerBody {
+    type Data = Bytes;
+    type Error = BoxError;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        let frame = ready!(Pin::new(&mut self.body).poll_frame(context));
+        match &frame {
+            None => self.go_home(),
+            Some(Ok(_)) if self.body.is_end_stream() => self.go_home(),
+            Some(Ok(_)) => {}
+            // Whatever else comes on this connection belongs to nobody.
+            Some(Err(_)) => self.home = None,
+        }
+        Poll::Ready(frame)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}

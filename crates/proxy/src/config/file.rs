@@ -1,0 +1,202 @@
+//! The file as it is written, and from there to a checked [`Config`].
+
+use std::net::SocketAddr;
+use std::ops::Range;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use onlyonce_http::RoutePolicy;
+use serde::Deserialize;
+use toml::Spanned;
+
+use super::policy::PolicyTable;
+use super::text::{ConfigError, Size, Span, parsed, with_nearest};
+use super::{Admin, Config, LISTEN, Limits, Route, Target, Tls, target};
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct File {
+    listen: Option<SocketAddr>,
+    upstream: Option<UpstreamText>,
+    upstream_trust: Option<PathBuf>,
+    tls: Option<TlsTable>,
+    #[serde(default)]
+    limits: LimitsTable,
+    admin: Option<Spanned<AdminTable>>,
+    policy: Option<Spanned<PolicyTable>>,
+    #[serde(default)]
+    route: Vec<Spanned<RouteTable>>,
+}
+
+struct UpstreamText(Target);
+
+impl<'de> Deserialize<'de> for UpstreamText {
+    fn deserialize<D: serde::Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        parsed(from, target).map(Self)
+    }
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct TlsTable {
+    certificate: PathBuf,
+    key: PathBuf,
+    client_trust: Option<PathBuf>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct LimitsTable {
+    head_bytes: Option<Size>,
+    head_fields: Option<usize>,
+    connections: Option<usize>,
+    streams: Option<u32>,
+    waiters: Option<usize>,
+    head_time: Option<Span>,
+    body_time: Option<Span>,
+    connect_time: Option<Span>,
+    answer_time: Option<Span>,
+    upstream_idle: Option<Span>,
+    drain_time: Option<Span>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct AdminTable {
+    listen: SocketAddr,
+    token: String,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RouteTable {
+    path: Spanned<String>,
+    policy: Option<PolicyTable>,
+}
+
+/// The text and its name, for mistakes.
+struct Source<'a> {
+    name: &'a str,
+    text: &'a str,
+}
+
+impl Source<'_> {
+    fn wrong(&self, span: Option<Range<usize>>, text: &str) -> ConfigError {
+        ConfigError::at(self.name, self.text, span, text)
+    }
+
+    /// Only the first line of a table: its name.
+    fn head(&self, span: Range<usize>) -> Range<usize> {
+        let line = self.text.get(span.clone()).and_then(|it| it.lines().next());
+        span.start..span.start + line.map_or(0, str::len)
+    }
+}
+
+/// Tokens are as good as passwords and must not be guessed.
+const TOKEN_MIN: usize = 16;
+
+pub(super) fn parse(name: &str, text: &str, upstream: Option<&str>) -> Result<Config, ConfigError> {
+    let source = Source { name, text };
+    let file: File = toml::from_str(text)
+        .map_err(|error| source.wrong(error.span(), &with_nearest(error.message())))?;
+    let upstream = match (upstream, file.upstream) {
+        (Some(flag), _) => target(flag).map_err(|text| ConfigError::of("--upstream", text))?,
+        (None, Some(UpstreamText(target))) => target,
+        (None, None) => {
+            let text = "there is no upstream; add a line such as upstream = \
+                        \"http://127.0.0.1:3000\"";
+            return Err(source.wrong(Some(0..0), text));
+        }
+    };
+    let own = file.policy.map_or(Ok(RoutePolicy::default()), |table| {
+        let span = source.head(table.span());
+        checked(&source, span, table.into_inner(), RoutePolicy::default())
+    })?;
+    let routes = file.route.into_iter().map(|table| route(&source, table, &own));
+    let mut routes = routes.collect::<Result<Vec<_>, _>>()?;
+    // The longest path that fits counts.
+    routes.sort_by_key(|route| std::cmp::Reverse(route.path.len()));
+    let tls = file.tls.map(|TlsTable { certificate, key, client_trust }| Tls {
+        certificate,
+        key,
+        client_trust,
+    });
+    Ok(Config {
+        listen: file.listen.unwrap_or(LISTEN),
+        upstream: Target { trust: file.upstream_trust, ..upstream },
+        tls,
+        limits: limits(file.limits),
+        admin: file.admin.map(|table| admin(&source, table)).transpose()?,
+        policy: Arc::new(own),
+        routes,
+    })
+}
+
+fn limits(table: LimitsTable) -> Limits {
+    let default = Limits::default();
+    let span = |it: Option<Span>, default| it.map_or(default, |span| span.0);
+    Limits {
+        head_bytes: table.head_bytes.map_or(default.head_bytes, |size| size.0.max(8 << 10)),
+        head_fields: table.head_fields.unwrap_or(default.head_fields),
+        connections: table.connections.unwrap_or(default.connections).max(1),
+        streams: table.streams.unwrap_or(default.streams).max(1),
+        waiters: table.waiters.unwrap_or(default.waiters),
+        head_time: span(table.head_time, default.head_time),
+        body_time: span(table.body_time, default.body_time),
+        connect_time: span(table.connect_time, default.connect_time),
+        answer_time: span(table.answer_time, default.answer_time),
+        upstream_idle: span(table.upstream_idle, default.upstream_idle),
+        drain_time: span(table.drain_time, default.drain_time),
+    }
+}
+
+fn admin(source: &Source<'_>, table: Spanned<AdminTable>) -> Result<Admin, ConfigError> {
+    let span = source.head(table.span());
+    let AdminTable { listen, token } = table.into_inner();
+    if !listen.ip().is_loopback() {
+        let text = format!(
+            "the admin port must be on loopback, and {listen} is not; use 127.0.0.1:{}",
+            listen.port()
+        );
+        return Err(source.wrong(Some(span), &text));
+    }
+    if token.len() < TOKEN_MIN || !token.bytes().all(|it| it.is_ascii_graphic()) {
+        let text = format!(
+            "the token must be at least {TOKEN_MIN} visible characters; make one with `openssl \
+             rand -hex 16`"
+        );
+        return Err(source.wrong(Some(span), &text));
+    }
+    Ok(Admin { listen, token })
+}
+
+fn route(
+    source: &Source<'_>,
+    table: Spanned<RouteTable>,
+    own: &RoutePolicy,
+) -> Result<Route, ConfigError> {
+    let span = source.head(table.span());
+    let RouteTable { path, policy } = table.into_inner();
+    let at = path.span();
+    let path = path.into_inner();
+    if !path.starts_with('/') || path.contains(['?', '#', '*']) {
+        let text = "a route's path begins with / and stands for itself and all below it, such as \
+                    \"/orders\"";
+        return Err(source.wrong(Some(at), text));
+    }
+    let policy = match policy {
+        Some(table) => checked(source, span, table, own.clone())?,
+        None => own.clone(),
+    };
+    Ok(Route { path, policy: Arc::new(policy) })
+}
+
+fn checked(
+    source: &Source<'_>,
+    span: Range<usize>,
+    table: PolicyTable,
+    base: RoutePolicy,
+) -> Result<RoutePolicy, ConfigError> {
+    let policy = table.over(base).map_err(|text| source.wrong(Some(span.clone()), &text))?;
+    policy.check().map_err(|error| source.wrong(Some(span), &error.to_string()))
+}

@@ -1,0 +1,246 @@
+//! The settings of a route's policy as they are written in the file.
+
+use std::path::PathBuf;
+use std::str::FromStr;
+use std::sync::Arc;
+
+use http::{HeaderName, HeaderValue, Method, StatusCode};
+use onlyonce::core::OnUnknown;
+use onlyonce_http::cors::{Cors, Origins};
+use onlyonce_http::fingerprint::pointer::Pointers;
+use onlyonce_http::key::{KeyFormat, KeyPolicy, KeySpelling};
+use onlyonce_http::scope::jwt::JwtVerifier;
+use onlyonce_http::{BodyRule, OnStoreError, RoutePolicy, ScopeRule};
+use serde::{Deserialize, Deserializer};
+
+use super::text::{Size, Span, parsed};
+
+/// A value that the standard library or a crate of types reads from a string.
+pub(super) struct Word<T>(T);
+
+impl<'de, T: Parse> Deserialize<'de> for Word<T> {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        parsed(from, T::parse).map(Self)
+    }
+}
+
+/// A word of the file.
+pub(super) trait Parse: Sized {
+    fn parse(text: &str) -> Result<Self, String>;
+}
+
+fn inner<T>(words: Vec<Word<T>>) -> Vec<T> {
+    words.into_iter().map(|word| word.0).collect()
+}
+
+/// One of a few names.
+fn one_of<T: Copy>(text: &str, named: &[(&str, T)]) -> Result<T, String> {
+    let found = named.iter().find(|(name, _)| *name == text);
+    found.map(|(_, value)| *value).ok_or_else(|| {
+        let names: Vec<String> = named.iter().map(|(name, _)| format!("\"{name}\"")).collect();
+        format!("{text:?} is not known here; write one of {}", names.join(", "))
+    })
+}
+
+macro_rules! names {
+    ($type:ty: $($name:literal => $value:expr),+ $(,)?) => {
+        impl Parse for $type {
+            fn parse(text: &str) -> Result<Self, String> {
+                one_of(text, &[$(($name, $value)),+])
+            }
+        }
+    };
+}
+
+names!(KeyPolicy: "optional" => Self::Optional, "required" => Self::Required, "timed" => Self::Timed);
+names!(KeySpelling: "lenient" => Self::Lenient, "strict" => Self::Strict);
+names!(KeyFormat: "any" => Self::Any, "uuid" => Self::Uuid, "ulid" => Self::Ulid);
+names!(BodyRule: "structure" => Self::Structure, "bytes" => Self::Bytes, "jcs" => Self::Jcs);
+names!(OnStoreError: "closed" => Self::Closed, "open" => Self::Open);
+names!(OnUnknown: "hold" => Self::Hold, "retry" => Self::Retry);
+
+impl Parse for HeaderName {
+    fn parse(text: &str) -> Result<Self, String> {
+        Self::from_str(text).map_err(|_| format!("{text:?} is no name of a header field"))
+    }
+}
+
+impl Parse for Method {
+    fn parse(text: &str) -> Result<Self, String> {
+        if text.bytes().any(|it| it.is_ascii_lowercase()) {
+            let upper = text.to_ascii_uppercase();
+            return Err(format!("methods are written in capitals: \"{upper}\""));
+        }
+        Self::from_str(text).map_err(|_| format!("{text:?} is no method"))
+    }
+}
+
+impl Parse for HeaderValue {
+    fn parse(text: &str) -> Result<Self, String> {
+        if !text.contains("://") || text.ends_with('/') {
+            let text = format!("{text:?} is no origin; write one such as \"https://shop.example\"");
+            return Err(text);
+        }
+        Self::from_str(text).map_err(|_| format!("{text:?} is no origin"))
+    }
+}
+
+/// Who a key belongs to, without the files that it may need.
+#[derive(Clone)]
+pub(super) enum ScopeWord {
+    Rule(ScopeRule),
+    Jwt,
+}
+
+impl Parse for ScopeWord {
+    fn parse(text: &str) -> Result<Self, String> {
+        Ok(Self::Rule(match text.split_once(':') {
+            None if text == "auto" => ScopeRule::Auto,
+            None if text == "shared" => ScopeRule::Shared,
+            None if text == "jwt" => return Ok(Self::Jwt),
+            Some(("header", name)) => ScopeRule::Header(HeaderName::parse(name)?),
+            Some(("cookie", name)) => ScopeRule::Cookie(name.to_owned()),
+            _ => {
+                return Err(format!(
+                    "{text:?} is not known here; write \"auto\", \"shared\", \"header:NAME\", \
+                     \"cookie:NAME\" or \"jwt\""
+                ));
+            }
+        }))
+    }
+}
+
+/// `[policy]` and `[route.policy]`: what is not said is as in the policy around it.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct PolicyTable {
+    lease: Option<Span>,
+    retention: Option<Span>,
+    remember: Option<Span>,
+    skew_max: Option<Span>,
+    on_unknown: Option<Word<OnUnknown>>,
+    wait: Option<Span>,
+    retry_after: Option<Span>,
+    methods: Option<Vec<Word<Method>>>,
+    keys: Option<Word<KeyPolicy>>,
+    key_names: Option<Vec<Word<HeaderName>>>,
+    key_spelling: Option<Word<KeySpelling>>,
+    key_format: Option<Word<KeyFormat>>,
+    key_ahead_max: Option<Span>,
+    scope: Option<Word<ScopeWord>>,
+    jwt: Option<JwtTable>,
+    fingerprint: Option<Word<BodyRule>>,
+    fingerprint_headers: Option<Vec<Word<HeaderName>>>,
+    fingerprint_exclude: Option<Vec<String>>,
+    complete: Option<Vec<u16>>,
+    release: Option<Vec<u16>>,
+    unknown: Option<Vec<u16>>,
+    reply_max: Option<Size>,
+    body_max: Option<Size>,
+    on_store_error: Option<Word<OnStoreError>>,
+    set_cookie: Option<bool>,
+    refuse_early_data: Option<bool>,
+    problem_base: Option<String>,
+    cors_origins: Option<Vec<Word<HeaderValue>>>,
+    cors_credentials: Option<bool>,
+}
+
+/// `[policy.jwt]`: how tokens are verified.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct JwtTable {
+    /// A JWK set in a file.
+    keys: PathBuf,
+    issuer: Option<String>,
+    audience: Option<String>,
+    #[serde(default)]
+    claims: Vec<String>,
+}
+
+/// Puts what was said over what stands.
+fn set<T>(over: &mut T, said: Option<T>) {
+    if let Some(said) = said {
+        *over = said;
+    }
+}
+
+impl PolicyTable {
+    /// This over another policy; an error says what is wrong.
+    pub(super) fn over(self, mut base: RoutePolicy) -> Result<RoutePolicy, String> {
+        let span = |it: Option<Span>| it.map(|span| span.0);
+        set(&mut base.record.lease, span(self.lease));
+        set(&mut base.record.retention, span(self.retention));
+        set(&mut base.record.remember, span(self.remember));
+        set(&mut base.record.skew_max, span(self.skew_max));
+        set(&mut base.record.on_unknown, self.on_unknown.map(|it| it.0));
+        set(&mut base.wait, span(self.wait));
+        set(&mut base.retry_after, span(self.retry_after));
+        set(&mut base.methods, self.methods.map(inner));
+        set(&mut base.keys, self.keys.map(|it| it.0));
+        set(&mut base.key_names, self.key_names.map(inner));
+        set(&mut base.key_spelling, self.key_spelling.map(|it| it.0));
+        set(&mut base.key_format, self.key_format.map(|it| it.0));
+        set(&mut base.key_ahead_max, span(self.key_ahead_max));
+        set(&mut base.scope, scope(self.scope, self.jwt)?);
+        set(&mut base.fingerprint.body, self.fingerprint.map(|it| it.0));
+        set(&mut base.fingerprint.headers, self.fingerprint_headers.map(inner));
+        let exclude = self.fingerprint_exclude.map(|pointers| {
+            Pointers::parse(pointers.iter().map(String::as_str)).map_err(|error| error.to_string())
+        });
+        set(&mut base.fingerprint.exclude, exclude.transpose()?);
+        set(&mut base.classify.complete, self.complete.map(statuses).transpose()?);
+        set(&mut base.classify.release, self.release.map(statuses).transpose()?);
+        set(&mut base.classify.unknown, self.unknown.map(statuses).transpose()?);
+        set(&mut base.reply_max, self.reply_max.map(|it| it.0));
+        set(&mut base.body_max, self.body_max.map(|it| it.0));
+        set(&mut base.on_store_error, self.on_store_error.map(|it| it.0));
+        set(&mut base.set_cookie, self.set_cookie);
+        set(&mut base.refuse_early_data, self.refuse_early_data);
+        set(&mut base.problem_base, self.problem_base);
+        let origins = self.cors_origins.map(inner).map(Origins::List);
+        let credentials = self.cors_credentials;
+        let Cors { origins: old, credentials: with } = base.cors;
+        base.cors =
+            Cors { origins: origins.unwrap_or(old), credentials: credentials.unwrap_or(with) };
+        Ok(base)
+    }
+}
+
+fn statuses(numbers: Vec<u16>) -> Result<Vec<StatusCode>, String> {
+    let status = |number: u16| {
+        StatusCode::from_u16(number).map_err(|_| format!("{number} is no HTTP status"))
+    };
+    numbers.into_iter().map(status).collect()
+}
+
+fn scope(
+    word: Option<Word<ScopeWord>>,
+    jwt: Option<JwtTable>,
+) -> Result<Option<ScopeRule>, String> {
+    match (word.map(|it| it.0), jwt) {
+        (None, None) => Ok(None),
+        (Some(ScopeWord::Rule(rule)), None) => Ok(Some(rule)),
+        (Some(ScopeWord::Jwt), Some(table)) => verifier(table).map(Some),
+        (Some(ScopeWord::Jwt), None) => Err("scope = \"jwt\" needs a table [policy.jwt] with \
+                                             keys = \"FILE\", the issuer's JWK set"
+            .to_owned()),
+        (Some(ScopeWord::Rule(_)) | None, Some(_)) => {
+            Err("a jwt table counts only with scope = \"jwt\"".to_owned())
+        }
+    }
+}
+
+fn verifier(table: JwtTable) -> Result<ScopeRule, String> {
+    let JwtTable { keys, issuer, audience, claims } = table;
+    let named = |error: String| format!("{}: {error}", keys.display());
+    let json = std::fs::read(&keys).map_err(|error| named(error.to_string()))?;
+    let mut verifier = JwtVerifier::from_jwks(&json).map_err(|error| named(error.to_string()))?;
+    if let Some(issuer) = issuer {
+        verifier = verifier.with_issuer(issuer);
+    }
+    if let Some(audience) = audience {
+        verifier = verifier.with_audience(audience);
+    }
+    let verifier = claims.into_iter().fold(verifier, JwtVerifier::with_claim);
+    Ok(ScopeRule::Jwt(Arc::new(verifier)))
+}

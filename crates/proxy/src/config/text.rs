@@ -1,0 +1,150 @@
+//! Mistakes in a configuration, with their place; and the small values in its text.
+
+use std::fmt;
+use std::ops::Range;
+use std::time::Duration;
+
+use serde::de::{Deserialize, Deserializer, Error as _, Visitor};
+
+/// A mistake in a configuration: where it is, and how to mend it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ConfigError {
+    text: String,
+}
+
+impl ConfigError {
+    /// A mistake in something that has no lines, such as a flag.
+    pub(crate) fn of(place: &str, text: impl fmt::Display) -> Self {
+        Self { text: format!("{place}: {text}") }
+    }
+
+    /// A mistake in a file's text, shown with its line.
+    pub(crate) fn at(name: &str, all: &str, span: Option<Range<usize>>, text: &str) -> Self {
+        let Some(span) = span else { return Self::of(name, text) };
+        let start = span.start.min(all.len());
+        let before = all.get(..start).unwrap_or_default();
+        let line = before.matches('\n').count() + 1;
+        let begin = before.rfind('\n').map_or(0, |at| at + 1);
+        let column = all.get(begin..start).unwrap_or_default().chars().count() + 1;
+        let shown = all.get(begin..).unwrap_or_default().lines().next().unwrap_or_default();
+        let width = all.get(span).map_or(1, |it| it.lines().next().unwrap_or_default().len());
+        let carets = "^".repeat(width.max(1));
+        let gap = " ".repeat(column - 1);
+        let number = line.to_string();
+        let margin = " ".repeat(number.len());
+        Self {
+            text: format!(
+                "{name}:{line}:{column}: {text}\n{margin} |\n{number} | {shown}\n{margin} | \
+                 {gap}{carets}"
+            ),
+        }
+    }
+}
+
+impl fmt::Display for ConfigError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.text)
+    }
+}
+
+impl std::error::Error for ConfigError {}
+
+/// Adds the nearest known name to the parser's word on an unknown one.
+pub(crate) fn with_nearest(message: &str) -> String {
+    let quoted: Vec<&str> = message.split('`').skip(1).step_by(2).collect();
+    let Some((unknown, known)) = quoted.split_first() else { return message.to_owned() };
+    if !message.starts_with("unknown") {
+        return message.to_owned();
+    }
+    let near = known.iter().map(|name| (strsim::damerau_levenshtein(unknown, name), *name)).min();
+    match near {
+        Some((distance, name)) if distance <= 1 + unknown.len() / 3 => {
+            format!("unknown name `{unknown}`; did you mean `{name}`?")
+        }
+        _ => message.to_owned(),
+    }
+}
+
+/// A duration as a person writes it: a whole number and a unit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Span(pub(crate) Duration);
+
+/// A number of bytes: plain, or with a unit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Size(pub(crate) usize);
+
+fn split(text: &str) -> Option<(u64, &str)> {
+    let digits = text.find(|it: char| !it.is_ascii_digit()).unwrap_or(text.len());
+    let (number, unit) = text.split_at(digits);
+    Some((number.parse().ok()?, unit.trim()))
+}
+
+/// Reads a duration such as `200ms`, `5s`, `2m`, `24h`, `30d`.
+pub(crate) fn duration(text: &str) -> Result<Duration, String> {
+    let unknown =
+        || format!("{text:?} is no duration; write one such as \"200ms\", \"5s\", \"24h\"");
+    let (number, unit) = split(text).ok_or_else(unknown)?;
+    let millis = match unit {
+        "ms" => 1,
+        "s" => 1_000,
+        "m" | "min" => 60_000,
+        "h" => 3_600_000,
+        "d" => 86_400_000,
+        _ => return Err(unknown()),
+    };
+    number.checked_mul(millis).map(Duration::from_millis).ok_or_else(unknown)
+}
+
+/// Reads a size such as `65536`, `64KiB`, `16MiB`.
+pub(crate) fn size(text: &str) -> Result<usize, String> {
+    let unknown =
+        || format!("{text:?} is no size; write bytes, or one such as \"64KiB\", \"16MiB\"");
+    let (number, unit) = split(text).ok_or_else(unknown)?;
+    let factor = match unit {
+        "" | "B" => 1,
+        "KiB" => 1 << 10,
+        "MiB" => 1 << 20,
+        "GiB" => 1 << 30,
+        _ => return Err(unknown()),
+    };
+    number.checked_mul(factor).and_then(|it| usize::try_from(it).ok()).ok_or_else(unknown)
+}
+
+struct Text<T>(fn(&str) -> Result<T, String>, &'static str);
+
+impl<T> Visitor<'_> for Text<T> {
+    type Value = T;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.1)
+    }
+
+    fn visit_str<E: serde::de::Error>(self, text: &str) -> Result<T, E> {
+        (self.0)(text).map_err(E::custom)
+    }
+
+    fn visit_i64<E: serde::de::Error>(self, number: i64) -> Result<T, E> {
+        (self.0)(&number.to_string()).map_err(E::custom)
+    }
+}
+
+impl<'de> Deserialize<'de> for Span {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        from.deserialize_any(Text(duration, "a duration such as \"5s\"")).map(Self)
+    }
+}
+
+impl<'de> Deserialize<'de> for Size {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        from.deserialize_any(Text(size, "a size such as \"16MiB\"")).map(Self)
+    }
+}
+
+/// Anything that is read from a string by a function of ours.
+pub(crate) fn parsed<'de, D: Deserializer<'de>, T>(
+    from: D,
+    parse: fn(&str) -> Result<T, String>,
+) -> Result<T, D::Error> {
+    let text = String::deserialize(from)?;
+    parse(&text).map_err(D::Error::custom)
+}

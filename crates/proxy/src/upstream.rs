@@ -1,0 +1,162 @@
+//! The upstream: connections that are used again, and the proof whether anything was sent.
+//!
+//! A request is never repeated here. When a pooled connection turns out to be closed before the
+//! request was written, another one is taken: that is no repetition, since nothing was sent.
+
+mod connect;
+mod pool;
+mod upgrade;
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use http::uri::{Authority, PathAndQuery, Scheme, Uri};
+use http::{HeaderValue, Request, Response, Version, header};
+use onlyonce_http::headers::strip_hop_by_hop;
+use onlyonce_http::{FailureKind, UpstreamFailure, render};
+use onlyonce_tower::RequestBody;
+use tower_service::Service;
+
+use crate::body::{AnswerBody, CallerBody};
+pub(crate) use connect::Connector;
+pub(crate) use pool::{Lent, Pool};
+
+/// The body of a request to the upstream.
+pub(crate) type Outgoing = RequestBody<CallerBody>;
+
+/// How long things may take, and how idle connections are kept.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Limits {
+    /// Until a connection stands, TLS included.
+    pub(crate) connect: Duration,
+    /// From the request until the head of its answer, and between two frames of its body.
+    pub(crate) answer: Duration,
+    /// How long a connection is kept for the next request. Short, so that the upstream hardly
+    /// ever closes one just as it is used again.
+    pub(crate) idle: Duration,
+}
+
+/// The service that sends a request to the upstream.
+#[derive(Clone, Debug)]
+pub(crate) struct Upstream {
+    pool: Arc<Pool>,
+}
+
+impl Upstream {
+    pub(crate) fn new(connector: Connector, limits: Limits) -> Self {
+        Self { pool: Arc::new(Pool::new(connector, limits)) }
+    }
+
+    async fn send(self, mut request: Request<Outgoing>) -> Result<Response<AnswerBody>, Failed> {
+        let upgrade = upgrade::take(&mut request);
+        let takes_trailers = render::accepts_trailers(request.headers());
+        strip_hop_by_hop(request.headers_mut());
+        if takes_trailers {
+            request.headers_mut().insert(header::TE, HeaderValue::from_static("trailers"));
+        }
+        if let Some(upgrade) = &upgrade {
+            upgrade.announce(request.headers_mut());
+        }
+        self.target(&mut request)?;
+        let answered = self.pool.send(request).await?;
+        Ok(match upgrade {
+            Some(upgrade) => upgrade.join(answered),
+            None => {
+                let mut answered = answered;
+                strip_hop_by_hop(answered.headers_mut());
+                answered
+            }
+        })
+    }
+
+    /// Path and query for HTTP/1.1 with a `Host`, the whole address for HTTP/2.
+    fn target(&self, request: &mut Request<Outgoing>) -> Result<(), Failed> {
+        let connector = self.pool.connector();
+        let path = request.uri().path_and_query().cloned();
+        let path = path.unwrap_or_else(|| PathAndQuery::from_static("/"));
+        let authority = request.uri().authority().cloned();
+        let host = match request.headers().get(header::HOST) {
+            Some(host) => Authority::try_from(host.as_bytes()).ok(),
+            None => authority,
+        };
+        let host = host.unwrap_or_else(|| connector.authority().clone());
+        let never = |error: http::Error| Failed::never("the request's address", error);
+        let uri = if connector.is_http2() {
+            request.headers_mut().remove(header::HOST);
+            let scheme = if connector.is_tls() { Scheme::HTTPS } else { Scheme::HTTP };
+            Uri::builder().scheme(scheme).authority(host).path_and_query(path).build()
+        } else {
+            let host = HeaderValue::from_str(host.as_str());
+            let host = host.map_err(|error| never(error.into()))?;
+            request.headers_mut().insert(header::HOST, host);
+            Uri::builder().path_and_query(path).build()
+        };
+        *request.uri_mut() = uri.map_err(never)?;
+        let version = if connector.is_http2() { Version::HTTP_2 } else { Version::HTTP_11 };
+        *request.version_mut() = version;
+        Ok(())
+    }
+}
+
+/// A failure of the upstream, and on what connection.
+#[derive(Debug)]
+pub(crate) struct Failed {
+    pub(crate) failure: UpstreamFailure,
+    /// The connection had carried another request before.
+    pub(crate) reused: bool,
+}
+
+impl Failed {
+    pub(crate) fn new(kind: FailureKind, text: &str, error: impl Into<crate::BoxError>) -> Self {
+        let error = error.into();
+        let text = format!("{text}: {}", whole_story(&*error));
+        Self { failure: UpstreamFailure::new(kind, text).with_source(error), reused: false }
+    }
+
+    pub(crate) fn never(text: &str, error: impl Into<crate::BoxError>) -> Self {
+        Self::new(FailureKind::NeverSent, text, error)
+    }
+}
+
+/// An error with all that is behind it.
+fn whole_story(error: &(dyn std::error::Error + 'static)) -> String {
+    let mut story = error.to_string();
+    let mut next = error.source();
+    while let Some(error) = next {
+        let text = error.to_string();
+        if !story.ends_with(&text) {
+            story = format!("{story}: {text}");
+        }
+        next = error.source();
+    }
+    story
+}
+
+impl std::fmt::Display for Failed {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.failure.fmt(f)
+    }
+}
+
+impl std::error::Error for Failed {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        Some(&self.failure)
+    }
+}
+
+impl Service<Request<Outgoing>> for Upstream {
+    type Response = Response<AnswerBody>;
+    type Error = Failed;
+    type Future = Pin<Box<dyn Future<Output = Result<Response<AnswerBody>, Failed>> + Send>>;
+
+    fn poll_ready(&mut self, _context: &mut Context<'_>) -> Poll<Result<(), Failed>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: Request<Outgoing>) -> Self::Future {
+        Box::pin(self.clone().send(request))
+    }
+}

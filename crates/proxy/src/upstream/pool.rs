@@ -1,0 +1,165 @@
+//! Connections that wait for the next request, and sending on them.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use http::{Request, Response};
+use hyper::body::Incoming;
+use hyper::client::conn::TrySendError;
+use onlyonce_http::FailureKind;
+use tokio::time::{Instant, timeout};
+
+use super::connect::{Connection, Connector};
+use super::{Failed, Limits, Outgoing};
+use crate::body::AnswerBody;
+
+/// Idle connections that are kept at most.
+const IDLE_MAX: usize = 1_024;
+
+/// A connection on loan.
+#[derive(Debug)]
+pub(crate) struct Lent {
+    connection: Connection,
+    reused: bool,
+}
+
+/// Connections to one upstream.
+#[derive(Debug)]
+pub(crate) struct Pool {
+    connector: Connector,
+    limits: Limits,
+    idle: Mutex<VecDeque<(Instant, Connection)>>,
+}
+
+impl Pool {
+    pub(crate) fn new(connector: Connector, limits: Limits) -> Self {
+        Self { connector, limits, idle: Mutex::default() }
+    }
+
+    pub(crate) const fn connector(&self) -> &Connector {
+        &self.connector
+    }
+
+    fn idle(&self) -> MutexGuard<'_, VecDeque<(Instant, Connection)>> {
+        self.idle.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Sends one request, once.
+    pub(crate) async fn send(
+        self: &Arc<Self>,
+        mut request: Request<Outgoing>,
+    ) -> Result<Response<AnswerBody>, Failed> {
+        loop {
+            let mut lent = self.take().await?;
+            let reused = lent.reused;
+            let sending = lent.send(request);
+            let Ok(sent) = timeout(self.limits.answer, sending).await else {
+                let text = format!("no answer within {:?}", self.limits.answer);
+                let failed = Failed::new(FailureKind::TimedOut, "waiting", text);
+                return Err(Failed { reused, ..failed });
+            };
+            match sent {
+                Ok(answer) => return Ok(self.answer(answer, lent)),
+                Err(mut error) => match error.take_message() {
+                    // The connection was gone before anything was written: take another.
+                    Some(unsent) if reused => request = unsent,
+                    Some(_) => return Err(Failed::never("sending", error.into_error())),
+                    None => return Err(Failed { reused, ..sorted(error.into_error()) }),
+                },
+            }
+        }
+    }
+
+    fn answer(self: &Arc<Self>, answer: Response<Incoming>, lent: Lent) -> Response<AnswerBody> {
+        let limit = self.limits.answer;
+        // Requests share a connection of HTTP/2; it is back in the pool already.
+        let home = match &lent.connection {
+            Connection::Http1 { .. } => Some((Arc::clone(self), lent)),
+            Connection::Http2(_) => None,
+        };
+        answer.map(|body| AnswerBody::new(body, limit, home))
+    }
+
+    /// An idle connection that is still open, the youngest first, or else a new one.
+    async fn take(&self) -> Result<Lent, Failed> {
+        while let Some(connection) = self.take_idle() {
+            if connection.is_open() {
+                return Ok(Lent { connection, reused: true });
+            }
+        }
+        let connecting = timeout(self.limits.connect, self.connector.connect());
+        let connection = connecting.await.unwrap_or_else(|_| {
+            let text = format!("no connection within {:?}", self.limits.connect);
+            Err(Failed::never("connecting", text))
+        })?;
+        if let Connection::Http2(sender) = &connection {
+            self.idle().push_back((Instant::now(), Connection::Http2(sender.clone())));
+        }
+        Ok(Lent { connection, reused: false })
+    }
+
+    fn take_idle(&self) -> Option<Connection> {
+        let mut idle = self.idle();
+        loop {
+            let (since, connection) = idle.pop_back()?;
+            match connection {
+                Connection::Http2(sender) if !sender.is_closed() => {
+                    idle.push_back((since, Connection::Http2(sender.clone())));
+                    return Some(Connection::Http2(sender));
+                }
+                Connection::Http2(_) => {}
+                connection @ Connection::Http1 { .. } => {
+                    if since.elapsed() < self.limits.idle {
+                        return Some(connection);
+                    }
+                    // All below are older.
+                    idle.clear();
+                    return None;
+                }
+            }
+        }
+    }
+
+    /// Takes a connection back when its answer has been read.
+    pub(crate) fn give_back(&self, lent: Lent) {
+        let mut idle = self.idle();
+        let now = Instant::now();
+        while idle.front().is_some_and(|(since, _)| self.limits.idle <= now - *since) {
+            idle.pop_front();
+        }
+        if idle.len() < IDLE_MAX {
+            idle.push_back((now, lent.connection));
+        }
+    }
+}
+
+impl Lent {
+    async fn send(
+        &mut self,
+        request: Request<Outgoing>,
+    ) -> Result<Response<Incoming>, TrySendError<Request<Outgoing>>> {
+        match &mut self.connection {
+            Connection::Http1 { sender, .. } => {
+                // Its task may still be putting the last answer away. If it fails, so does the
+                // sending, and gives the request back.
+                let _ = sender.ready().await;
+                sender.try_send_request(request).await
+            }
+            Connection::Http2(sender) => {
+                let _ = sender.ready().await;
+                sender.try_send_request(request).await
+            }
+        }
+    }
+}
+
+/// What an error after the request was handed over says about it.
+fn sorted(error: hyper::Error) -> Failed {
+    // RFC 9113 section 8.7: a stream that its receiver refused was not processed.
+    let source = std::error::Error::source(&error).and_then(|it| it.downcast_ref::<h2::Error>());
+    let refused = source.is_some_and(|error| {
+        error.is_reset() && error.is_remote() && error.reason() == Some(h2::Reason::REFUSED_STREAM)
+    });
+    let kind = if refused { FailureKind::NeverSent } else { FailureKind::SentAndLost };
+    Failed::new(kind, "waiting for the answer", error)
+}
