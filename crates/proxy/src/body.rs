@@ -15,7 +15,7 @@ use crate::upstream::Pool;
 
 /// A body that fails if nothing of it comes for some time.
 #[derive(Debug)]
-pub struct Patient {
+pub(crate) struct Patient {
     body: Incoming,
     /// Made when the body first has to be waited for: most never are.
     silence: Option<Pin<Box<Sleep>>>,
@@ -60,7 +60,7 @@ impl Body for Patient {
 
 /// The body of the upstream's answer. Read to its end, its connection serves the next request.
 #[derive(Debug)]
-pub struct AnswerBody {
+pub(crate) struct AnswerBody {
     body: Patient,
     home: Option<Home>,
 }

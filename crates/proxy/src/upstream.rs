@@ -21,6 +21,8 @@ use onlyonce_tower::RequestBody;
 use tower_service::Service;
 
 use crate::body::{AnswerBody, CallerBody};
+use crate::handle::kind_name;
+use crate::telemetry::Telemetry;
 pub(crate) use connect::Connector;
 pub(crate) use pool::{Lent, Pool};
 
@@ -43,14 +45,23 @@ pub(crate) struct Limits {
 #[derive(Clone, Debug)]
 pub(crate) struct Upstream {
     pool: Arc<Pool>,
+    telemetry: Arc<Telemetry>,
 }
 
 impl Upstream {
-    pub(crate) fn new(connector: Connector, limits: Limits) -> Self {
-        Self { pool: Arc::new(Pool::new(connector, limits)) }
+    pub(crate) fn new(connector: Connector, limits: Limits, telemetry: Arc<Telemetry>) -> Self {
+        Self { pool: Arc::new(Pool::new(connector, limits)), telemetry }
     }
 
-    async fn send(self, mut request: Request<Outgoing>) -> Result<Response<AnswerBody>, Failed> {
+    fn count(&self, failed: &Failed) {
+        let kind = failed.failure.kind();
+        self.telemetry.count("onlyonce_upstream_failures_total", kind_name(kind));
+        if failed.reused && kind != FailureKind::NeverSent {
+            self.telemetry.count("onlyonce_upstream_lost_on_reused_total", "");
+        }
+    }
+
+    async fn send(&self, mut request: Request<Outgoing>) -> Result<Response<AnswerBody>, Failed> {
         let upgrade = upgrade::take(&mut request);
         let takes_trailers = render::accepts_trailers(request.headers());
         strip_hop_by_hop(request.headers_mut());
@@ -157,6 +168,13 @@ impl Service<Request<Outgoing>> for Upstream {
     }
 
     fn call(&mut self, request: Request<Outgoing>) -> Self::Future {
-        Box::pin(self.clone().send(request))
+        let upstream = self.clone();
+        Box::pin(async move {
+            let answered = upstream.send(request).await;
+            if let Err(failed) = &answered {
+                upstream.count(failed);
+            }
+            answered
+        })
     }
 }

@@ -1,0 +1,138 @@
+//! Counts for operators, in the text format of Prometheus, and alarms in the log.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use onlyonce::{EngineEvent, Observer};
+
+/// Upper bounds of the histogram's buckets, in seconds.
+const BOUNDS: [f64; 12] = [0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0, 30.0];
+
+/// What is counted, each with what it means.
+const HELP: [(&str, &str); 14] = [
+    ("onlyonce_requests_total", "Requests answered, by Idempotency-Status; none for unprotected."),
+    ("onlyonce_problems_total", "Answers made here, by problem."),
+    ("onlyonce_claims_total", "Claims granted."),
+    ("onlyonce_completed_total", "Answers recorded."),
+    ("onlyonce_released_total", "Claims that ended without the operation having happened."),
+    ("onlyonce_unknown_total", "Outcomes that became unknown, by cause."),
+    ("onlyonce_unrecorded_total", "Outcomes that could not be recorded."),
+    ("onlyonce_second_reply_total", "Operations answered a second time, differently: an alarm."),
+    ("onlyonce_reply_not_kept_total", "Answers recorded without their content."),
+    ("onlyonce_holders_buried_total", "Claims of earlier processes ended at start."),
+    ("onlyonce_store_failures_total", "Calls of the store that failed."),
+    ("onlyonce_upstream_failures_total", "Requests without an answer of the upstream, by kind."),
+    ("onlyonce_upstream_lost_on_reused_total", "Of those, unknown ones on a reused connection."),
+    ("onlyonce_anonymous_total", "Keyed requests without any credential."),
+];
+
+/// Counters of one proxy.
+#[derive(Debug, Default)]
+pub struct Telemetry {
+    counts: Mutex<BTreeMap<(&'static str, &'static str), u64>>,
+    buckets: [AtomicU64; BOUNDS.len()],
+    requests: AtomicU64,
+    micros: AtomicU64,
+    /// Requests being answered now.
+    pub(crate) running: AtomicU64,
+}
+
+impl Telemetry {
+    fn counts(&self) -> MutexGuard<'_, BTreeMap<(&'static str, &'static str), u64>> {
+        self.counts.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// One more of a kind; `label` is empty for those without kinds.
+    pub(crate) fn count(&self, name: &'static str, label: &'static str) {
+        *self.counts().entry((name, label)).or_default() += 1;
+    }
+
+    /// A request was answered after `took`.
+    pub(crate) fn answered(&self, took: Duration) {
+        self.requests.fetch_add(1, Ordering::Relaxed);
+        let micros = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
+        self.micros.fetch_add(micros, Ordering::Relaxed);
+        if let Some(at) = BOUNDS.iter().position(|bound| took.as_secs_f64() <= *bound) {
+            self.buckets[at].fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// How often something was counted; for tests.
+    pub fn get(&self, name: &str, label: &str) -> u64 {
+        let counts = self.counts();
+        let found = counts.iter().find(|((it, its), _)| *it == name && *its == label);
+        found.map_or(0, |(_, count)| *count)
+    }
+
+    /// All of it, as Prometheus reads it.
+    pub fn render(&self) -> String {
+        let mut page = String::new();
+        let counts = self.counts();
+        for (name, help) in HELP {
+            let _ = writeln!(page, "# HELP {name} {help}\n# TYPE {name} counter");
+            for ((_, label), count) in counts.iter().filter(|((it, _), _)| *it == name) {
+                let label =
+                    if label.is_empty() { String::new() } else { format!("{{kind=\"{label}\"}}") };
+                let _ = writeln!(page, "{name}{label} {count}");
+            }
+        }
+        drop(counts);
+        let running = self.running.load(Ordering::Relaxed);
+        let name = "onlyonce_requests_running";
+        let _ = writeln!(page, "# HELP {name} Requests being answered.\n# TYPE {name} gauge");
+        let _ = writeln!(page, "{name} {running}");
+        let name = "onlyonce_request_seconds";
+        let _ = writeln!(page, "# HELP {name} Time to the head of the answer.");
+        let _ = writeln!(page, "# TYPE {name} histogram");
+        let mut sum = 0;
+        for (bound, bucket) in BOUNDS.iter().zip(&self.buckets) {
+            sum += bucket.load(Ordering::Relaxed);
+            let _ = writeln!(page, "{name}_bucket{{le=\"{bound}\"}} {sum}");
+        }
+        let requests = self.requests.load(Ordering::Relaxed);
+        let seconds = Duration::from_micros(self.micros.load(Ordering::Relaxed)).as_secs_f64();
+        let _ = writeln!(page, "{name}_bucket{{le=\"+Inf\"}} {requests}");
+        let _ = writeln!(page, "{name}_sum {seconds}\n{name}_count {requests}");
+        page
+    }
+}
+
+impl Observer for Telemetry {
+    fn on(&self, event: &EngineEvent) {
+        match event {
+            EngineEvent::Granted { .. } => self.count("onlyonce_claims_total", ""),
+            EngineEvent::Completed { .. } => self.count("onlyonce_completed_total", ""),
+            EngineEvent::Released { .. } => self.count("onlyonce_released_total", ""),
+            EngineEvent::OutcomeUnknown { id, fence, cause } => {
+                self.count("onlyonce_unknown_total", cause.name());
+                let (fence, cause) = (fence.get(), cause.name());
+                tracing::warn!(key = %id, fence, cause, "outcome unknown");
+            }
+            EngineEvent::SecondReply { id, fence } => {
+                self.count("onlyonce_second_reply_total", "");
+                let fence = fence.get();
+                tracing::error!(key = %id, fence, "answered a second time, differently");
+            }
+            EngineEvent::Unrecorded { id, fence, error } => {
+                self.count("onlyonce_unrecorded_total", "");
+                let fence = fence.get();
+                tracing::error!(key = %id, fence, %error, "an outcome could not be recorded");
+            }
+            EngineEvent::ReplyNotKept { id, .. } => {
+                self.count("onlyonce_reply_not_kept_total", "");
+                tracing::info!(key = %id, "recorded without the reply's content");
+            }
+            EngineEvent::HolderBuried { id } => {
+                self.count("onlyonce_holders_buried_total", "");
+                tracing::warn!(key = %id, "ended the claim of a process that is gone");
+            }
+            EngineEvent::StoreFailed { error } => {
+                self.count("onlyonce_store_failures_total", "");
+                tracing::debug!(%error, "a call of the store failed");
+            }
+        }
+    }
+}
