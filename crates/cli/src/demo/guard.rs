@@ -4,21 +4,15 @@ use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
 
-use http::{Request, Response};
-use hyper::body::Incoming;
-use hyper::client::conn::http1;
-use hyper_util::rt::TokioIo;
-use hyper_util::service::TowerToHyperService;
-use onlyonce::{Engine, Settings};
-use onlyonce_http::{Keys, RoutePolicy};
+use onlyonce::{Engine, Observer, Settings};
+use onlyonce_http::Keys;
 use onlyonce_journal::{Journal, Start};
+use onlyonce_proxy::{Config, Drained, Server, Telemetry};
 use onlyonce_tokio::TokioRuntime;
-use onlyonce_tower::{OnceLayer, RequestBody};
-use tokio::net::TcpStream;
+use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
-use tower::{Layer as _, service_fn};
 
-use super::listen;
+use super::serve::any_port;
 use crate::exit::Exit;
 use crate::failure::Failure;
 
@@ -26,8 +20,8 @@ use crate::failure::Failure;
 pub(super) struct Guard {
     address: SocketAddr,
     journal: Journal,
-    serving: JoinHandle<()>,
-    once: OnceLayer,
+    stop: oneshot::Sender<()>,
+    serving: JoinHandle<Drained>,
 }
 
 impl Guard {
@@ -38,21 +32,21 @@ impl Guard {
         let (journal, _) =
             opened.map_err(|error| Failure::new(Exit::StoreUnavailable, error.to_string()))?;
         let keys = Arc::new(Keys::new(journal.secret().clone()));
-        let store = Arc::new(journal.clone());
-        let runtime = Arc::new(TokioRuntime::new());
-        let engine = Engine::start(store, runtime, Settings::default(), None).await?;
-        let once = OnceLayer::new(engine, keys, Arc::new(RoutePolicy::default()));
-        let service = once.layer(service_fn(move |request| deliver(shop, request)));
-        let service = TowerToHyperService::new(service);
-        let (listener, address) = listen(0).await?;
-        let serving = tokio::spawn(async move {
-            while let Ok((stream, _)) = listener.accept().await {
-                let connection = hyper::server::conn::http1::Builder::new()
-                    .serve_connection(TokioIo::new(stream), service.clone());
-                tokio::spawn(connection);
-            }
-        });
-        Ok(Self { address, journal, serving, once })
+        let (store, runtime) = (Arc::new(journal.clone()), Arc::new(TokioRuntime::new()));
+        let telemetry = Arc::new(Telemetry::default());
+        let observer = Some(Arc::clone(&telemetry) as Arc<dyn Observer>);
+        let engine = Engine::start(store, runtime, Settings::default(), observer).await?;
+
+        let mut config = Config::for_upstream(&format!("http://{shop}")).map_err(unavailable)?;
+        config.listen = any_port();
+        let server = Server::bind(config, engine, keys, telemetry).await.map_err(unavailable)?;
+        let address = server.local_addr().map_err(unavailable)?;
+        let (stop, stopped) = oneshot::channel();
+        let serving = tokio::spawn(server.serve(async {
+            // It also ends when nobody is left who could stop it.
+            let _ = stopped.await;
+        }));
+        Ok(Self { address, journal, stop, serving })
     }
 
     /// Where the proxy listens.
@@ -62,23 +56,19 @@ impl Guard {
 
     /// Lets running operations finish and be recorded, then lets the journal go.
     pub(super) async fn end(self) -> Result<(), Failure> {
-        self.serving.abort();
-        self.once.tasks().close();
-        self.once.tasks().wait().await;
+        // A proxy that has ended by itself has nothing to stop.
+        let _ = self.stop.send(());
+        let drained = self.serving.await.map_err(unavailable)?;
         self.journal.close();
-        Ok(())
+        match drained.left {
+            0 => Ok(()),
+            left => {
+                Err(Failure::new(Exit::Unknown, format!("{left} purchases had no answer in time")))
+            }
+        }
     }
 }
 
-type Error = Box<dyn std::error::Error + Send + Sync>;
-
-async fn deliver(
-    shop: SocketAddr,
-    request: Request<RequestBody<Incoming>>,
-) -> Result<Response<Incoming>, Error> {
-    let stream = TcpStream::connect(shop).await?;
-    let (mut sender, connection) =
-        http1::handshake::<_, RequestBody<Incoming>>(TokioIo::new(stream)).await?;
-    tokio::spawn(connection);
-    Ok(sender.send_request(request).await?)
+fn unavailable(error: impl std::fmt::Display) -> Failure {
+    Failure::new(Exit::Unavailable, format!("the proxy: {error}"))
 }

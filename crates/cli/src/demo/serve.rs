@@ -36,6 +36,11 @@ impl From<Infallible> for NoAnswer {
     }
 }
 
+/// Loopback, and any port that is free.
+pub(super) fn any_port() -> SocketAddr {
+    (Ipv4Addr::LOCALHOST, 0).into()
+}
+
 /// Listens on loopback only; port 0 is any free one.
 pub(super) async fn listen(port: u16) -> std::io::Result<(TcpListener, SocketAddr)> {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, port)).await?;
