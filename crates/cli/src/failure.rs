@@ -55,10 +55,17 @@ impl From<StoreError> for Failure {
 
 impl From<EngineError> for Failure {
     fn from(error: EngineError) -> Self {
-        match error {
-            EngineError::Store(error) => error.into(),
-            EngineError::StoreTimeout => Self::new(Exit::Unknown, error.to_string()),
-            other => Self::new(Exit::StoreUnavailable, other.to_string()),
+        if let EngineError::Store(error) = error {
+            return error.into();
         }
+        let lost = error == EngineError::StoreTimeout;
+        let exit = if lost { Exit::Unknown } else { Exit::StoreUnavailable };
+        Self::new(exit, error.to_string())
+    }
+}
+
+impl From<std::io::Error> for Failure {
+    fn from(error: std::io::Error) -> Self {
+        Self::new(Exit::Unavailable, error.to_string())
     }
 }

@@ -1,37 +1,47 @@
-//! The binary `onlyonce`.
+//! The binary `onlyonce`: parse, run, exit code.
 
+mod args;
+mod commands;
 mod demo;
 mod exit;
 mod failure;
+mod operate;
 mod output;
+mod place;
 
+use std::future::Future;
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use clap::Parser as _;
 
+use args::{Cli, Command};
 use exit::Exit;
-
-/// An operation that was asked for once happens once.
-#[derive(Parser)]
-#[command(version)]
-struct Cli {
-    #[command(subcommand)]
-    command: Command,
-}
-
-#[derive(Subcommand)]
-enum Command {
-    Demo(demo::DemoArgs),
-}
+use failure::Failure;
 
 #[allow(clippy::print_stderr, reason = "this is where failures are told")]
 fn main() -> ExitCode {
-    let Command::Demo(args) = Cli::parse().command;
-    match demo::run(&args) {
+    let ended = match Cli::parse().command {
+        Command::Demo(args) => demo::run(&args),
+        Command::Proxy(args) => on_runtime(commands::proxy::run(args)),
+        Command::Store(command) => commands::store::run(command),
+        Command::Keys(command) => on_runtime(commands::keys::run(command)),
+        Command::Journal(command) => commands::journal::run(command),
+        Command::Config(command) => commands::config::run(&command),
+        Command::Generate(command) => commands::generate::run(&command),
+    };
+    match ended {
         Ok(()) => Exit::Done.into(),
         Err(failure) => {
             eprintln!("{failure}");
             failure.exit.into()
         }
     }
+}
+
+fn on_runtime(work: impl Future<Output = Result<(), Failure>>) -> Result<(), Failure> {
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    let ended = runtime.block_on(work);
+    // What still runs has been given its time.
+    runtime.shutdown_background();
+    ended
 }

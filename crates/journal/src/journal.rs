@@ -109,6 +109,14 @@ impl Journal {
         dir::exists(dir)
     }
 
+    /// The secret of the journal in `dir`, whether it is open or not.
+    ///
+    /// # Errors
+    /// There is no journal, or its secret is missing or another one's.
+    pub fn read_secret(dir: &Path) -> Result<Secret, JournalError> {
+        dir::secret(dir)
+    }
+
     /// Opens the journal in `dir` for this process alone.
     ///
     /// # Errors

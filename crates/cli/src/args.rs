@@ -1,0 +1,258 @@
+//! The command line: every command and flag, with the help a person learns from.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+use crate::demo::DemoArgs;
+use crate::place::Place;
+
+/// An operation that was asked for once happens once, however often the request arrives.
+#[derive(Parser)]
+#[command(
+    name = "onlyonce",
+    version,
+    after_help = "\
+Begin here:
+  onlyonce demo                                    see it work, with nothing to set up
+  onlyonce store init --first                      make a journal where there was never one
+  onlyonce proxy --upstream http://127.0.0.1:3000  put it in front of an API
+
+What is stuck, and settling it:
+  onlyonce keys list --state unknown
+  onlyonce keys resolve ID --fence N --did-not-happen --why \"no charge at the bank\""
+)]
+pub(crate) struct Cli {
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+#[derive(Subcommand)]
+pub(crate) enum Command {
+    /// A ticket shop behind a bad connection, and a page to tap Purchase three times
+    Demo(DemoArgs),
+    /// Put onlyonce in front of an HTTP API
+    Proxy(ProxyArgs),
+    /// Make a store
+    #[command(subcommand)]
+    Store(StoreCommand),
+    /// See which operations ran, are running or are in doubt, and settle them
+    #[command(subcommand)]
+    Keys(KeysCommand),
+    /// Look a journal through, or save what can be read of a damaged one
+    #[command(subcommand)]
+    Journal(JournalCommand),
+    /// Look a configuration through
+    #[command(subcommand)]
+    Config(ConfigCommand),
+    /// Write the man page or shell completions
+    #[command(subcommand)]
+    Generate(GenerateCommand),
+}
+
+/// Where the store is.
+#[derive(Args, Clone, Debug)]
+pub(crate) struct StoreArgs {
+    /// The store: journal:DIR is a log in this folder, for one process at a time
+    #[arg(
+        long,
+        value_name = "URL",
+        env = "ONLYONCE_STORE",
+        default_value = "journal:./onlyonce-data"
+    )]
+    pub(crate) store: Place,
+}
+
+#[derive(Args, Debug)]
+#[command(after_help = "\
+POST and PATCH requests with an Idempotency-Key run once; everything else passes through. More in a \
+configuration file: docs/config.md.
+
+  onlyonce proxy --upstream http://127.0.0.1:3000
+  onlyonce proxy --config /etc/onlyonce.toml --store journal:/var/lib/onlyonce
+
+SIGTERM and SIGINT let running operations end and be recorded; a second one ends at once.")]
+pub(crate) struct ProxyArgs {
+    /// The API: http://HOST:PORT, https://, h2c:// (HTTP/2 without TLS) or h2://
+    #[arg(long, value_name = "URL", required_unless_present = "config")]
+    pub(crate) upstream: Option<String>,
+    /// Where callers connect [default: 127.0.0.1:8080]
+    #[arg(long, value_name = "ADDR")]
+    pub(crate) listen: Option<SocketAddr>,
+    /// A configuration file in TOML; --upstream and --listen go before what it says
+    #[arg(long, value_name = "FILE")]
+    pub(crate) config: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) store: StoreArgs,
+    /// How much the journal may take on disk, in MiB [default: what there is]
+    #[arg(long, value_name = "MIB")]
+    pub(crate) disk_max: Option<u64>,
+    /// How the log on standard error is written
+    #[arg(long, value_enum, default_value_t = LogFormat::Text)]
+    pub(crate) log: LogFormat,
+    /// The least that is logged; info has a line for every request
+    #[arg(long, value_enum, default_value_t = LogLevel::Warn)]
+    pub(crate) log_level: LogLevel,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub(crate) enum LogFormat {
+    Text,
+    Json,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub(crate) enum LogLevel {
+    Error,
+    Warn,
+    Info,
+    Debug,
+}
+
+#[derive(Subcommand)]
+pub(crate) enum StoreCommand {
+    /// Make a new, empty store with a secret of its own
+    #[command(after_help = "\
+A new store does not know what ran before it was made. So it is strict: keys that carry a time, such \
+as UUIDv7, from before now and five minutes are refused, because one of them may have run already. \
+Where there has never been a store there is nothing to lose: say --first.")]
+    Init {
+        #[command(flatten)]
+        store: StoreArgs,
+        /// There has never been a store for these operations
+        #[arg(long)]
+        first: bool,
+    },
+}
+
+#[derive(Subcommand)]
+pub(crate) enum KeysCommand {
+    /// List keys, a line for each
+    List {
+        #[command(flatten)]
+        store: StoreArgs,
+        /// Only keys in this state
+        #[arg(long, value_enum)]
+        state: Option<StateArg>,
+        /// One JSON object a line
+        #[arg(long)]
+        json: bool,
+        /// At most so many
+        #[arg(long, value_name = "N")]
+        limit: Option<usize>,
+    },
+    /// Show everything that is known of one key
+    Get {
+        #[command(flatten)]
+        key: KeyArgs,
+        #[command(flatten)]
+        store: StoreArgs,
+    },
+    /// Settle an outcome that nobody knows, once you have looked at the receiver
+    #[command(after_help = "\
+The fence is the one that `keys list` and `keys get` print. If the key has moved on since you looked, \
+the fence is no longer right and nothing is changed.
+
+  onlyonce keys resolve ID --fence N --happened reply.http --why \"seen at the bank\"
+  onlyonce keys resolve ID --fence N --did-not-happen --why \"no such charge\"
+  onlyonce keys resolve ID --fence N --run-again --why \"the receiver dedupes\"
+
+FILE holds the answer that retries get from then on, as HTTP writes it:
+
+  HTTP/1.1 201 Created
+  content-type: application/json
+
+  {\"charge\": \"ch_1\"}")]
+    Resolve(ResolveArgs),
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub(crate) enum StateArg {
+    InFlight,
+    Released,
+    Completed,
+    Unknown,
+    Tombstone,
+}
+
+/// Which key.
+#[derive(Args, Debug)]
+pub(crate) struct KeyArgs {
+    /// The id that lists and logs show: 32 hexadecimal digits
+    #[arg(required_unless_present = "key")]
+    pub(crate) id: Option<String>,
+    /// The key as the client sent it, instead of the id
+    #[arg(long, value_name = "KEY", conflicts_with = "id")]
+    pub(crate) key: Option<String>,
+    /// A header field that names the caller, as `Name: value`; with --key
+    #[arg(short = 'H', long = "header", value_name = "FIELD", requires = "key")]
+    pub(crate) headers: Vec<String>,
+}
+
+#[derive(Args, Debug)]
+#[command(group(clap::ArgGroup::new("verdict").required(true)))]
+pub(crate) struct ResolveArgs {
+    #[command(flatten)]
+    pub(crate) key: KeyArgs,
+    #[command(flatten)]
+    pub(crate) store: StoreArgs,
+    /// The claim you have checked, as it was printed
+    #[arg(long, value_name = "N")]
+    pub(crate) fence: u64,
+    /// It happened; FILE holds the answer that retries get
+    #[arg(long, value_name = "FILE", group = "verdict")]
+    pub(crate) happened: Option<PathBuf>,
+    /// It did not happen and no longer can: the key is free again
+    #[arg(long, group = "verdict")]
+    pub(crate) did_not_happen: bool,
+    /// Nobody knows, and it may run again all the same
+    #[arg(long, group = "verdict")]
+    pub(crate) run_again: bool,
+    /// Why you are sure; kept in the key's history
+    #[arg(long, value_name = "TEXT")]
+    pub(crate) why: String,
+    /// Who you are; kept in the key's history
+    #[arg(long, value_name = "NAME", env = "USER", default_value = "unnamed")]
+    pub(crate) by: String,
+}
+
+#[derive(Subcommand)]
+pub(crate) enum JournalCommand {
+    /// Read every entry and say what is not as it was written; changes nothing
+    Check {
+        /// The journal's folder
+        dir: PathBuf,
+    },
+    /// Make a new journal of what can still be read of a damaged one
+    #[command(after_help = "\
+What followed the damage may be lost, so every open claim and every free key becomes unknown, and keys \
+with a time from before now and five minutes that have no record are refused. The old folder is left \
+as it is.")]
+    Salvage {
+        /// The damaged journal's folder
+        from: PathBuf,
+        /// A folder that does not exist yet
+        to: PathBuf,
+    },
+}
+
+#[derive(Subcommand)]
+pub(crate) enum ConfigCommand {
+    /// Read a configuration, name its mistakes and what it would surprise you with
+    Check {
+        /// The file
+        file: PathBuf,
+    },
+}
+
+#[derive(Subcommand)]
+pub(crate) enum GenerateCommand {
+    /// The man page, on standard output
+    Man,
+    /// Completions for a shell, on standard output
+    Completions {
+        /// Which shell
+        shell: clap_complete::Shell,
+    },
+}

@@ -1,0 +1,8 @@
+//! The commands, one file each.
+
+pub(crate) mod config;
+pub(crate) mod generate;
+pub(crate) mod journal;
+pub(crate) mod keys;
+pub(crate) mod proxy;
+pub(crate) mod store;

@@ -1,0 +1,195 @@
+//! `onlyonce keys list`, `get` and `resolve`
+
+use std::path::Path;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD as BASE64;
+use http::{HeaderMap, HeaderName, HeaderValue, Response};
+use onlyonce_core::Key;
+use onlyonce_http::{Keys, ScopeRule, capture, scope};
+use onlyonce_journal::Journal;
+
+use crate::args::{KeyArgs, KeysCommand, ResolveArgs, StateArg};
+use crate::exit::Exit;
+use crate::failure::Failure;
+use crate::operate::{Ask, Finding, Operator, Told, View};
+use crate::output::{self, printable};
+use crate::place::now;
+
+/// Keys that are asked for at once.
+const PAGE: usize = 1_000;
+/// The largest reply that is kept, in bytes.
+const REPLY_MAX: usize = 16 << 20;
+
+pub(crate) async fn run(command: KeysCommand) -> Result<(), Failure> {
+    match command {
+        KeysCommand::List { store, state, json, limit } => {
+            let operator = Operator::at(store.store.dir()).await?;
+            let listed = list(&operator, state, json, limit).await;
+            operator.close();
+            listed
+        }
+        KeysCommand::Get { key, store } => {
+            let id = id(&key, store.store.dir())?;
+            let operator = Operator::at(store.store.dir()).await?;
+            let got = operator.ask(Ask::Get { id: id.clone() }).await;
+            operator.close();
+            match got? {
+                Told::Key(Some(view)) => show(&view),
+                told @ (Told::Key(None)
+                | Told::Page { .. }
+                | Told::Resolved { .. }
+                | Told::Failed { .. }) => {
+                    drop(told);
+                    Err(Failure::new(Exit::Refused, format!("{id}: there is no record")))
+                }
+            }
+        }
+        KeysCommand::Resolve(args) => resolve(args).await,
+    }
+}
+
+async fn list(
+    operator: &Operator,
+    state: Option<StateArg>,
+    json: bool,
+    limit: Option<usize>,
+) -> Result<(), Failure> {
+    let state = state.map(|state| state_name(state).to_owned());
+    let (mut after, mut left) = (None, limit.unwrap_or(usize::MAX));
+    let mut rows = Vec::new();
+    while 0 < left {
+        let ask = Ask::List { state: state.clone(), after, limit: left.min(PAGE) };
+        let told = operator.ask(ask).await?;
+        let Told::Page { keys, damaged, next } = told else { break };
+        left = left.saturating_sub(keys.len() + damaged.len());
+        for view in keys {
+            if json {
+                let line = serde_json::to_string(&view).map_err(std::io::Error::from)?;
+                output::line(&line)?;
+            } else {
+                let View { id, state, fence, attempt, since, about, .. } = view;
+                let (fence, attempt) = (fence.to_string(), attempt.to_string());
+                rows.push([id, state, fence, attempt, since, printable(&about)]);
+            }
+        }
+        for text in damaged {
+            output::line(&format!("damaged: {}", printable(&text)))?;
+        }
+        after = next;
+        if after.is_none() {
+            break;
+        }
+    }
+    if !json {
+        let headings = ["ID", "STATE", "FENCE", "ATTEMPT", "SINCE", "ABOUT"];
+        output::line(&output::table(headings, &rows))?;
+    }
+    Ok(())
+}
+
+const fn state_name(state: StateArg) -> &'static str {
+    match state {
+        StateArg::InFlight => "in-flight",
+        StateArg::Released => "released",
+        StateArg::Completed => "completed",
+        StateArg::Unknown => "unknown",
+        StateArg::Tombstone => "tombstone",
+    }
+}
+
+/// The id of the key that was named.
+fn id(key: &KeyArgs, dir: &Path) -> Result<String, Failure> {
+    let wrong = |text: String| Failure::new(Exit::Usage, text);
+    let Some(text) = &key.key else {
+        return key.id.clone().ok_or_else(|| wrong("name a key by its id or with --key".into()));
+    };
+    let secret = Journal::read_secret(dir)?;
+    let parsed = Key::new(text.clone()).map_err(|error| wrong(format!("--key: {error}")))?;
+    let mut headers = HeaderMap::new();
+    for field in &key.headers {
+        let pair = field.split_once(':').and_then(|(name, value)| {
+            let name = HeaderName::from_bytes(name.trim().as_bytes()).ok()?;
+            Some((name, HeaderValue::from_str(value.trim()).ok()?))
+        });
+        let (name, value) =
+            pair.ok_or_else(|| wrong(format!("--header {field:?} is no `Name: value`")))?;
+        headers.append(name, value);
+    }
+    let keys = Keys::new(secret);
+    let caller = scope::caller(&ScopeRule::Auto, &headers, None, &keys, now())
+        .map_err(|error| wrong(format!("--header: {error}")))?;
+    Ok(keys.key_id(&caller.scope, &parsed).to_string())
+}
+
+fn show(view: &View) -> Result<(), Failure> {
+    let mut lines = vec![
+        format!("id                {}", view.id),
+        format!("state             {}", view.state),
+        format!("since             {}", view.since),
+        format!("about             {}", printable(&view.about)),
+        format!("fence             {}", view.fence),
+        format!("attempt           {}", view.attempt),
+        format!("runs authorised   {}", view.runs_authorised),
+    ];
+    lines.extend(view.key_time.iter().map(|at| format!("the key's time    {at}")));
+    let evidence = view.evidence.iter();
+    lines.extend(evidence.map(|it| format!("evidence          {}", printable(it))));
+    for note in &view.history {
+        let (by, why) = (printable(&note.by), printable(&note.why));
+        lines.push(format!("history           {} {} by {by}: {why}", note.at, note.event));
+    }
+    Ok(output::line(&lines.join("\n"))?)
+}
+
+async fn resolve(args: ResolveArgs) -> Result<(), Failure> {
+    let dir = args.store.store.dir();
+    let id = id(&args.key, dir)?;
+    let verdict = match &args.happened {
+        Some(file) => happened(file)?,
+        None if args.run_again => Finding::RunAgain,
+        None => Finding::NotExecuted,
+    };
+    let operator = Operator::at(dir).await?;
+    let ResolveArgs { fence, by, why, .. } = args;
+    let told = operator.ask(Ask::Resolve { id: id.clone(), fence, verdict, by, why }).await;
+    operator.close();
+    let Told::Resolved { done, text, key } = told? else {
+        return Err(Failure::new(Exit::Unknown, "the answer is not understood"));
+    };
+    if let Some(view) = &key {
+        show(view)?;
+    }
+    if done {
+        return Ok(());
+    }
+    let hint = "look again with `onlyonce keys get`, and name the fence that it prints";
+    Err(Failure::new(Exit::Refused, format!("{id}: {text}")).with_hint(hint))
+}
+
+/// Reads an HTTP answer from a file.
+fn happened(file: &Path) -> Result<Finding, Failure> {
+    let named = |text: String| Failure::new(Exit::Usage, format!("{}: {text}", file.display()));
+    let bytes = std::fs::read(file).map_err(|error| named(error.to_string()))?;
+    let mut fields = [httparse::EMPTY_HEADER; 100];
+    let mut head = httparse::Response::new(&mut fields);
+    let example = "write it as HTTP does: `HTTP/1.1 201 Created`, header fields, an empty line, \
+                   the body";
+    let end = match head.parse(&bytes) {
+        Ok(httparse::Status::Complete(end)) => end,
+        Ok(httparse::Status::Partial) => {
+            return Err(named(format!("the head has no end: there is no empty line; {example}")));
+        }
+        Err(error) => return Err(named(format!("{error}; {example}"))),
+    };
+    let mut answer = Response::builder().status(head.code.unwrap_or_default());
+    for field in head.headers.iter() {
+        answer = answer.header(field.name, field.value);
+    }
+    let (parts, ()) = answer.body(()).map_err(|error| named(error.to_string()))?.into_parts();
+    let reply = capture::whole(&parts, &bytes[end..], false, REPLY_MAX);
+    let Some(content) = reply.content() else {
+        return Err(named(format!("the answer has more than {REPLY_MAX} bytes")));
+    };
+    Ok(Finding::Happened { status: reply.status(), content: BASE64.encode(content) })
+}

@@ -1,0 +1,174 @@
+//! `onlyonce proxy`
+
+use std::sync::Arc;
+
+use onlyonce::{Engine, Settings};
+use onlyonce_http::Keys;
+use onlyonce_journal::Journal;
+use onlyonce_proxy::{Config, Drained, Server, Telemetry};
+use onlyonce_tokio::TokioRuntime;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::oneshot;
+
+use crate::args::{LogFormat, LogLevel, ProxyArgs};
+use crate::exit::Exit;
+use crate::failure::Failure;
+use crate::operate::socket::Socket;
+use crate::output;
+use crate::place;
+
+pub(crate) async fn run(args: ProxyArgs) -> Result<(), Failure> {
+    log(args.log, args.log_level);
+    // Asked for first, so that a signal during the start ends cleanly too.
+    let mut ends = Ends::new()?;
+    let config = config(&args)?;
+    let dir = args.store.store.dir();
+    let journal = open(&args)?;
+    let telemetry = Arc::new(Telemetry::default());
+    let settings = Settings { waiters_max: config.limits.waiters, ..Settings::default() };
+    let engine = Engine::start(
+        Arc::new(journal.clone()),
+        Arc::new(TokioRuntime::new()),
+        settings,
+        Some(Arc::clone(&telemetry) as Arc<_>),
+    )
+    .await?;
+    let socket = Socket::open(dir, engine.clone(), config.policy.record);
+    let socket = socket.inspect_err(|error| {
+        tracing::warn!(%error, "no socket for operators: `onlyonce keys` works once this ends");
+    });
+    let keys = Arc::new(Keys::new(journal.secret().clone()));
+    let (warnings, upstream) = (config.warnings(), config.upstream.authority.clone());
+    let server = Server::bind(config, engine, keys, telemetry).await;
+    let server = server.map_err(|error| Failure::new(Exit::Unavailable, format!("{error}")))?;
+    let (poison, mut poisoned) = oneshot::channel();
+    journal.on_poison(move |why| {
+        let _ = poison.send(why.to_owned());
+    });
+    hello(&server, upstream.as_str(), &journal, &warnings)?;
+    let mut why = None;
+    let stop = async {
+        tokio::select! {
+            () = ends.wait() => {}
+            said = &mut poisoned => why = said.ok(),
+        }
+    };
+    let drained = tokio::select! {
+        drained = server.serve(stop) => drained,
+        () = second_signal() => Drained { left: usize::MAX },
+    };
+    drop(socket);
+    journal.close();
+    ended(drained, why)
+}
+
+fn config(args: &ProxyArgs) -> Result<Config, Failure> {
+    let mut config = match (&args.config, &args.upstream) {
+        (Some(file), upstream) => Config::read(file, upstream.as_deref())?,
+        (None, Some(upstream)) => Config::for_upstream(upstream)?,
+        (None, None) => return Err(Failure::new(Exit::Usage, "there is no --upstream")),
+    };
+    if let Some(listen) = args.listen {
+        config.listen = listen;
+    }
+    Ok(config)
+}
+
+fn open(args: &ProxyArgs) -> Result<Journal, Failure> {
+    let dir = args.store.store.dir();
+    let disk_max = args.disk_max.map(|mib| mib << 20);
+    let settings = onlyonce_journal::Settings { disk_max, ..Default::default() };
+    let (journal, created) = place::open_or_create(dir, settings, place::strict())?;
+    if created {
+        output::line(&format!(
+            "made a journal in {}. It is strict: keys with a time from before now and five minutes \
+             are refused, since a lost store may have known them. Where there never was one, begin \
+             with `onlyonce store init --first`.",
+            dir.display()
+        ))?;
+    }
+    if 0 < journal.cut() {
+        let bytes = journal.cut();
+        tracing::warn!(bytes, "cut a write that was never confirmed from the journal's end");
+    }
+    Ok(journal)
+}
+
+fn hello(
+    server: &Server,
+    upstream: &str,
+    journal: &Journal,
+    warnings: &[String],
+) -> Result<(), Failure> {
+    for warning in warnings {
+        output::line(&format!("note: {warning}"))?;
+    }
+    let stats = journal.stats();
+    if 0 < stats.unknown {
+        let unknown = stats.unknown;
+        output::line(&format!(
+            "{unknown} outcomes are unknown; see `onlyonce keys list --state unknown`"
+        ))?;
+    }
+    if let Some(admin) = server.admin_addr() {
+        output::line(&format!("operators at http://{admin}"))?;
+    }
+    output::line(&format!("listening on http://{} for {upstream}", server.local_addr()?))?;
+    Ok(())
+}
+
+fn ended(drained: Drained, poisoned: Option<String>) -> Result<(), Failure> {
+    if let Some(why) = poisoned {
+        let hint = "look at the disk, then start again: what was confirmed is there";
+        return Err(Failure::new(Exit::Poisoned, why).with_hint(hint));
+    }
+    match drained.left {
+        0 => Ok(()),
+        usize::MAX => Err(Failure::new(Exit::Unknown, "ended at once by a second signal")),
+        left => {
+            let text =
+                format!("{left} operations had not ended in time; their outcomes are unknown");
+            Err(Failure::new(Exit::Unknown, text))
+        }
+    }
+}
+
+fn log(format: LogFormat, level: LogLevel) {
+    let level = match level {
+        LogLevel::Error => tracing::Level::ERROR,
+        LogLevel::Warn => tracing::Level::WARN,
+        LogLevel::Info => tracing::Level::INFO,
+        LogLevel::Debug => tracing::Level::DEBUG,
+    };
+    let builder = tracing_subscriber::fmt().with_max_level(level).with_writer(std::io::stderr);
+    match format {
+        LogFormat::Text => builder.with_ansi(false).init(),
+        LogFormat::Json => builder.json().init(),
+    }
+}
+
+struct Ends {
+    interrupt: Signal,
+    terminate: Signal,
+}
+
+impl Ends {
+    fn new() -> std::io::Result<Self> {
+        let interrupt = signal(SignalKind::interrupt())?;
+        Ok(Self { interrupt, terminate: signal(SignalKind::terminate())? })
+    }
+
+    async fn wait(&mut self) {
+        tokio::select! {
+            _ = self.interrupt.recv() => {}
+            _ = self.terminate.recv() => {}
+        }
+    }
+}
+
+/// Whoever asks twice is in a hurry.
+async fn second_signal() {
+    let Ok(mut ends) = Ends::new() else { return std::future::pending().await };
+    ends.wait().await;
+    ends.wait().await;
+}

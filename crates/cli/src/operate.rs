@@ -1,0 +1,196 @@
+//! What an operator can ask and change, and where it is done: in this process if the journal is
+//! free, else in the process that has it, through its socket.
+
+pub(crate) mod socket;
+mod view;
+
+use std::path::Path;
+use std::sync::Arc;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD as BASE64;
+use bytes::Bytes;
+use onlyonce::{Acted, Engine, Settings};
+use onlyonce_core::{Fence, KeyId, Outcome, Policy, Reply, StateKind, Verdict};
+use onlyonce_journal::{Journal, JournalErrorKind};
+use onlyonce_store::{Cursor, Filter};
+use onlyonce_tokio::TokioRuntime;
+use serde::{Deserialize, Serialize};
+
+use crate::exit::Exit;
+use crate::failure::Failure;
+pub(crate) use view::View;
+
+/// A question or a change.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum Ask {
+    /// A page of keys.
+    List { state: Option<String>, after: Option<String>, limit: usize },
+    /// One key.
+    Get { id: String },
+    /// Settle an unknown outcome.
+    Resolve { id: String, fence: u64, verdict: Finding, by: String, why: String },
+}
+
+/// What somebody found out.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum Finding {
+    /// It happened; the reply's content in base64.
+    Happened { status: u16, content: String },
+    /// It did not.
+    NotExecuted,
+    /// Nobody knows; let it run again.
+    RunAgain,
+}
+
+/// The answer to an [`Ask`].
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum Told {
+    /// Keys, and where the next page begins.
+    Page { keys: Vec<View>, damaged: Vec<String>, next: Option<String> },
+    /// The key, if it has a record.
+    Key(Option<Box<View>>),
+    /// What the change came to, and the key as it stands now.
+    Resolved { done: bool, text: String, key: Option<Box<View>> },
+    /// It failed.
+    Failed { exit: u8, text: String },
+}
+
+/// Answers one question with an engine.
+pub(crate) async fn answer(engine: &Engine, policy: &Policy, ask: Ask) -> Told {
+    let told = match ask {
+        Ask::List { state, after, limit } => list(engine, state, after, limit).await,
+        Ask::Get { id } => get(engine, &id).await,
+        Ask::Resolve { id, fence, verdict, by, why } => {
+            resolve(engine, policy, &id, fence, verdict, (&by, &why)).await
+        }
+    };
+    told.unwrap_or_else(|failure| Told::Failed { exit: failure.exit as u8, text: failure.what })
+}
+
+async fn list(
+    engine: &Engine,
+    state: Option<String>,
+    after: Option<String>,
+    limit: usize,
+) -> Result<Told, Failure> {
+    let state = state.as_deref().map(state_named).transpose()?;
+    let after = match after {
+        Some(after) => Some(Cursor(BASE64.decode(after).map_err(|_| usage("the page"))?)),
+        None => None,
+    };
+    let page = engine.list(Filter { state, limit }, after).await?;
+    Ok(Told::Page {
+        keys: page.records.iter().map(|(id, record)| View::of(*id, record)).collect(),
+        damaged: page.damaged.iter().map(|(id, error)| format!("{id}: {error}")).collect(),
+        next: page.next.map(|cursor| BASE64.encode(cursor.0)),
+    })
+}
+
+fn state_named(name: &str) -> Result<StateKind, Failure> {
+    StateKind::from_name(name).ok_or_else(|| usage("the state"))
+}
+
+fn usage(what: &str) -> Failure {
+    Failure::new(Exit::Usage, format!("{what} is not understood"))
+}
+
+fn id_of(text: &str) -> Result<KeyId, Failure> {
+    KeyId::from_hex(text).ok_or_else(|| {
+        Failure::new(Exit::Usage, format!("{text:?} is no id: 32 hexadecimal digits"))
+    })
+}
+
+async fn get(engine: &Engine, id: &str) -> Result<Told, Failure> {
+    let id = id_of(id)?;
+    let record = engine.get(id).await?;
+    Ok(Told::Key(record.map(|record| Box::new(View::of(id, &record)))))
+}
+
+async fn resolve(
+    engine: &Engine,
+    policy: &Policy,
+    id: &str,
+    fence: u64,
+    finding: Finding,
+    (by, why): (&str, &str),
+) -> Result<Told, Failure> {
+    let id = id_of(id)?;
+    let fence = Fence::new(fence).ok_or_else(|| usage("the fence"))?;
+    let verdict = match finding {
+        Finding::Happened { status, content } => {
+            let content = BASE64.decode(content).map_err(|_| usage("the reply"))?;
+            Verdict::Happened(Reply::kept(status, Bytes::from(content)))
+        }
+        Finding::NotExecuted => Verdict::NotExecuted,
+        Finding::RunAgain => Verdict::RunAgain,
+    };
+    let Acted { outcome, record } = engine.resolve(id, policy, fence, verdict, by, why).await?;
+    let (done, text) = match outcome {
+        Outcome::Done => (true, "done"),
+        Outcome::Absent => (false, "there is no record of this key"),
+        Outcome::Fenced => (false, "the key has moved on: a later claim stands there now"),
+        Outcome::InvalidFence => (false, "no claim of this key ever had this fence"),
+        Outcome::InFlight { .. } => (false, "the operation is running; wait until it ends"),
+        Outcome::SecondReply => (false, "it was answered already, with another answer"),
+        Outcome::Granted(_)
+        | Outcome::Replay { .. }
+        | Outcome::Mismatch
+        | Outcome::CredentialChanged
+        | Outcome::OutcomeUnknown { .. }
+        | Outcome::Gone { .. }
+        | Outcome::Expired => (false, "nothing is in doubt about this key"),
+    };
+    let key = record.map(|record| Box::new(View::of(id, &record)));
+    Ok(Told::Resolved { done, text: text.to_owned(), key })
+}
+
+/// Where questions are answered.
+pub(crate) enum Operator {
+    /// Here: the journal was free.
+    Here { engine: Engine, journal: Journal },
+    /// In the process that has the journal.
+    There(socket::Client),
+}
+
+impl Operator {
+    /// Opens the journal in `dir`, or finds the process that has it.
+    pub(crate) async fn at(dir: &Path) -> Result<Self, Failure> {
+        match Journal::open(dir, onlyonce_journal::Settings::default()) {
+            Ok(journal) => {
+                let (store, runtime) = (Arc::new(journal.clone()), Arc::new(TokioRuntime::new()));
+                let engine = Engine::start(store, runtime, Settings::default(), None).await?;
+                Ok(Self::Here { engine, journal })
+            }
+            Err(error) if error.kind() == JournalErrorKind::Locked => {
+                Ok(Self::There(socket::Client::new(dir)))
+            }
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Asks; failures of the other side are failures here.
+    pub(crate) async fn ask(&self, ask: Ask) -> Result<Told, Failure> {
+        let told = match self {
+            Self::Here { engine, .. } => answer(engine, &Policy::default(), ask).await,
+            Self::There(client) => client.ask(&ask).await?,
+        };
+        match told {
+            Told::Failed { exit, text } => {
+                Err(Failure::new(Exit::from_code(exit).unwrap_or(Exit::Unknown), text))
+            }
+            told @ (Told::Page { .. } | Told::Key(_) | Told::Resolved { .. }) => Ok(told),
+        }
+    }
+
+    /// Lets the journal go.
+    pub(crate) fn close(&self) {
+        match self {
+            Self::Here { journal, .. } => journal.close(),
+            Self::There(_) => {}
+        }
+    }
+}
