@@ -15,6 +15,7 @@ use std::time::Duration;
 
 use http::uri::{Authority, PathAndQuery, Scheme, Uri};
 use http::{HeaderValue, Request, Response, Version, header};
+use http_body::Body as _;
 use onlyonce_http::headers::strip_hop_by_hop;
 use onlyonce_http::{FailureKind, UpstreamFailure, render};
 use onlyonce_tower::RequestBody;
@@ -67,6 +68,9 @@ impl Upstream {
         strip_hop_by_hop(request.headers_mut());
         if takes_trailers {
             request.headers_mut().insert(header::TE, HeaderValue::from_static("trailers"));
+        }
+        if request.body().size_hint().exact().is_none() {
+            request.headers_mut().remove(header::CONTENT_LENGTH);
         }
         if let Some(upgrade) = &upgrade {
             upgrade.announce(request.headers_mut());

@@ -33,8 +33,15 @@ impl Whole {
         self.data.is_empty() && self.trailers.is_none()
     }
 
-    pub(crate) fn len(&self) -> u64 {
-        self.data.iter().map(|it| it.len() as u64).sum()
+    /// The length is not named before trailers: in HTTP/1.1 a body with a length has none.
+    fn size_hint(&self) -> SizeHint {
+        let length = self.data.iter().map(|it| it.len() as u64).sum();
+        if self.trailers.is_none() {
+            return SizeHint::with_exact(length);
+        }
+        let mut hint = SizeHint::default();
+        hint.set_lower(length);
+        hint
     }
 }
 
@@ -94,7 +101,7 @@ where
 
     fn size_hint(&self) -> SizeHint {
         match &self.kind {
-            RequestKind::Whole { whole } => SizeHint::with_exact(whole.len()),
+            RequestKind::Whole { whole } => whole.size_hint(),
             RequestKind::Passed { body } => body.size_hint(),
         }
     }
@@ -208,7 +215,7 @@ where
 
     fn size_hint(&self) -> SizeHint {
         match &self.kind {
-            ResponseKind::Whole { whole } => SizeHint::with_exact(whole.len()),
+            ResponseKind::Whole { whole } => whole.size_hint(),
             ResponseKind::Passed { body } => body.size_hint(),
             // The head's Content-Length, if there is one, speaks for these.
             ResponseKind::Resumed { .. } | ResponseKind::Relayed { .. } => SizeHint::default(),

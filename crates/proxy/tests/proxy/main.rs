@@ -1,0 +1,9 @@
+//! The proxy on loopback before a real upstream that counts what it does.
+
+#![allow(clippy::unwrap_used, reason = "a test ends where something fails")]
+
+mod common;
+mod duplicates;
+mod failures;
+mod forwarding;
+mod operating;
