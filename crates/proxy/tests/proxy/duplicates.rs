@@ -12,9 +12,12 @@ const DUPLICATES: usize = 1_000;
 /// Connections of HTTP/1.1 that carry them: one request at a time each.
 const CONNECTIONS: usize = 100;
 
+/// Status, body and fields of an answer.
+type Parts = (u16, Vec<u8>, Vec<(String, Vec<u8>)>);
+
 /// What must be the same in every answer; the rest is specified to differ between the first
 /// answer and its replays.
-fn same(told: &Told) -> (u16, Vec<u8>, Vec<(String, Vec<u8>)>) {
+fn same(told: &Told) -> Parts {
     let differing = [
         "date",
         "idempotency-status",
