@@ -219,10 +219,14 @@ async fn effect(world: &World, seed: u64, request: Request<Incoming>) -> Respons
 async fn call(
     caller: u64,
     mut random: Random,
-    addresses: watch::Receiver<Option<SocketAddr>>,
+    mut addresses: watch::Receiver<Option<SocketAddr>>,
     history: History,
     stop: Arc<AtomicBool>,
 ) {
+    // Until the first proxy listens.
+    if addresses.wait_for(Option::is_some).await.is_err() {
+        return;
+    }
     let mut number = 0;
     while !stop.load(Ordering::Relaxed) {
         let key = format!("key-{caller}-{number}");
@@ -239,7 +243,12 @@ async fn call(
             } else {
                 (asked.await, Ok(None))
             };
-            let told = [one, two].into_iter().filter_map(|it| it.ok().flatten());
+            let told: Vec<Told> =
+                [one, two].into_iter().filter_map(|it| it.ok().flatten()).collect();
+            if told.is_empty() {
+                // Nobody listens, most likely.
+                sleep(Duration::from_millis(2)).await;
+            }
             history.lock().unwrap().entry(key.clone()).or_default().extend(told);
         }
     }
@@ -287,9 +296,6 @@ async fn check(
         report.answered += u64::from(!answers.is_empty());
         if answers.iter().any(|told| before.first() != Some(&told.body)) {
             return wrong("an answer is not what happened");
-        }
-        if told.iter().any(|told| told.says == "not-executed") && told.is_empty() {
-            return wrong("impossible");
         }
         let last = last_word(address, key).await?;
         let after = effects(world);
