@@ -3,13 +3,18 @@
 //! `docs/states.md` states the table in words; `tests/table.rs` checks every cell. The rules are
 //! numbered as there.
 
-use crate::command::{Claim, Command, Decision, Look, Next, Outcome, Verdict};
+mod holder;
+mod operator;
+mod settle;
+
+use crate::command::{Claim, Command, Decision, Look, Next, Outcome};
 use crate::fingerprint::{Credential, Fingerprint};
 use crate::policy::{OnUnknown, Policy};
-use crate::record::{Cause, Doubt, Entry, Event, Flight, History, Phase, Record, State};
+use crate::record::{Doubt, Entry, Event, Flight, History, Phase, Record, State};
 use crate::reply::Reply;
 use crate::revision::{Fence, Revision};
 use crate::time::{Floor, Timestamp};
+pub use settle::settle;
 
 /// What `command` means for `record` at `now`: what to tell the asker and what to store first.
 ///
@@ -42,42 +47,6 @@ pub fn decide(
     };
     let next = if next == *record { Next::Keep } else { Next::Write(Record { revision, ..next }) };
     Decision { outcome, next }
-}
-
-/// What `record` has become by `now` with nobody acting on it. It is never absent (rule 9).
-///
-/// Settling twice is the same as settling once, and the revision stays: only a write changes it.
-pub fn settle(now: Timestamp, policy: &Policy, record: &Record) -> Record {
-    let state = match &record.state {
-        State::InFlight(flight) if flight.lease_until.plus(policy.skew_max) <= now => {
-            ended(flight, record.fence, flight.lease_until, Cause::Lapsed)
-        }
-        State::Completed { reply, answered_at, retain_until, sealed } if *retain_until <= now => {
-            State::Tombstone {
-                answered_at: *answered_at,
-                status: reply.status(),
-                forget_at: answered_at.plus(policy.remember).max(*retain_until),
-                sealed: *sealed,
-                digest: reply.digest(),
-            }
-        }
-        State::InFlight(_)
-        | State::Released { .. }
-        | State::Completed { .. }
-        | State::Unknown(_)
-        | State::Tombstone { .. } => return record.clone(),
-    };
-    Record { state, ..record.clone() }
-}
-
-/// What a claim leaves behind whose holder is gone, or who cannot tell (rules 2 and 7).
-fn ended(flight: &Flight, fence: Fence, since: Timestamp, cause: Cause) -> State {
-    match (flight.phase, flight.inherited) {
-        (Phase::Prepared, None) => State::Released { since },
-        (Phase::Prepared, Some(doubt)) => State::Unknown(doubt),
-        (Phase::Committing, None) => State::Unknown(Doubt { since, cause, only: Some(fence) }),
-        (Phase::Committing, Some(doubt)) => State::Unknown(Doubt { only: None, ..doubt }),
-    }
 }
 
 /// What a command makes of a settled record.
@@ -260,190 +229,6 @@ impl Context<'_> {
             phase: claim.phase,
             inherited,
         });
-    }
-
-    fn commit(&self, record: &Record) -> (Outcome, Wish) {
-        match &record.state {
-            State::InFlight(flight) if flight.phase == Phase::Prepared => {
-                let mut next = record.clone();
-                next.first_commit_at.get_or_insert(self.now);
-                next.state = State::InFlight(Flight {
-                    phase: Phase::Committing,
-                    lease_until: self.now.plus(self.policy.lease),
-                    ..flight.clone()
-                });
-                (Outcome::Done, Wish::Become(next))
-            }
-            State::InFlight(_) => (Outcome::Done, Wish::Stay),
-            State::Released { .. }
-            | State::Completed { .. }
-            | State::Unknown(_)
-            | State::Tombstone { .. } => (Outcome::Fenced, Wish::Stay),
-        }
-    }
-
-    fn renew(&self, record: &Record) -> (Outcome, Wish) {
-        match &record.state {
-            State::InFlight(flight) => {
-                let lease_until = self.now.plus(self.policy.lease).max(flight.lease_until);
-                let flight = Flight { lease_until, ..flight.clone() };
-                (Outcome::Done, Wish::state(record, State::InFlight(flight)))
-            }
-            State::Released { .. }
-            | State::Completed { .. }
-            | State::Unknown(_)
-            | State::Tombstone { .. } => (Outcome::Fenced, Wish::Stay),
-        }
-    }
-
-    /// Rule 4: that it happened is true however late it is said and whoever holds the claim now.
-    fn complete(
-        &self,
-        record: &Record,
-        fence: Fence,
-        reply: &Reply,
-        resolver: Option<(&str, &str)>,
-    ) -> (Outcome, Wish) {
-        let late = match &record.state {
-            State::InFlight(_) => fence != record.fence,
-            State::Released { .. } | State::Unknown(_) => true,
-            State::Completed { reply: first, .. } if first == reply => {
-                return (Outcome::Done, Wish::Stay);
-            }
-            State::Tombstone { digest, .. } if *digest == reply.digest() => {
-                return (Outcome::Done, Wish::Stay);
-            }
-            State::Completed { .. } | State::Tombstone { .. } => {
-                return (Outcome::SecondReply, Wish::Stay);
-            }
-        };
-        let mut next = Record { state: self.completed(reply, false), ..record.clone() };
-        let entry = match resolver {
-            Some((by, why)) => Some((Event::ResolvedHappened, by, why)),
-            None if late => Some((Event::LateCompletion, "holder", "")),
-            None => None,
-        };
-        if let Some((event, by, why)) = entry {
-            let entry = self.entry(event, fence, by, why);
-            next.history.push(entry);
-        }
-        (Outcome::Done, Wish::Become(next))
-    }
-
-    /// Rules 4, 7 and 12: "it did not happen" speaks for this claim alone.
-    fn release(&self, record: &Record, stranger: bool) -> (Outcome, Wish) {
-        let released = State::Released { since: self.now };
-        let state = match &record.state {
-            State::InFlight(flight) => match flight.inherited {
-                Some(doubt) => State::Unknown(doubt),
-                None => released,
-            },
-            State::Unknown(doubt) if doubt.only == Some(record.fence) => released,
-            State::Unknown(_) | State::Released { .. } => return (Outcome::Done, Wish::Stay),
-            State::Completed { .. } | State::Tombstone { .. } => {
-                return (Outcome::Fenced, Wish::Stay);
-            }
-        };
-        let mut next = Record { state, ..record.clone() };
-        if stranger && record.attempt == 1 {
-            next.fingerprint = None;
-            next.credential = None;
-        }
-        (Outcome::Done, Wish::Become(next))
-    }
-
-    fn abandon(&self, record: &Record, cause: Cause) -> (Outcome, Wish) {
-        match &record.state {
-            State::InFlight(flight) => {
-                (Outcome::Done, Wish::state(record, ended(flight, record.fence, self.now, cause)))
-            }
-            State::Released { .. } | State::Unknown(_) => (Outcome::Done, Wish::Stay),
-            State::Completed { .. } | State::Tombstone { .. } => (Outcome::Fenced, Wish::Stay),
-        }
-    }
-
-    fn certify_death(&self, record: &Record) -> (Outcome, Wish) {
-        match &record.state {
-            State::InFlight(flight) => {
-                let state = ended(flight, record.fence, self.now, Cause::HolderDied);
-                let mut next = Record { state, ..record.clone() };
-                self.enter(&mut next, Event::HolderDied, "engine", "its process is gone");
-                (Outcome::Done, Wish::Become(next))
-            }
-            State::Released { .. }
-            | State::Completed { .. }
-            | State::Unknown(_)
-            | State::Tombstone { .. } => (Outcome::Done, Wish::Stay),
-        }
-    }
-
-    /// Rules 3, 4 and 8.
-    fn resolve(
-        &self,
-        record: &Record,
-        fence: Fence,
-        verdict: &Verdict,
-        (by, why): (&str, &str),
-    ) -> (Outcome, Wish) {
-        let (event, rerun) = match verdict {
-            Verdict::Happened(reply) => {
-                return ever_granted(record, fence, || {
-                    self.complete(record, fence, reply, Some((by, why)))
-                });
-            }
-            Verdict::NotExecuted => (Event::ResolvedNotExecuted, false),
-            Verdict::RunAgain => (Event::ResolvedRunAgain, true),
-        };
-        current(record, fence, || match &record.state {
-            State::Unknown(_) => {
-                let mut next = record.clone();
-                next.state = State::Released { since: self.now };
-                next.rerun |= rerun;
-                next.runs_authorised = next.runs_authorised.saturating_add(1);
-                self.enter(&mut next, event, by, why);
-                (Outcome::Done, Wish::Become(next))
-            }
-            State::Released { .. } => (Outcome::Done, Wish::Stay),
-            State::InFlight(_) => (self.standing(record), Wish::Stay),
-            State::Completed { .. } | State::Tombstone { .. } => (Outcome::Fenced, Wish::Stay),
-        })
-    }
-
-    /// Rule 11.
-    fn seal_present(&self, record: &Record, reply: &Reply, by: &str, why: &str) -> (Outcome, Wish) {
-        match &record.state {
-            State::Released { .. } => {
-                let mut next = record.clone();
-                self.seal(&mut next, reply, by, why);
-                (Outcome::Done, Wish::Become(next))
-            }
-            State::Completed { reply: first, sealed: true, .. } if first == reply => {
-                (Outcome::Done, Wish::Stay)
-            }
-            State::InFlight(_)
-            | State::Completed { .. }
-            | State::Unknown(_)
-            | State::Tombstone { .. } => (self.standing(record), Wish::Stay),
-        }
-    }
-
-    fn seal(&self, record: &mut Record, reply: &Reply, by: &str, why: &str) {
-        record.fingerprint = None;
-        record.credential = None;
-        record.state = self.completed(reply, true);
-        self.enter(record, Event::Sealed, by, why);
-    }
-
-    /// Rule 9: nothing timed is deleted before the durable floor has passed it.
-    fn sweep(&self, record: &Record) -> (Outcome, Wish) {
-        let due = match &record.state {
-            State::Released { since } => since.plus(self.policy.remember) <= self.now,
-            State::Tombstone { forget_at, .. } => *forget_at <= self.now,
-            State::InFlight(_) | State::Completed { .. } | State::Unknown(_) => false,
-        };
-        let floor_passed = record.key_time.is_none() || self.floor.is_above(record.key_time);
-        let wish = if due && floor_passed { Wish::Delete } else { Wish::Stay };
-        (Outcome::Done, wish)
     }
 
     fn completed(&self, reply: &Reply, sealed: bool) -> State {

@@ -1,0 +1,125 @@
+//! What holders say: that they begin, go on, have an answer, or have none.
+
+use super::settle::ended;
+use super::{Context, Wish};
+use crate::command::Outcome;
+use crate::record::{Cause, Event, Flight, Phase, Record, State};
+use crate::reply::Reply;
+use crate::revision::Fence;
+
+impl Context<'_> {
+    pub(super) fn commit(&self, record: &Record) -> (Outcome, Wish) {
+        match &record.state {
+            State::InFlight(flight) if flight.phase == Phase::Prepared => {
+                let mut next = record.clone();
+                next.first_commit_at.get_or_insert(self.now);
+                next.state = State::InFlight(Flight {
+                    phase: Phase::Committing,
+                    lease_until: self.now.plus(self.policy.lease),
+                    ..flight.clone()
+                });
+                (Outcome::Done, Wish::Become(next))
+            }
+            State::InFlight(_) => (Outcome::Done, Wish::Stay),
+            State::Released { .. }
+            | State::Completed { .. }
+            | State::Unknown(_)
+            | State::Tombstone { .. } => (Outcome::Fenced, Wish::Stay),
+        }
+    }
+
+    pub(super) fn renew(&self, record: &Record) -> (Outcome, Wish) {
+        match &record.state {
+            State::InFlight(flight) => {
+                let lease_until = self.now.plus(self.policy.lease).max(flight.lease_until);
+                let flight = Flight { lease_until, ..flight.clone() };
+                (Outcome::Done, Wish::state(record, State::InFlight(flight)))
+            }
+            State::Released { .. }
+            | State::Completed { .. }
+            | State::Unknown(_)
+            | State::Tombstone { .. } => (Outcome::Fenced, Wish::Stay),
+        }
+    }
+
+    /// Rule 4: that it happened is true however late it is said and whoever holds the claim now.
+    pub(super) fn complete(
+        &self,
+        record: &Record,
+        fence: Fence,
+        reply: &Reply,
+        resolver: Option<(&str, &str)>,
+    ) -> (Outcome, Wish) {
+        let late = match &record.state {
+            State::InFlight(_) => fence != record.fence,
+            State::Released { .. } | State::Unknown(_) => true,
+            State::Completed { reply: first, .. } if first == reply => {
+                return (Outcome::Done, Wish::Stay);
+            }
+            State::Tombstone { digest, .. } if *digest == reply.digest() => {
+                return (Outcome::Done, Wish::Stay);
+            }
+            State::Completed { .. } | State::Tombstone { .. } => {
+                return (Outcome::SecondReply, Wish::Stay);
+            }
+        };
+        let mut next = Record { state: self.completed(reply, false), ..record.clone() };
+        let entry = match resolver {
+            Some((by, why)) => Some((Event::ResolvedHappened, by, why)),
+            None if late => Some((Event::LateCompletion, "holder", "")),
+            None => None,
+        };
+        if let Some((event, by, why)) = entry {
+            let entry = self.entry(event, fence, by, why);
+            next.history.push(entry);
+        }
+        (Outcome::Done, Wish::Become(next))
+    }
+
+    /// Rules 4, 7 and 12: "it did not happen" speaks for this claim alone.
+    pub(super) fn release(&self, record: &Record, stranger: bool) -> (Outcome, Wish) {
+        let released = State::Released { since: self.now };
+        let state = match &record.state {
+            State::InFlight(flight) => match flight.inherited {
+                Some(doubt) => State::Unknown(doubt),
+                None => released,
+            },
+            State::Unknown(doubt) if doubt.only == Some(record.fence) => released,
+            State::Unknown(_) | State::Released { .. } => return (Outcome::Done, Wish::Stay),
+            State::Completed { .. } | State::Tombstone { .. } => {
+                return (Outcome::Fenced, Wish::Stay);
+            }
+        };
+        let mut next = Record { state, ..record.clone() };
+        if stranger && record.attempt == 1 {
+            next.fingerprint = None;
+            next.credential = None;
+        }
+        (Outcome::Done, Wish::Become(next))
+    }
+
+    pub(super) fn abandon(&self, record: &Record, cause: Cause) -> (Outcome, Wish) {
+        match &record.state {
+            State::InFlight(flight) => {
+                (Outcome::Done, Wish::state(record, ended(flight, record.fence, self.now, cause)))
+            }
+            State::Released { .. } | State::Unknown(_) => (Outcome::Done, Wish::Stay),
+            State::Completed { .. } | State::Tombstone { .. } => (Outcome::Fenced, Wish::Stay),
+        }
+    }
+
+    pub(super) fn certify_death(&self, record: &Record) -> (Outcome, Wish) {
+        match &record.state {
+            State::InFlight(flight) => {
+                let state = ended(flight, record.fence, self.now, Cause::HolderDied);
+                let mut next = Record { state, ..record.clone() };
+                self.enter(&mut next, Event::HolderDied, "engine", "its process is gone");
+                (Outcome::Done, Wish::Become(next))
+            }
+            State::Released { .. }
+            | State::Completed { .. }
+            | State::Unknown(_)
+            | State::Tombstone { .. } => (Outcome::Done, Wish::Stay),
+        }
+    }
+}
