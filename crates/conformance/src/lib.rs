@@ -1,1 +1,130 @@
-//! What every store of idempotency records must pass.
+//! What every store of idempotency records must pass: one test per case, one case per sentence of
+//! `docs/store-contract.md`.
+//!
+//! A store brings a [`StoreBuilder`] and calls [`conformance_suite!`] in a test file; one that
+//! claims to survive its process also calls [`durable_suite!`]. No case is skipped: a store that
+//! cannot do something does not pass. [`FaultyStore`] loses and delays calls for tests of whoever
+//! uses stores.
+
+#![allow(clippy::unwrap_used, clippy::missing_panics_doc, reason = "cases fail by panicking")]
+
+pub mod cases;
+mod faulty;
+mod records;
+
+use onlyonce_store::Store;
+
+pub use faulty::{Fault, FaultyStore};
+pub use futures_executor::block_on;
+pub use records::{answered, claimed, id, in_doubt, released, tombstone};
+
+/// Makes stores to be tested.
+pub trait StoreBuilder {
+    /// The store.
+    type Store: Store;
+
+    /// A new, empty store, as of a very first deployment.
+    fn fresh(&self) -> Self::Store;
+
+    /// The same store after its process has ended without a word to it and another has begun.
+    /// Only called by [`durable_suite!`].
+    fn after_crash(&self, store: Self::Store) -> Self::Store;
+}
+
+/// Calls `$then!` with the names of all cases of one suite.
+#[doc(hidden)]
+#[macro_export]
+macro_rules! each_case {
+    ($then:ident, $builder:expr) => {
+        $crate::$then! { $builder;
+            swap::an_absent_record_can_be_made,
+            swap::a_record_can_be_replaced_by_its_revision,
+            swap::a_record_can_be_deleted_by_its_revision,
+            swap::a_conflict_changes_nothing_and_returns_what_is_there,
+            swap::a_conflict_with_nothing_returns_nothing,
+            swap::a_deletion_with_an_old_revision_changes_nothing,
+            swap::of_many_writers_exactly_one_wins,
+            swap::of_many_creators_exactly_one_wins,
+            swap::keys_do_not_disturb_each_other,
+            swap::a_read_that_starts_later_sees_what_was_confirmed,
+            swap::a_swap_whose_answer_nobody_awaits_happens_whole_or_not_at_all,
+            content::every_part_of_a_record_comes_back,
+            content::a_reply_of_the_largest_size_comes_back,
+            content::every_byte_value_comes_back,
+            facts::a_new_store_has_no_floor_and_no_revision,
+            facts::the_floor_only_rises,
+            facts::the_largest_revision_is_never_forgotten,
+            listing::pages_hold_every_record_once,
+            listing::a_listing_can_be_of_one_state,
+            listing::an_empty_listing_has_no_next_page,
+            listing::due_names_what_time_may_have_ended,
+            listing::due_names_at_most_so_many,
+        }
+    };
+}
+
+/// As [`each_case!`], for stores that survive their process.
+#[doc(hidden)]
+#[macro_export]
+macro_rules! each_durable_case {
+    ($then:ident, $builder:expr) => {
+        $crate::$then! { $builder;
+            durable::what_was_confirmed_survives_a_crash,
+            durable::a_deletion_survives_a_crash,
+            durable::floor_and_revisions_survive_a_crash,
+            durable::what_was_never_confirmed_is_there_whole_or_not_at_all,
+        }
+    };
+}
+
+#[doc(hidden)]
+#[macro_export]
+macro_rules! as_tests {
+    ($builder:expr; $($file:ident :: $case:ident),+ $(,)?) => {
+        $(
+            #[test]
+            fn $case() {
+                $crate::cases::$file::$case(&$builder);
+            }
+        )+
+    };
+}
+
+#[doc(hidden)]
+#[macro_export]
+macro_rules! as_names {
+    ($builder:expr; $($file:ident :: $case:ident),+ $(,)?) => {
+        [$(stringify!($case)),+]
+    };
+}
+
+#[doc(hidden)]
+#[macro_export]
+macro_rules! as_cases {
+    ($builder:expr; $($file:ident :: $case:ident),+ $(,)?) => {
+        [$((stringify!($case), $crate::cases::$file::$case as fn(&_))),+]
+    };
+}
+
+/// Makes a test of every case for stores that this builder makes.
+#[macro_export]
+macro_rules! conformance_suite {
+    ($builder:expr) => {
+        $crate::each_case!(as_tests, $builder);
+    };
+}
+
+/// Makes a test of every case about surviving a crash.
+#[macro_export]
+macro_rules! durable_suite {
+    ($builder:expr) => {
+        $crate::each_durable_case!(as_tests, $builder);
+    };
+}
+
+/// The names of all cases.
+pub fn case_names() -> Vec<&'static str> {
+    let mut names = each_case!(as_names, ()).to_vec();
+    names.extend(each_durable_case!(as_names, ()));
+    names
+}

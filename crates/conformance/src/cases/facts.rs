@@ -1,0 +1,38 @@
+//! What a store knows beside its records.
+
+use futures_executor::block_on;
+use onlyonce_core::{Floor, Timestamp};
+use onlyonce_store::Store as _;
+
+use super::put;
+use crate::{StoreBuilder, claimed, released};
+
+/// A new store has no floor and no revision.
+pub fn a_new_store_has_no_floor_and_no_revision<B: StoreBuilder>(builder: &B) {
+    let store = builder.fresh();
+    assert_eq!(block_on(store.floor()).unwrap(), Floor::NONE);
+    assert_eq!(block_on(store.revision_max()).unwrap(), 0);
+}
+
+/// The floor only rises.
+pub fn the_floor_only_rises<B: StoreBuilder>(builder: &B) {
+    let store = builder.fresh();
+    let at = |millis| Floor::at(Timestamp::from_millis(millis));
+    for (raise, expect) in [(5, 5), (9, 9), (3, 9), (9, 9), (10, 10)] {
+        block_on(store.raise_floor(at(raise))).unwrap();
+        assert_eq!(block_on(store.floor()).unwrap(), at(expect));
+    }
+}
+
+/// The largest revision is never forgotten.
+pub fn the_largest_revision_is_never_forgotten<B: StoreBuilder>(builder: &B) {
+    let store = builder.fresh();
+    let (one, late) = (claimed(1), claimed(1_000));
+    let two = released(&late, 2_000);
+    put(&store, 1, None, Some(&late));
+    put(&store, 2, None, Some(&one));
+    assert_eq!(block_on(store.revision_max()).unwrap(), late.revision.get());
+    put(&store, 1, Some(&late), Some(&two));
+    put(&store, 1, Some(&two), None);
+    assert_eq!(block_on(store.revision_max()).unwrap(), two.revision.get());
+}
