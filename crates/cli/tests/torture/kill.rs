@@ -22,10 +22,14 @@ use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
+use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, timeout};
 
 /// Callers at once.
 const CALLERS: u64 = 24;
+
+/// Keys that are asked for at once in the end.
+const AT_ONCE: usize = 64;
 
 /// What to do.
 #[derive(Clone, Debug)]
@@ -247,7 +251,7 @@ async fn call(
                 [one, two].into_iter().filter_map(|it| it.ok().flatten()).collect();
             if told.is_empty() {
                 // Nobody listens, most likely.
-                sleep(Duration::from_millis(2)).await;
+                sleep(Duration::from_millis(20)).await;
             }
             history.lock().unwrap().entry(key.clone()).or_default().extend(told);
         }
@@ -284,36 +288,58 @@ async fn check(
     rounds: u32,
 ) -> Result<Report, String> {
     let mut report = Report { rounds, keys: history.len() as u64, ..Report::default() };
-    for (key, told) in history {
-        let wrong = |what: &str| Err(format!("{key}: {what}\nanswers: {told:#?}"));
-        let effects =
-            |world: &World| world.effects.lock().unwrap().get(key).cloned().unwrap_or_default();
-        let before = effects(world);
-        if 1 < before.len() {
-            return wrong("ran twice");
+    let before = world.effects.lock().unwrap().clone();
+    let mut last_words = BTreeMap::new();
+    let keys: Vec<&String> = history.keys().collect();
+    for some in keys.chunks(AT_ONCE) {
+        let mut asking = JoinSet::new();
+        for key in some {
+            let key = (*key).clone();
+            asking.spawn(async move { (last_word(address, &key).await, key) });
         }
-        let answers: Vec<&Told> = told.iter().filter(|told| is_answer(told)).collect();
-        report.answered += u64::from(!answers.is_empty());
-        if answers.iter().any(|told| before.first() != Some(&told.body)) {
-            return wrong("an answer is not what happened");
-        }
-        let last = last_word(address, key).await?;
-        let after = effects(world);
-        match last.says.as_str() {
-            "replayed" if after == before && before.first() == Some(&last.body) => {
-                report.replayed += 1;
-            }
-            "executed" if before.is_empty() && after.first() == Some(&last.body) => {
-                report.ran += 1;
-            }
-            "unknown" if after == before && answers.is_empty() => report.unknown += 1,
-            _ => return wrong(&format!("the last word is {last:?}, effects {before:?} {after:?}")),
-        }
-        if 1 < after.len() {
-            return wrong("ran twice in the end");
+        while let Some(asked) = asking.join_next().await {
+            let (word, key) = asked.map_err(|error| error.to_string())?;
+            last_words.insert(key, word?);
         }
     }
+    let after = world.effects.lock().unwrap().clone();
+    for (key, told) in history {
+        let of = |effects: &BTreeMap<String, Vec<String>>| effects.get(key).cloned();
+        let (before, after) = (of(&before).unwrap_or_default(), of(&after).unwrap_or_default());
+        let last = &last_words[key];
+        judge(told, &before, &after, last, &mut report).map_err(|wrong| {
+            format!("{key}: {wrong}\nanswers {told:#?}\nlast {last:?}\n{before:?}\n{after:?}")
+        })?;
+    }
     Ok(report)
+}
+
+/// Holds one key against its effects before and after it was asked for the last time.
+fn judge(
+    told: &[Told],
+    before: &[String],
+    after: &[String],
+    last: &Told,
+    report: &mut Report,
+) -> Result<(), &'static str> {
+    if 1 < after.len() {
+        return Err("it ran twice");
+    }
+    let mut answers = told.iter().filter(|told| is_answer(told)).peekable();
+    let answered = answers.peek().is_some();
+    report.answered += u64::from(answered);
+    if answers.any(|told| before.first() != Some(&told.body)) {
+        return Err("an answer is not what happened");
+    }
+    match last.says.as_str() {
+        "replayed" if after == before && before.first() == Some(&last.body) => {
+            report.replayed += 1;
+        }
+        "executed" if before.is_empty() && after.first() == Some(&last.body) => report.ran += 1,
+        "unknown" if after == before && !answered => report.unknown += 1,
+        _ => return Err("the last word does not fit"),
+    }
+    Ok(())
 }
 
 /// What a key is answered once nothing is in progress and the upstream takes it.
