@@ -1,0 +1,52 @@
+//! The journal keeps what every store promises.
+
+#![allow(clippy::unwrap_used, reason = "a test ends where something fails")]
+
+use std::path::PathBuf;
+use std::sync::Mutex;
+
+use onlyonce_conformance::StoreBuilder;
+use onlyonce_journal::{Journal, Settings, Start};
+use tempfile::TempDir;
+
+/// Small segments, so that a case spans several of them.
+const SETTINGS: Settings = Settings { segment_bytes: 256 << 10, disk_max: None };
+
+/// Folders live as long as the builder.
+#[derive(Default)]
+struct Journals(Mutex<Vec<(PathBuf, TempDir)>>);
+
+impl StoreBuilder for Journals {
+    type Store = Journal;
+
+    fn fresh(&self) -> Journal {
+        let folder = tempfile::tempdir().unwrap();
+        let dir = folder.path().join("journal");
+        let (journal, _) = Journal::open_or_create(&dir, SETTINGS, Start::First).unwrap();
+        self.0.lock().unwrap().push((dir, folder));
+        journal
+    }
+
+    /// As if the process had been killed: what its files hold now is all that is left. They are
+    /// copied while the store is open, since in one process nothing else can be ended.
+    fn after_crash(&self, store: Journal) -> Journal {
+        let mut folders = self.0.lock().unwrap();
+        let (from, _) = folders.last().unwrap();
+        let folder = tempfile::tempdir().unwrap();
+        let dir = folder.path().join("journal");
+        std::fs::create_dir(&dir).unwrap();
+        for entry in std::fs::read_dir(from).unwrap() {
+            let entry = entry.unwrap();
+            if !entry.file_name().to_string_lossy().ends_with(".new") {
+                std::fs::copy(entry.path(), dir.join(entry.file_name())).unwrap();
+            }
+        }
+        drop(store);
+        let journal = Journal::open(&dir, SETTINGS).unwrap();
+        folders.push((dir, folder));
+        journal
+    }
+}
+
+onlyonce_conformance::conformance_suite!(Journals::default());
+onlyonce_conformance::durable_suite!(Journals::default());
