@@ -13,6 +13,7 @@ mod deny;
 mod docs;
 mod forward;
 mod install;
+mod mutants;
 mod process;
 mod repo;
 mod steps;
@@ -63,6 +64,8 @@ enum Command {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         arguments: Vec<String>,
     },
+    /// Puts planted faults in, one at a time: the tests must fail.
+    Mutants,
     /// Runs the seeded simulation: `sim --seed 1`.
     Sim {
         /// Handed to `onlyonce-sim` as they stand.
@@ -84,6 +87,7 @@ fn main() -> ExitCode {
         Command::Docs => docs::run(),
         Command::Install => install::run(&install::TEST_PACKAGES),
         Command::Torture { arguments } => forward::torture(&arguments),
+        Command::Mutants => mutants::run(),
         Command::Sim { arguments } => forward::sim(&arguments),
         Command::Bench(arguments) => bench::run(&arguments),
     });

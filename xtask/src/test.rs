@@ -4,7 +4,7 @@ use std::process::Command;
 
 use crate::install::{self, TEST_PACKAGES};
 use crate::steps::{self, Steps};
-use crate::{Outcome, arrows, repo, tidy};
+use crate::{Outcome, arrows, mutants, repo, tidy};
 
 /// Runs it with a table of steps at the end.
 pub(crate) fn run(fast: bool) -> Outcome {
@@ -32,6 +32,7 @@ pub(crate) fn all(steps: &mut Steps, fast: bool) -> Outcome {
         }
         return Ok(());
     }
+    steps.step("planted mutants", mutants::run)?;
     let simulate = ["run", "--release", "-p", "onlyonce-sim", "--", "--seconds", "30"];
     steps.cargo("simulation", &simulate)?;
     steps.step("torture", short_torture)
