@@ -53,6 +53,7 @@ enum Doing {
     Sweeping {
         key: usize,
         until: Timestamp,
+        floor: Floor,
     },
 }
 
@@ -78,6 +79,7 @@ enum Then {
     },
     Committed(Held),
     Renewed(Held, Next),
+    Swept(Floor),
     /// Nothing more is to be done.
     Ended,
 }
@@ -120,8 +122,8 @@ impl Actor {
             Doing::Asking { key, act, then } => self.ask(key, act, then, world, random),
             Doing::Holding { key, held, phase } => self.hold(key, held, phase, world, random),
             Doing::Waiting { key, held } => self.wait(key, held, world, random),
-            Doing::Sweeping { key, until } if until <= world.now(self.node) => {
-                asking(key, Command::Sweep, world, Then::Ended)
+            Doing::Sweeping { key, until, floor } if until <= world.now(self.node) => {
+                asking(key, Command::Sweep, world, Then::Swept(floor))
             }
             doing @ Doing::Sweeping { .. } => {
                 if world.faults {
@@ -139,12 +141,11 @@ impl Actor {
         match random.below(20) {
             0 => self.operate(key, world, random),
             1 => {
-                if world.bug != Bug::DeletesBeforeFloor {
-                    let remember = world.policy.remember;
-                    world.raise_floor(world.now(self.node).minus(remember));
-                }
+                let to = Floor::at(world.now(self.node).minus(world.policy.remember));
+                let floor =
+                    if world.bug == Bug::DeletesBeforeFloor { to } else { world.raise_floor(to) };
                 let until = world.now(self.node).plus(SWEEPER_WAIT);
-                Doing::Sweeping { key, until }
+                Doing::Sweeping { key, until, floor }
             }
             2 | 3 => {
                 let key_time = world.key_time(key);
@@ -173,7 +174,8 @@ impl Actor {
         if !matches!(record.state, State::Unknown(_)) {
             return Doing::Idle;
         }
-        let verdict = match world.keys[key].effects.first() {
+        let known = &world.keys[key];
+        let verdict = match known.effects.get(known.forgotten) {
             Some(effect) if !random.once_in(4) => Verdict::Happened(effect.reply.clone()),
             None if !world.is_under_way(key) && !may_still_send(world, &record) => {
                 Verdict::NotExecuted
@@ -197,14 +199,23 @@ impl Actor {
         world: &mut World,
         random: &mut Random,
     ) -> Doing {
-        let (now, mut floor) = (world.now(self.node), world.floor_at(self.node));
-        if world.bug == Bug::DeletesBeforeFloor && matches!(then, Then::Ended) {
-            floor = Floor::at(Timestamp::MAX);
-        }
+        let now = world.now(self.node);
+        let floor = match &then {
+            // The sweeper relies on the floor that it has waited for, never on a newer one, which
+            // others may not have read yet.
+            Then::Swept(floor) if world.bug != Bug::SweepsByNewerFloor => *floor,
+            Then::Swept(_)
+            | Then::Claimed { .. }
+            | Then::Looked { .. }
+            | Then::Committed(_)
+            | Then::Renewed(..)
+            | Then::Ended => world.floor_at(self.node),
+        };
         let acted = match act.step(now, floor) {
             Step::Get => {
                 if let Called::Answer(found) = world.get(key, random) {
                     act.read(spoilt(found, &then, world));
+                    return answer(key, act, then, (now, floor), world);
                 }
                 return Doing::Asking { key, act, then };
             }
@@ -212,7 +223,7 @@ impl Actor {
                 Called::Answer(Swap::Conflict(found)) => {
                     let found = spoilt(found, &then, world);
                     act.swapped(Swap::Conflict(found));
-                    return Doing::Asking { key, act, then };
+                    return answer(key, act, then, (now, floor), world);
                 }
                 Called::Answer(done) => match act.swapped(done) {
                     Some(acted) => acted,
@@ -269,6 +280,7 @@ impl Actor {
                 let command = Command::Complete { fence, reply: altered(reply, world) };
                 from(key, command, held.record, world, Then::Ended)
             }
+            (None, _) if world.bug == Bug::NeverGivesUp => Doing::Waiting { key, held },
             // No answer came in time.
             (None, 1 | 2) => {
                 let command = if world.bug == Bug::TimeoutIsRelease {
@@ -317,6 +329,21 @@ fn renewing(key: usize, held: Held, next: Next, world: &World) -> Doing {
     from(key, command, record, world, Then::Renewed(held, next))
 }
 
+/// What was just read may be all there is to tell. It is true of the moment of the read, so that
+/// is when the oracle looks at it.
+fn answer(
+    key: usize,
+    mut act: Act,
+    then: Then,
+    (now, floor): (Timestamp, Floor),
+    world: &mut World,
+) -> Doing {
+    match act.step(now, floor) {
+        Step::Done(acted) => told(key, acted.outcome, acted.record, then, world),
+        Step::Get | Step::Swap { .. } | Step::Contended => Doing::Asking { key, act, then },
+    }
+}
+
 /// What an answer to a command leads to, and the oracle's look at it.
 fn told(
     key: usize,
@@ -327,7 +354,7 @@ fn told(
 ) -> Doing {
     let asked = match &then {
         Then::Claimed { fingerprint, .. } | Then::Looked { fingerprint } => Some(*fingerprint),
-        Then::Committed(_) | Then::Renewed(..) | Then::Ended => None,
+        Then::Committed(_) | Then::Renewed(..) | Then::Swept(_) | Then::Ended => None,
     };
     if let Some(asked) = asked {
         if let Outcome::Replay { reply, sealed: false, .. } = &outcome {
@@ -362,6 +389,7 @@ fn told(
             | Then::Looked { .. }
             | Then::Committed(_)
             | Then::Renewed(..)
+            | Then::Swept(_)
             | Then::Ended,
             _,
             _,
@@ -389,11 +417,6 @@ fn spoilt(found: Option<Record>, then: &Then, world: &World) -> Option<Record> {
                 record.fingerprint = Some(*fingerprint);
             }
         }
-        Bug::ClaimNeverLapses => {
-            if let State::InFlight(flight) = &mut record.state {
-                flight.lease_until = Timestamp::MAX;
-            }
-        }
         Bug::None
         | Bug::CommitSkipped
         | Bug::LostIsDone
@@ -401,6 +424,8 @@ fn spoilt(found: Option<Record>, then: &Then, world: &World) -> Option<Record> {
         | Bug::DeletesBeforeFloor
         | Bug::TimeoutIsRelease
         | Bug::StoreIgnoresRevision
+        | Bug::SweepsByNewerFloor
+        | Bug::NeverGivesUp
         | Bug::OtherReplyShown => {}
     }
     Some(record)

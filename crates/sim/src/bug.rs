@@ -24,6 +24,8 @@ pub enum Bug {
     StoreIgnoresRevision,
     /// A completion is told to the caller although it was not recorded.
     OtherReplyShown,
-    /// A holder forgets to say how it ended, and nobody lets its claim lapse.
-    ClaimNeverLapses,
+    /// The sweeper deletes by a floor that others may not have read yet.
+    SweepsByNewerFloor,
+    /// A holder waits for ever for an answer that was lost.
+    NeverGivesUp,
 }

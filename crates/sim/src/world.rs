@@ -44,8 +44,10 @@ pub struct Effect {
 #[derive(Clone, Debug, Default)]
 pub struct KeyWorld {
     pub(crate) record: Option<Record>,
-    /// Effects since the key was last forgotten, where it may be.
+    /// All effects, in their order.
     pub effects: Vec<Effect>,
+    /// How many of them happened before the key was last forgotten, where it may be.
+    pub forgotten: usize,
     /// Runs beyond the first that a person or the policy has allowed.
     pub allowed: usize,
     /// The reply that somebody was given first.
@@ -201,16 +203,18 @@ impl World {
         } else if key != 0 {
             // A key without time that was forgotten runs as new: the one case, and a stated one.
             let known = &mut self.keys[key];
-            (known.effects, known.told, known.allowed) = (Vec::new(), None, 0);
+            known.forgotten = known.effects.len();
+            (known.told, known.allowed) = (None, 0);
             self.messages.retain(|message| message.key != key);
         }
         self.keys[key].record = next;
         Swap::Done
     }
 
-    /// The sweeper's first step: durable at once.
-    pub(crate) fn raise_floor(&mut self, to: Timestamp) {
-        self.floor = self.floor.max(Floor::at(to));
+    /// The sweeper's first step, durable at once. Returns the floor that it may rely on later.
+    pub(crate) fn raise_floor(&mut self, to: Floor) -> Floor {
+        self.floor = self.floor.max(to);
+        self.floor
     }
 
     pub(crate) fn send(&mut self, message: Message) {

@@ -5,6 +5,7 @@ use crate::command::{Outcome, Verdict};
 use crate::record::{Event, Record, State};
 use crate::reply::Reply;
 use crate::revision::Fence;
+use crate::time::Timestamp;
 
 impl Context<'_> {
     /// Rules 3, 4 and 8.
@@ -70,7 +71,7 @@ impl Context<'_> {
         self.enter(record, Event::Sealed, by, why);
     }
 
-    /// Rule 9: nothing timed is deleted before the durable floor has passed it.
+    /// Rules 9 and 10: nothing timed is deleted before the durable floor has passed it.
     pub(super) fn sweep(&self, record: &Record) -> (Outcome, Wish) {
         let due = match &record.state {
             State::Released { since } => since.plus(self.policy.remember) <= self.now,
@@ -78,7 +79,10 @@ impl Context<'_> {
             State::InFlight(_) | State::Completed { .. } | State::Unknown(_) => false,
         };
         let floor_passed = record.key_time.is_none() || self.floor.is_above(record.key_time);
-        let wish = if due && floor_passed { Wish::Delete } else { Wish::Stay };
+        // A node whose clock is behind must not make the key again with a number that it had.
+        let written = Timestamp::from_millis(record.revision.get());
+        let rested = written.plus(self.policy.skew_max) < self.now;
+        let wish = if due && floor_passed && rested { Wish::Delete } else { Wish::Stay };
         (Outcome::Done, wish)
     }
 }

@@ -4,7 +4,7 @@ use super::{Violation, broken};
 use crate::world::KeyWorld;
 
 pub(crate) fn check(key: &KeyWorld) -> Option<Violation> {
-    let (effects, allowed) = (key.effects.len(), 1 + key.allowed);
+    let (effects, allowed) = (key.effects.len() - key.forgotten, 1 + key.allowed);
     if effects <= allowed {
         None
     } else {

@@ -12,16 +12,15 @@ pub(crate) fn check(
     record: Option<&Record>,
     timed: bool,
 ) -> Option<Violation> {
-    let happened = !key.effects.is_empty();
+    let happened = key.forgotten < key.effects.len();
+    let ever = !key.effects.is_empty();
     let vouched = match record {
         Some(record) => !record.may_have_run(),
         None => timed,
     };
     match outcome {
         Outcome::Absent if happened && vouched => broken("truth", "absent, but it happened"),
-        Outcome::Gone { sealed: false, .. } if !happened => {
-            broken("truth", "gone, but it never was")
-        }
+        Outcome::Gone { sealed: false, .. } if !ever => broken("truth", "gone, but it never was"),
         Outcome::Granted(_)
         | Outcome::Replay { .. }
         | Outcome::InFlight { .. }
