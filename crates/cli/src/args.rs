@@ -66,8 +66,8 @@ pub(crate) struct StoreArgs {
 
 #[derive(Args, Debug)]
 #[command(after_help = "\
-POST and PATCH requests with an Idempotency-Key run once; everything else passes through. More in a \
-configuration file: docs/config.md.
+POST and PATCH requests with an Idempotency-Key run once; everything else passes through. More \
+in a configuration file: docs/config.md.
 
   onlyonce proxy --upstream http://127.0.0.1:3000
   onlyonce proxy --config /etc/onlyonce.toml --store journal:/var/lib/onlyonce
@@ -114,9 +114,9 @@ pub(crate) enum LogLevel {
 pub(crate) enum StoreCommand {
     /// Make a new, empty store with a secret of its own
     #[command(after_help = "\
-A new store does not know what ran before it was made. So it is strict: keys that carry a time, such \
-as UUIDv7, from before now and five minutes are refused, because one of them may have run already. \
-Where there has never been a store there is nothing to lose: say --first.")]
+A new store does not know what ran before it was made. So it is strict: keys that carry a time, \
+such as UUIDv7, from before now and five minutes are refused, because one of them may have run \
+already. Where there has never been a store there is nothing to lose: say --first.")]
     Init {
         #[command(flatten)]
         store: StoreArgs,
@@ -151,8 +151,8 @@ pub(crate) enum KeysCommand {
     },
     /// Settle an outcome that nobody knows, once you have looked at the receiver
     #[command(after_help = "\
-The fence is the one that `keys list` and `keys get` print. If the key has moved on since you looked, \
-the fence is no longer right and nothing is changed.
+The fence is the one that `keys list` and `keys get` print. If the key has moved on since you \
+looked, the fence is no longer right and nothing is changed.
 
   onlyonce keys resolve ID --fence N --happened reply.http --why \"seen at the bank\"
   onlyonce keys resolve ID --fence N --did-not-happen --why \"no such charge\"
@@ -226,9 +226,9 @@ pub(crate) enum JournalCommand {
     },
     /// Make a new journal of what can still be read of a damaged one
     #[command(after_help = "\
-What followed the damage may be lost, so every open claim and every free key becomes unknown, and keys \
-with a time from before now and five minutes that have no record are refused. The old folder is left \
-as it is.")]
+What followed the damage may be lost, so every open claim and every free key becomes unknown, \
+and keys with a time from before now and five minutes that have no record are refused. The old \
+folder is left as it is.")]
     Salvage {
         /// The damaged journal's folder
         from: PathBuf,

@@ -74,7 +74,8 @@ fn main() -> ExitCode {
     let (ran, took) = (next.load(Ordering::Relaxed), begun.elapsed().as_secs_f64());
     let per_core_hour = ran as f64 / took / threads.max(1) as f64 * 3_600.0;
     println!(
-        "{ran} seeds of {steps} steps in {took:.1} s, {} effects: {per_core_hour:.0} seeds a core-hour",
+        "{ran} seeds of {steps} steps in {took:.1} s, {} effects: {per_core_hour:.0} seeds a \
+         core-hour",
         effects.load(Ordering::Relaxed),
     );
     if broken.load(Ordering::Relaxed) { ExitCode::FAILURE } else { ExitCode::SUCCESS }

@@ -225,10 +225,7 @@ pub fn decode(bytes: Bytes) -> Result<(KeyId, Record), CodecError> {
     let revision = Revision::new(reader.base).ok_or(CodecError::Invalid("revision"))?;
     let fence = earlier(reader.base, reader.varint("fence")?, "fence")?;
     let (first_fence, attempt, runs_authorised) = match has(HAS_ATTEMPTS) {
-        true => {
-            let first_fence = earlier(fence.get(), reader.varint("first fence")?, "first fence")?;
-            (first_fence, reader.varint32("attempt")?, reader.varint32("runs authorised")?)
-        }
+        true => decode_attempts(fence, &mut reader)?,
         false => (fence, 1, 0),
     };
     let fingerprint = match has(HAS_FINGERPRINT) {
@@ -277,6 +274,11 @@ pub fn decode(bytes: Bytes) -> Result<(KeyId, Record), CodecError> {
         state,
     };
     Ok((id, record))
+}
+
+fn decode_attempts(fence: Fence, reader: &mut Reader) -> Result<(Fence, u32, u32), CodecError> {
+    let first_fence = earlier(fence.get(), reader.varint("first fence")?, "first fence")?;
+    Ok((first_fence, reader.varint32("attempt")?, reader.varint32("runs authorised")?))
 }
 
 fn earlier(number: u64, distance: u64, field: &'static str) -> Result<Fence, CodecError> {

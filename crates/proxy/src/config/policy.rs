@@ -52,7 +52,10 @@ macro_rules! names {
     };
 }
 
-names!(KeyPolicy: "optional" => Self::Optional, "required" => Self::Required, "timed" => Self::Timed);
+names!(
+    KeyPolicy: "optional" => Self::Optional, "required" => Self::Required,
+    "timed" => Self::Timed,
+);
 names!(KeySpelling: "lenient" => Self::Lenient, "strict" => Self::Strict);
 names!(KeyFormat: "any" => Self::Any, "uuid" => Self::Uuid, "ulid" => Self::Ulid);
 names!(BodyRule: "structure" => Self::Structure, "bytes" => Self::Bytes, "jcs" => Self::Jcs);

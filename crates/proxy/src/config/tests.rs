@@ -37,7 +37,8 @@ fn every_mistake_names_its_place_and_the_way_out() {
         ("upstream = \"http://a\"\n[policy]\nretention = \"31d\"", ":2:1", "remember"),
         ("upstream = \"http://a\"\n[[route]]\npath = \"orders\"", ":3:8", "begins with /"),
         (
-            "upstream = \"http://a\"\n[admin]\nlisten = \"0.0.0.0:9\"\ntoken = \"0123456789abcdef\"",
+            "upstream = \"http://a\"\n[admin]\nlisten = \"0.0.0.0:9\"\n\
+             token = \"0123456789abcdef\"\n",
             ":2:1",
             "127.0.0.1:9",
         ),
