@@ -33,6 +33,7 @@ const ANSWER: [u8; 1024] = [b'a'; 1024];
 static RUNS: AtomicU64 = AtomicU64::new(0);
 
 #[derive(Clone)]
+#[allow(clippy::large_enum_variant, reason = "one of it is made")]
 enum Role {
     /// Reads the request to its end, then answers.
     Answer,

@@ -56,7 +56,8 @@ async fn fields_of_one_connection_end_there() {
     let upstream = upstream(answering, Semaphore::MAX_PERMITS).await;
     let proxy = proxy(upstream.address, "").await;
     let request = b"POST / HTTP/1.1\r\nhost: a\r\nconnection: close, x-mine\r\nx-mine: 1\r\n\
-        keep-alive: 5\r\n        proxy-authorization: secret\r\nx-yours: 2\r\ncontent-length: 0\r\n\r\n";
+        keep-alive: 5\r\nproxy-authorization: secret\r\n\
+        x-yours: 2\r\ncontent-length: 0\r\n\r\n";
     let answer = raw(proxy.address, request).await;
     assert!(answer.contains("x-end: 2") && !answer.contains("x-hop"), "{answer}");
     let seen = upstream.seen(0);
