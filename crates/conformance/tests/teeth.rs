@@ -93,7 +93,7 @@ impl Broken {
         let swapped = self.inner.swap(id, expected, next.map(|it| self.spoil(it))).await?;
         Ok(match swapped {
             Swap::Conflict(Some(_)) if self.bug == Bug::HidesWhatConflicts => Swap::Conflict(None),
-            swapped => swapped,
+            swapped @ (Swap::Done | Swap::Conflict(_)) => swapped,
         })
     }
 }
@@ -128,10 +128,10 @@ impl Store for Broken {
         Box::pin(async move {
             let page = self.inner.list(Filter::default(), None).await?;
             let stored = page.records.iter().map(|(_, record)| record.revision.get()).max();
-            match self.bug {
-                Bug::ForgetsRevisions => Ok(stored.unwrap_or(0)),
-                _ => self.inner.revision_max().await,
+            if self.bug == Bug::ForgetsRevisions {
+                return Ok(stored.unwrap_or(0));
             }
+            self.inner.revision_max().await
         })
     }
 
@@ -175,11 +175,12 @@ impl Store for Broken {
     }
 }
 
+/// A case's name and what it does.
+type Case = (&'static str, fn(&Builder));
+
 /// The cases that fail for a store with this bug.
 fn failing(bug: Bug) -> Vec<&'static str> {
-    use onlyonce_conformance as crate_under_test;
-    let _ = crate_under_test::case_names;
-    let cases: [(&'static str, fn(&Builder)); 22] = each_case!(as_cases, ());
+    let cases: [Case; 22] = each_case!(as_cases, ());
     let builder = Builder(bug);
     let failed =
         cases.iter().filter(|(_, case)| catch_unwind(AssertUnwindSafe(|| case(&builder))).is_err());
