@@ -86,6 +86,8 @@ where
     const PHASE: Phase = Phase::Committing;
 
     async fn run(self, ticket: &mut Ticket) -> Result<Ran, EngineError> {
+        // A grant may have been long on its way: nothing is sent under a lease that is nearly over.
+        ticket.check_start()?;
         let operation = (self.0)(attempt(ticket));
         Ok(ticket.hold(operation).await)
     }
@@ -101,6 +103,7 @@ impl<E: Effect> Run for E {
             Err(reply) => return Ok(Ran::NotExecuted(reply)),
         };
         ticket.commit().await?;
+        ticket.check_start()?;
         Ok(ticket.hold(self.commit(prepared, attempt)).await)
     }
 }
@@ -190,7 +193,9 @@ async fn carry_out<R: Run>(mut ticket: Ticket, effect: R) -> Result<Answer, Engi
                 Some(record) if record.may_have_run() => {
                     Ok(recorded(Acted { record: Some(record), ..acted }))
                 }
-                Some(_) | None => Ok(Answer::NotExecuted(reply)),
+                Some(_) => Ok(Answer::NotExecuted(reply)),
+                // The record was forgotten meanwhile, so nobody can speak for other attempts.
+                None => Ok(Answer::Refused(acted.outcome)),
             }
         }
         Ok(Ran::CannotTell(cause)) => {

@@ -315,7 +315,7 @@ impl Engine {
         let deadline = self.now().plus(self.inner.settings.store_wait);
         let acted = self.inner.drive(id, act, deadline).await?;
         if let Some(record) = &acted.record {
-            self.inner.waiters.wake(id, || Ended { record: record.clone(), shared: None });
+            self.inner.wake(id, record, None);
         }
         Ok(acted)
     }
@@ -401,6 +401,13 @@ impl Drop for Asked<'_> {
 impl Inner {
     pub(crate) fn now(&self) -> Timestamp {
         self.runtime.now().plus(self.clock_offset)
+    }
+
+    /// Tells those who wait for `id` how its attempt ended; nothing, if another one still runs.
+    pub(crate) fn wake(&self, id: KeyId, record: &Record, shared: Option<Reply>) {
+        if record.state.kind() != StateKind::InFlight {
+            self.waiters.wake(id, || Ended { record: record.clone(), shared });
+        }
     }
 
     fn floor_read(&self) -> Floor {

@@ -16,7 +16,6 @@ use crate::act::{Act, Acted};
 use crate::engine::Inner;
 use crate::error::EngineError;
 use crate::observe::EngineEvent;
-use crate::wait::Ended;
 
 /// A granted claim. End it with [`complete`](Self::complete), [`release`](Self::release) or
 /// [`abandon`](Self::abandon).
@@ -111,6 +110,11 @@ impl Ticket {
     /// [`EngineError::LeaseShort`]: release the ticket instead.
     pub fn check_lease(&self, least: Duration) -> Result<(), EngineError> {
         if self.lease_left() < least { Err(EngineError::LeaseShort) } else { Ok(()) }
+    }
+
+    /// [`Self::check_lease`] with a third of the lease, after which a renewal is due.
+    pub(crate) fn check_start(&self) -> Result<(), EngineError> {
+        self.check_lease(self.policy.lease / 3)
     }
 
     /// Runs `operation` while the lease is renewed, at a third of it. If the claim is lost
@@ -241,7 +245,7 @@ impl Ticket {
 
     fn wake(&self, result: &Result<Acted, EngineError>, shared: Option<Reply>) {
         if let Ok(Acted { record: Some(record), .. }) = result {
-            self.inner.waiters.wake(self.id, || Ended { record: record.clone(), shared });
+            self.inner.wake(self.id, record, shared);
         }
     }
 
