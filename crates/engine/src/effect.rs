@@ -116,9 +116,10 @@ fn attempt(ticket: &Ticket) -> Attempt {
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Answer {
-    /// The operation ran now, or ran while we waited: this is its recorded reply.
+    /// The operation ran now, by this call: this is its recorded reply.
     Reply(Reply),
-    /// It ran earlier: the same reply again.
+    /// It ran earlier, or for somebody else while we waited: the same reply again. Of a sealed
+    /// key, which never ran, it is the refusal; [`Engine::look`] tells the two apart.
     Replayed(Reply),
     /// It did not happen, this time or ever; the key may be used again.
     NotExecuted(Reply),
@@ -214,13 +215,18 @@ async fn carry_out<R: Run>(mut ticket: Ticket, effect: R) -> Result<Answer, Engi
 fn recorded(acted: Acted) -> Answer {
     use onlyonce_core::State;
     match acted.record.map(|record| record.state) {
-        Some(State::Completed { reply, .. }) => Answer::Replayed(reply),
+        Some(State::Completed { reply, sealed: false, .. }) => Answer::Replayed(reply),
         Some(State::Unknown(doubt)) => {
             Answer::Refused(Outcome::OutcomeUnknown { since: doubt.since, cause: doubt.cause })
         }
-        Some(State::InFlight(_) | State::Released { .. } | State::Tombstone { .. }) | None => {
-            Answer::Refused(acted.outcome)
-        }
+        // A seal's refusal is no answer to what was run.
+        Some(
+            State::Completed { .. }
+            | State::InFlight(_)
+            | State::Released { .. }
+            | State::Tombstone { .. },
+        )
+        | None => Answer::Refused(acted.outcome),
     }
 }
 

@@ -102,7 +102,7 @@ pub(crate) struct Inner {
     pub(crate) settings: Settings,
     pub(crate) observer: Arc<dyn Observer>,
     pub(crate) waiters: Arc<Waiters>,
-    /// Added to the runtime's clock, so that no revision is below one that the store holds.
+    /// Added to the runtime's clock, so that no new revision is one that the store has had.
     clock_offset: Duration,
     /// The floor and when it was read.
     floor: Mutex<(Floor, Timestamp)>,
@@ -120,8 +120,9 @@ impl Engine {
         settings: Settings,
         observer: Option<Arc<dyn Observer>>,
     ) -> Result<Self, EngineError> {
-        let newest = Timestamp::from_millis(store.revision_max().await?);
-        let clock_offset = newest.since(runtime.now());
+        // Above it, not at it: a deleted record's last number must not be given out again.
+        let unused = Timestamp::from_millis(store.revision_max().await?).plus_millis(1);
+        let clock_offset = unused.since(runtime.now());
         let floor = Mutex::new((store.floor().await?, runtime.now().plus(clock_offset)));
         let engine = Self {
             inner: Arc::new(Inner {
@@ -140,7 +141,7 @@ impl Engine {
         Ok(engine)
     }
 
-    /// The engine's time: the runtime's, never below any revision in the store.
+    /// The engine's time: the runtime's, above every revision the store held at the start.
     pub fn now(&self) -> Timestamp {
         self.inner.now()
     }

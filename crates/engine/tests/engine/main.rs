@@ -1,0 +1,11 @@
+//! What callers of the engine are promised, on a store with faults and a clock that is paused:
+//! every test counts what happened in the world outside.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test ends where something fails")]
+
+mod failures;
+mod operators;
+mod starting;
+mod support;
+mod tickets;
+mod waiting;
