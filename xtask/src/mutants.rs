@@ -29,8 +29,12 @@ struct Mutant {
 /// The crates that have lists.
 const CRATES: [(&str, &str); 2] = [("core", "onlyonce-core"), ("tower", "onlyonce-tower")];
 
-/// How long the tests of one crate may take, building included.
-const WAIT: &str = "60s";
+/// How long one build may take; the first one builds all that the crate's tests stand on.
+const BUILD: &str = "900s";
+
+/// How long the tests of one crate may take. A fault may make a test wait for ever, which is as
+/// good as failing.
+const TESTS: &str = "90s";
 
 /// Tries every planted fault.
 pub(crate) fn run() -> Outcome {
@@ -98,18 +102,19 @@ fn survives(
         return Ok(Some(format!("its text stands {places} times in {}", mutant.file)));
     }
     fs::write(&path, text.replace(&mutant.find, &mutant.replace))?;
-    let cargo = |arguments: &[&str]| {
-        // A fault may make a test wait for ever, which is as good as failing.
+    let cargo = |wait: &str, arguments: &[&str]| {
         let mut command = Command::new("timeout");
-        command.arg(WAIT).arg(repo::cargo());
+        command.arg(wait).arg(repo::cargo());
         command.args(arguments).args(["-q", "-p", package]).current_dir(copy);
         command.env("CARGO_TARGET_DIR", copy.join("target")).env("CARGO_NET_OFFLINE", "true");
         command.stdout(Stdio::null()).stderr(Stdio::null()).stdin(Stdio::null());
         command.env_remove("RUSTFLAGS").status()
     };
-    if !cargo(&["test", "--no-run"])?.success() {
-        return Ok(Some("it does not build, so nothing is proved".to_owned()));
+    let built = cargo(BUILD, &["test", "--no-run"])?;
+    if !built.success() {
+        let why = if built.code() == Some(124) { "its build takes too long" } else { "no build" };
+        return Ok(Some(format!("{why}, so nothing is proved")));
     }
-    let passed = cargo(&["test", "--no-fail-fast"])?.success();
+    let passed = cargo(TESTS, &["test", "--no-fail-fast"])?.success();
     Ok(passed.then(|| "the tests pass all the same".to_owned()))
 }

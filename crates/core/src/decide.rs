@@ -278,8 +278,9 @@ fn stranger(
     credential: Option<Credential>,
 ) -> Option<Outcome> {
     let (open, sealed) = match &record.state {
-        // Nothing has happened under the old credential, so there is nothing to keep from a new.
-        State::Released { .. } => (true, false),
+        // Unless an earlier attempt may have happened after all, nothing has under the old
+        // credential, so there is nothing to keep from a new one.
+        State::Released { .. } => (!record.rerun, false),
         State::Completed { sealed, .. } | State::Tombstone { sealed, .. } => (*sealed, *sealed),
         State::InFlight(_) | State::Unknown(_) => (false, false),
     };

@@ -10,22 +10,38 @@ pub enum Bug {
     LapseIsRelease,
     /// A holder sends before its commit mark is durable.
     CommitSkipped,
+    /// A holder whose commit mark was refused sends all the same.
+    FencedGoesOn,
     /// A swap whose fate is not known is taken for done.
     LostIsDone,
+    /// A read whose answer was lost is taken for "there is nothing".
+    LostIsAbsent,
     /// A node never reads the floor again.
     FloorNeverRead,
     /// The sweeper deletes without raising the floor first.
     DeletesBeforeFloor,
-    /// A holder that got no answer in time says that nothing happened.
-    TimeoutIsRelease,
-    /// A claim takes over the fingerprint that it finds.
-    FingerprintIgnored,
-    /// The store replaces records whatever their revision.
-    StoreIgnoresRevision,
-    /// A completion is told to the caller although it was not recorded.
-    OtherReplyShown,
     /// The sweeper deletes by a floor that others may not have read yet.
     SweepsByNewerFloor,
+    /// The sweeper deletes what is in doubt.
+    SweepsDoubt,
+    /// A holder that got no answer in time says that nothing happened.
+    TimeoutIsRelease,
+    /// A release forgets the doubt that its claim was granted out of.
+    ReleaseForgetsDoubt,
+    /// A claim takes over the fingerprint that it finds.
+    FingerprintIgnored,
+    /// A claim takes over the credential that it finds.
+    CredentialIgnored,
+    /// A key that was sealed is granted.
+    SealIgnored,
+    /// Whoever has waited for another attempt claims when that has ended.
+    WaiterClaims,
+    /// The store replaces records whatever their revision.
+    StoreIgnoresRevision,
+    /// A grant is told with the fence of the grant before it.
+    OldFenceTold,
+    /// What is recorded is not what the receiver has answered.
+    OtherReplyKept,
     /// A holder waits for ever for an answer that was lost.
     NeverGivesUp,
 }

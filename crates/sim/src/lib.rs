@@ -9,18 +9,22 @@ pub mod actor;
 pub mod bug;
 pub mod invariants;
 pub mod random;
+pub mod trace;
 pub mod world;
 
 use actor::Actor;
 use bug::Bug;
 use invariants::Violation;
 use random::Random;
-use world::World;
+use trace::Line;
+use world::{NODES, World};
 
 /// How many actors there are in a world.
 const ACTORS: usize = 6;
 /// How many steps everyone gets to come to rest once nothing fails any more.
 const SETTLING: usize = 4_000;
+/// How much time passes in each of them, in milliseconds.
+const SETTLING_MILLIS: u64 = 20;
 
 /// One run.
 #[derive(Clone, Copy, Debug)]
@@ -31,7 +35,7 @@ pub struct Run {
     pub steps: u32,
     /// What is wrong on purpose, in tests of the oracle.
     pub bug: Bug,
-    /// Whether to keep a line for every step.
+    /// Whether to keep a line for everything that happens.
     pub trace: bool,
 }
 
@@ -40,8 +44,8 @@ pub struct Run {
 pub struct Done {
     /// The first promise that was broken.
     pub violation: Option<Violation>,
-    /// A line for every step, if it was asked for.
-    pub trace: Vec<String>,
+    /// A line for everything that happened, if it was asked for.
+    pub trace: Vec<Line>,
     /// Effects that happened in the world.
     pub effects: usize,
 }
@@ -49,22 +53,12 @@ pub struct Done {
 /// Runs one seed.
 pub fn run(run: Run) -> Done {
     let mut random = Random::new(run.seed);
-    let mut world = World::new(&mut random, run.bug);
-    let mut actors: [Actor; ACTORS] = std::array::from_fn(|at| Actor::new(at, &mut random));
-    let mut trace = Vec::new();
+    let mut world = World::new(&mut random, run.bug, run.trace);
+    let mut actors: [Actor; ACTORS] = std::array::from_fn(Actor::new);
     let mut violation = None;
-    for step in 0..run.steps {
+    for _ in 0..run.steps {
         world.pass_time(&mut random);
-        let at = random.below(ACTORS as u64 + 1) as usize;
-        if at == ACTORS {
-            world.deliver(&mut random);
-        } else {
-            actors[at].step(&mut world, &mut random);
-        }
-        if run.trace {
-            let who = actors.get(at).map_or("the world".to_owned(), Actor::describe);
-            trace.push(format!("{step:4} {} {who}", world.describe()));
-        }
+        step(&mut world, &mut actors, &mut random);
         violation = world.violation.take();
         if violation.is_some() {
             break;
@@ -73,7 +67,22 @@ pub fn run(run: Run) -> Done {
     if violation.is_none() {
         violation = settle(&mut world, &mut actors, &mut random);
     }
+    let trace = world.trace.take().unwrap_or_default();
     Done { violation, trace, effects: world.effects() }
+}
+
+/// One actor does one thing, or something arrives, or a node falls and comes back.
+fn step(world: &mut World, actors: &mut [Actor; ACTORS], random: &mut Random) {
+    world.acting = ACTORS;
+    if random.once_in(150) {
+        let node = random.below(NODES as u64) as usize;
+        actors.iter_mut().for_each(|actor| actor.crash(node, world));
+        return world.restart(node, random);
+    }
+    let at = random.below(ACTORS as u64 + 1) as usize;
+    let Some(actor) = actors.get_mut(at) else { return world.deliver(random) };
+    world.acting = at;
+    actor.step(world, random);
 }
 
 /// Lets everyone finish with nothing failing any more; then nothing may be left open.
@@ -87,8 +96,11 @@ fn settle(
         if actors.iter().all(Actor::is_idle) {
             break;
         }
+        world.pass(SETTLING_MILLIS);
+        world.acting = ACTORS;
         world.deliver(random);
-        for actor in actors.iter_mut().filter(|actor| !actor.is_idle()) {
+        for (at, actor) in actors.iter_mut().enumerate().filter(|(_, actor)| !actor.is_idle()) {
+            world.acting = at;
             actor.step(world, random);
         }
         if world.violation.is_some() {

@@ -9,7 +9,12 @@ use std::time::{Duration, Instant};
 
 use clap::Parser;
 use onlyonce_sim::bug::Bug;
+use onlyonce_sim::invariants::Violation;
+use onlyonce_sim::trace::shrunk;
 use onlyonce_sim::{Run, run};
+
+/// How many lines about the key of a broken promise are printed.
+const LINES: usize = 60;
 
 #[derive(Parser)]
 struct Arguments {
@@ -52,20 +57,15 @@ fn main() -> ExitCode {
                         return;
                     }
                     let seed = seed + at;
-                    let done = run(Run { seed, steps, bug: Bug::None, trace });
+                    let one = Run { seed, steps, bug: Bug::None, trace };
+                    let done = run(one);
                     effects.fetch_add(done.effects as u64, Ordering::Relaxed);
                     if trace {
                         done.trace.iter().for_each(|line| println!("{line}"));
                     }
                     if let Some(violation) = done.violation {
                         broken.store(true, Ordering::Relaxed);
-                        eprintln!(
-                            "seed {seed} breaks `{}`: {}",
-                            violation.invariant, violation.what
-                        );
-                        eprintln!(
-                            "again: cargo xtask sim --seed {seed} --seeds 1 --steps {steps} --trace"
-                        );
+                        tell(one, &violation);
                     }
                 }
             });
@@ -79,4 +79,15 @@ fn main() -> ExitCode {
         effects.load(Ordering::Relaxed),
     );
     if broken.load(Ordering::Relaxed) { ExitCode::FAILURE } else { ExitCode::SUCCESS }
+}
+
+/// What was broken, how it came to that, and how to see it again.
+fn tell(one: Run, violation: &Violation) {
+    let Run { seed, steps, .. } = one;
+    let again = run(Run { trace: true, ..one });
+    for line in shrunk(&again.trace, violation.key, LINES) {
+        eprintln!("{line}");
+    }
+    eprintln!("seed {seed} breaks `{}`: {}", violation.invariant, violation.what);
+    eprintln!("again: cargo xtask sim --seed {seed} --seeds 1 --steps {steps} --trace");
 }

@@ -1,62 +1,27 @@
 //! The store, the network to it, the clocks, and what happens outside.
 
+mod key;
+mod store;
+
 use std::time::Duration;
 
 use onlyonce::FLOOR_AGE_MAX;
-use onlyonce_core::{
-    Fence, Fingerprint, Floor, OnUnknown, Policy, Record, Reply, Revision, State, Timestamp,
-};
-use onlyonce_store::Swap;
+use onlyonce_core::{Fence, Floor, OnUnknown, Policy, Reply, Timestamp};
 
+pub use self::key::{Asker, Effect, KeyWorld, Message};
+use self::store::Late;
 use crate::bug::Bug;
 use crate::invariants::{self, Violation};
 use crate::random::Random;
+use crate::trace::Line;
 
-/// Keys in a world: the first carries its time, the second does not.
-pub const KEYS: usize = 2;
+/// Keys in a world: two that carry their time, early and late, and one that does not.
+pub const KEYS: usize = 3;
 /// Nodes in a world, each with its clock.
 pub const NODES: usize = 3;
 const BEGIN: u64 = 1_764_000_000_000;
-
-/// A request that is on its way to the receiver. It may arrive at any time, or never.
-#[derive(Clone, Debug)]
-pub struct Message {
-    /// The key.
-    pub key: usize,
-    /// The claim it was sent under.
-    pub fence: Fence,
-    /// What it asks for.
-    pub fingerprint: Fingerprint,
-}
-
-/// Something that happened outside.
-#[derive(Clone, Debug)]
-pub struct Effect {
-    /// The claim it happened under.
-    pub fence: Fence,
-    /// What it was asked for with.
-    pub fingerprint: Fingerprint,
-    /// What the receiver answered.
-    pub reply: Reply,
-}
-
-/// What there is of one key, in the store and outside.
-#[derive(Clone, Debug, Default)]
-pub struct KeyWorld {
-    pub(crate) record: Option<Record>,
-    /// All effects, in their order.
-    pub effects: Vec<Effect>,
-    /// How many of them happened before the key was last forgotten, where it may be.
-    pub forgotten: usize,
-    /// Runs beyond the first that a person or the policy has allowed.
-    pub allowed: usize,
-    /// The reply that somebody was given first.
-    pub told: Option<Reply>,
-    /// The largest fence that was granted, and whose claim it was.
-    pub granted: Option<(Fence, u64)>,
-    /// The largest revision that was ever written.
-    pub revision_max: u64,
-}
+/// When each key was made, in milliseconds from the beginning, if it tells.
+const KEY_TIMES: [Option<u64>; KEYS] = [Some(0), None, Some(250_000)];
 
 /// The floor as a node knows it, and when it read it.
 #[derive(Clone, Copy, Debug)]
@@ -74,11 +39,20 @@ pub struct World {
     floor: Floor,
     pub(crate) keys: [KeyWorld; KEYS],
     messages: Vec<Message>,
+    late: Vec<Late>,
+    /// Claims whose holder's process is provably gone.
+    pub(crate) dead: Vec<(usize, Fence)>,
     pub(crate) policy: Policy,
+    /// Whether requests come with credentials that nobody has verified.
+    pub(crate) credentials: bool,
     pub(crate) bug: Bug,
     /// Whether calls get lost and processes crash.
     pub(crate) faults: bool,
     pub(crate) violation: Option<Violation>,
+    /// What happened, if anybody wants to know.
+    pub(crate) trace: Option<Vec<Line>>,
+    /// Who acts, in what is told of it.
+    pub(crate) acting: usize,
     replies: u16,
     claims: u64,
 }
@@ -88,29 +62,33 @@ pub struct World {
 pub enum Called<T> {
     /// The answer.
     Answer(T),
-    /// No answer came; it may have taken place.
+    /// No answer came; it may have taken place, or may yet.
     Lost,
 }
 
 impl World {
-    pub(crate) fn new(random: &mut Random, bug: Bug) -> Self {
+    pub(crate) fn new(random: &mut Random, bug: Bug, trace: bool) -> Self {
         let on_unknown = if random.once_in(8) { OnUnknown::Retry } else { OnUnknown::Hold };
         // Short, so that a run lives through them.
         let (retention, remember) = (Duration::from_secs(60), Duration::from_secs(120));
         let policy = Policy { retention, remember, on_unknown, ..Policy::default() };
         let skew = policy.skew_max.as_millis() as u64;
-        let known = Known { floor: Floor::NONE, read_at: BEGIN };
         Self {
             now: BEGIN,
             skews: std::array::from_fn(|_| random.below(skew)),
-            known: [known; NODES],
+            known: [Known { floor: Floor::NONE, read_at: BEGIN }; NODES],
             floor: Floor::NONE,
             keys: std::array::from_fn(|_| KeyWorld::default()),
             messages: Vec::new(),
+            late: Vec::new(),
+            dead: Vec::new(),
             policy,
+            credentials: random.once_in(4),
             bug,
             faults: true,
             violation: None,
+            trace: trace.then(Vec::new),
+            acting: 0,
             replies: 0,
             claims: 0,
         }
@@ -121,9 +99,9 @@ impl World {
         Timestamp::from_millis(self.now + self.skews[node])
     }
 
-    /// The time that a key carries: when its world began.
+    /// The time that a key carries.
     pub(crate) fn key_time(&self, key: usize) -> Option<Timestamp> {
-        (key == 0).then_some(Timestamp::from_millis(BEGIN))
+        KEY_TIMES[key].map(|after| Timestamp::from_millis(BEGIN + after))
     }
 
     pub(crate) fn pass_time(&mut self, random: &mut Random) {
@@ -132,6 +110,19 @@ impl World {
             1..4 => 8_000 + random.below(10_000),
             _ => random.below(40),
         };
+    }
+
+    pub(crate) const fn pass(&mut self, millis: u64) {
+        self.now += millis;
+    }
+
+    /// A node starts again: another clock, put forward to what the store holds, and a floor that
+    /// is read anew.
+    pub(crate) fn restart(&mut self, node: usize, random: &mut Random) {
+        let newest = self.keys.iter().flat_map(|key| &key.revisions).max().copied().unwrap_or(0);
+        let skew = random.below(self.policy.skew_max.as_millis() as u64);
+        self.skews[node] = skew.max(newest.saturating_sub(self.now));
+        self.known[node] = Known { floor: self.floor, read_at: self.now };
     }
 
     /// A number for a claim that no other has.
@@ -150,93 +141,46 @@ impl World {
         self.known[node].floor
     }
 
-    /// Whether this call is lost on its way there, or on its way back.
-    fn lost(&self, random: &mut Random) -> (bool, bool) {
-        if !self.faults {
-            return (false, false);
-        }
-        match random.below(16) {
-            0 => (true, false),
-            1 => (false, true),
-            _ => (false, false),
-        }
-    }
-
-    pub(crate) fn get(&self, key: usize, random: &mut Random) -> Called<Option<Record>> {
-        match self.lost(random) {
-            (false, false) => Called::Answer(self.keys[key].record.clone()),
-            (true, _) | (_, true) => Called::Lost,
-        }
-    }
-
-    pub(crate) fn swap(
-        &mut self,
-        key: usize,
-        expected: Option<Revision>,
-        next: Option<Record>,
-        random: &mut Random,
-    ) -> Called<Swap> {
-        let (there, back) = self.lost(random);
-        if there {
-            return if self.bug == Bug::LostIsDone {
-                Called::Answer(Swap::Done)
-            } else {
-                Called::Lost
-            };
-        }
-        let swapped = self.swap_now(key, expected, next);
-        if back { Called::Lost } else { Called::Answer(swapped) }
-    }
-
-    fn swap_now(&mut self, key: usize, expected: Option<Revision>, next: Option<Record>) -> Swap {
-        let stands = self.keys[key].record.as_ref().map(|record| record.revision);
-        if stands != expected && self.bug != Bug::StoreIgnoresRevision {
-            return Swap::Conflict(self.keys[key].record.clone());
-        }
-        if let Some(next) = &next {
-            let broken = invariants::revisions::check(&self.keys[key], next);
-            self.report(broken);
-            let allowed = policy_allowed(self.keys[key].record.as_ref(), next);
-            let known = &mut self.keys[key];
-            known.revision_max = known.revision_max.max(next.revision.get());
-            known.allowed += usize::from(allowed);
-        } else if key != 0 {
-            // A key without time that was forgotten runs as new: the one case, and a stated one.
-            let known = &mut self.keys[key];
-            known.forgotten = known.effects.len();
-            (known.told, known.allowed) = (None, 0);
-            self.messages.retain(|message| message.key != key);
-        }
-        self.keys[key].record = next;
-        Swap::Done
-    }
-
-    /// The sweeper's first step, durable at once. Returns the floor that it may rely on later.
-    pub(crate) fn raise_floor(&mut self, to: Floor) -> Floor {
-        self.floor = self.floor.max(to);
-        self.floor
-    }
-
     pub(crate) fn send(&mut self, message: Message) {
+        let (key, fence) = (message.key, message.fence);
+        self.note(key, || format!("sent under {}", fence.get()));
+        let broken = invariants::marked::check(&self.keys[key], fence);
+        self.report(key, broken);
+        self.keys[key].under_way += usize::from(message.life == self.keys[key].life);
         self.messages.push(message);
     }
 
-    /// Something that was sent arrives, or is lost for good.
+    /// Something that is on its way arrives, or is lost for good.
     pub(crate) fn deliver(&mut self, random: &mut Random) {
-        if self.messages.is_empty() {
+        let (messages, late) = (self.messages.len(), self.late.len());
+        if messages + late == 0 {
             return;
         }
-        let at = random.below(self.messages.len() as u64) as usize;
+        let at = random.below((messages + late) as u64) as usize;
+        if messages <= at {
+            return self.arrive_late(at - messages);
+        }
         let message = self.messages.swap_remove(at);
-        if self.faults && random.once_in(6) {
+        let lost = random.once_in(6) && self.faults;
+        let known = &mut self.keys[message.key];
+        let of_now = message.life == known.life;
+        known.under_way -= usize::from(of_now);
+        if lost {
+            self.note(message.key, || format!("{} never arrives", message.fence.get()));
             return;
         }
         self.replies += 1;
-        let reply = Reply::kept(200 + self.replies % 300, bytes::Bytes::new());
-        let effect = Effect { fence: message.fence, fingerprint: message.fingerprint, reply };
-        self.keys[message.key].effects.push(effect);
+        let reply = Reply::kept(200 + self.replies, bytes::Bytes::new());
+        let effect = Effect { fence: message.fence, asker: message.asker, reply };
+        if of_now {
+            known.effects.push(effect);
+        } else {
+            known.effects.insert(known.earlier, effect);
+            known.earlier += 1;
+        }
+        self.note(message.key, || format!("IT HAPPENS under {}", message.fence.get()));
         let broken = invariants::once::check(&self.keys[message.key]);
-        self.report(broken);
+        self.report(message.key, broken);
     }
 
     /// What the receiver has done under a claim.
@@ -249,38 +193,22 @@ impl World {
         self.messages.iter().any(|message| message.key == key)
     }
 
-    pub(crate) fn report(&mut self, violation: Option<Violation>) {
+    pub(crate) fn report(&mut self, key: usize, violation: Option<Violation>) {
         if self.violation.is_none() {
-            self.violation = violation;
+            self.violation = violation.map(|it| Violation { key: Some(key), ..it });
+        }
+    }
+
+    /// Keeps what happened, if anybody wants to know.
+    pub(crate) fn note(&mut self, key: usize, text: impl FnOnce() -> String) {
+        if let Some(trace) = &mut self.trace {
+            let (at, who) = (self.now - BEGIN, self.acting);
+            trace.push(Line { at, who, key, text: text() });
         }
     }
 
     /// Effects that happened.
     pub(crate) fn effects(&self) -> usize {
         self.keys.iter().map(|key| key.effects.len()).sum()
-    }
-
-    pub(crate) fn describe(&self) -> String {
-        let keys: Vec<String> = self
-            .keys
-            .iter()
-            .map(|key| {
-                let state = key.record.as_ref().map_or("absent", |it| it.state.kind().name());
-                format!("{state}/{}", key.effects.len())
-            })
-            .collect();
-        format!("{:>8} ms {:?} {}", self.now - BEGIN, keys, self.messages.len())
-    }
-}
-
-/// Whether a write is a grant out of doubt, which the policy has to answer for.
-fn policy_allowed(before: Option<&Record>, next: &Record) -> bool {
-    let new = before.is_none_or(|before| before.fence < next.fence);
-    match &next.state {
-        State::InFlight(flight) => new && flight.inherited.is_some(),
-        State::Released { .. }
-        | State::Completed { .. }
-        | State::Unknown(_)
-        | State::Tombstone { .. } => false,
     }
 }

@@ -106,6 +106,9 @@ pub(crate) fn states() -> Vec<(&'static str, Option<Record>)> {
         }),
         ("committing, lapsed", some(flight(Phase::Committing, lapsed, None))),
         ("released", some(State::Released { since: ago(5_000) })),
+        ("released, to run again", {
+            Some(Record { rerun: true, ..record(State::Released { since: ago(5_000) }) })
+        }),
         ("completed", some(completed(NOW.plus_millis(DAY)))),
         ("completed, retention over", some(completed(ago(1)))),
         ("unknown", some(State::Unknown(only))),

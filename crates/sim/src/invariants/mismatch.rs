@@ -1,12 +1,17 @@
-//! Nobody is shown the answer to another request.
+//! Nobody is shown the answer to another request, nor, unverified, another credential's.
 
-use onlyonce_core::{Fingerprint, Reply};
+use onlyonce_core::Reply;
 
 use super::{Violation, broken};
-use crate::world::KeyWorld;
+use crate::world::{Asker, KeyWorld};
 
-pub(crate) fn check(key: &KeyWorld, asked: Fingerprint, reply: &Reply) -> Option<Violation> {
-    let answers = key.effects.iter().filter(|effect| effect.reply == *reply);
-    let fine = answers.clone().count() == 0 || answers.clone().any(|it| it.fingerprint == asked);
-    if fine { None } else { broken("mismatch", format!("{asked:?} was shown {reply:?}")) }
+pub(crate) fn check(key: &KeyWorld, asker: Asker, reply: &Reply) -> Option<Violation> {
+    let effect = key.effects.iter().find(|effect| effect.reply == *reply)?;
+    let theirs = effect.asker;
+    let stranger = asker.credential.is_some() && asker.credential != theirs.credential;
+    if stranger || asker.fingerprint != theirs.fingerprint {
+        broken("mismatch", format!("{asker:?} was shown the answer to {theirs:?}"))
+    } else {
+        None
+    }
 }

@@ -4,10 +4,13 @@ use super::{Violation, broken};
 use crate::world::KeyWorld;
 
 pub(crate) fn check(key: &KeyWorld) -> Option<Violation> {
-    let (effects, allowed) = (key.effects.len() - key.forgotten, 1 + key.allowed);
-    if effects <= allowed {
-        None
-    } else {
-        broken("once", format!("{effects} effects, {allowed} allowed"))
+    let (effects, allowed) = (key.effects_now(), 1 + key.allowed);
+    let [earlier @ .., last] = effects else { return None };
+    if allowed < effects.len() {
+        return broken("once", format!("{} effects, {allowed} allowed", effects.len()));
     }
+    if earlier.iter().any(|effect| effect.fence == last.fence) {
+        return broken("once", format!("two effects under {}", last.fence.get()));
+    }
+    None
 }

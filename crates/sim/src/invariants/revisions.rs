@@ -1,4 +1,4 @@
-//! Revisions of a key only rise, also over its deletion.
+//! Along a record revisions rise, and no number is ever used twice for a key, deleted or not.
 
 use onlyonce_core::Record;
 
@@ -6,6 +6,15 @@ use super::{Violation, broken};
 use crate::world::KeyWorld;
 
 pub(crate) fn check(key: &KeyWorld, next: &Record) -> Option<Violation> {
-    let (next, max) = (next.revision.get(), key.revision_max);
-    if max < next { None } else { broken("revisions", format!("{next} after {max}")) }
+    let number = next.revision.get();
+    let before = key.record.as_ref().map_or(0, |record| record.revision.get());
+    if number <= before {
+        return broken("revisions", format!("{number} after {before}"));
+    }
+    let rises = key.revisions.last().is_none_or(|last| *last < number);
+    if rises || !key.revisions.contains(&number) {
+        None
+    } else {
+        broken("revisions", format!("{number} a second time"))
+    }
 }

@@ -20,7 +20,7 @@ use onlyonce::{Engine, Settings};
 use onlyonce_http::{Keys, RoutePolicy};
 use onlyonce_tokio::TokioRuntime;
 use onlyonce_tower::{BoxError, Once, OnceLayer, RequestBody, ResponseBody};
-use tokio::sync::{Notify, Semaphore, mpsc};
+use tokio::sync::{Barrier, Notify, Semaphore, mpsc};
 use tower::{Layer, Service, ServiceExt};
 
 /// A body sent frame by frame by the test; dropping the sender without `end` cuts it.
@@ -100,18 +100,40 @@ pub(crate) enum Ends {
     Held,
     /// It fails without having happened.
     Lost,
+    /// Not it, but whoever takes a key over from another attempt waits for [`Slow::gate`].
+    TakeOversHeld,
 }
 
 /// A store in memory whose claims or ends can be made to fail or to wait.
 #[derive(Default)]
 pub(crate) struct Slow {
     inner: MemoryStore,
+    is_shared: bool,
     pub(crate) ends: Mutex<Ends>,
     pub(crate) is_down: Mutex<bool>,
     pub(crate) gate: Notify,
+    /// Claims of an absent key go on together, once as many have come as it waits for.
+    pub(crate) rush: Mutex<Option<Arc<Barrier>>>,
+    swaps: AtomicU32,
+    held: AtomicU32,
 }
 
 impl Slow {
+    /// One that several processes may use.
+    pub(crate) fn shared() -> Self {
+        Self { is_shared: true, ..Self::default() }
+    }
+
+    /// How many swaps it was asked for.
+    pub(crate) fn swaps(&self) -> u32 {
+        self.swaps.load(Ordering::SeqCst)
+    }
+
+    /// How many take-overs have waited.
+    pub(crate) fn held(&self) -> u32 {
+        self.held.load(Ordering::SeqCst)
+    }
+
     fn down(&self) -> Result<(), StoreError> {
         let down = *self.is_down.lock().unwrap();
         if down { Err(StoreError::new(StoreErrorKind::NotApplied, "down")) } else { Ok(()) }
@@ -134,14 +156,24 @@ impl Store for Slow {
     ) -> BoxFuture<'_, Result<Swap, StoreError>> {
         Box::pin(async move {
             self.down()?;
+            self.swaps.fetch_add(1, Ordering::SeqCst);
             let is_claim = next.as_ref().is_some_and(|it| matches!(it.state, State::InFlight(_)));
+            let attempt = next.as_ref().map_or(0, |it| it.attempt);
+            let rush = self.rush.lock().unwrap().clone().filter(|_| expected.is_none());
+            if let Some(rush) = rush {
+                rush.wait().await;
+            }
             let ends = *self.ends.lock().unwrap();
             match ends {
                 Ends::Held if !is_claim => self.gate.notified().await,
+                Ends::TakeOversHeld if is_claim && 1 < attempt => {
+                    self.held.fetch_add(1, Ordering::SeqCst);
+                    self.gate.notified().await;
+                }
                 Ends::Lost if !is_claim => {
                     return Err(StoreError::new(StoreErrorKind::NotApplied, "lost"));
                 }
-                Ends::Kept | Ends::Held | Ends::Lost => {}
+                Ends::Kept | Ends::Held | Ends::Lost | Ends::TakeOversHeld => {}
             }
             self.inner.swap(id, expected, next).await
         })
@@ -176,7 +208,7 @@ impl Store for Slow {
     }
 
     fn is_exclusive(&self) -> bool {
-        true
+        !self.is_shared
     }
 }
 

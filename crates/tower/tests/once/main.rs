@@ -3,8 +3,10 @@
 #![allow(clippy::unwrap_used, reason = "a test ends where something fails")]
 
 mod common;
+mod concurrency;
 mod failures;
 mod keys;
 mod servers;
+mod several;
 mod sharing;
 mod streaming;

@@ -67,15 +67,29 @@ fn the_sample_document_becomes_its_published_form() {
         r#""string":"€$\u000f\nA'B\"\\\\\"/"}"#
     );
     assert_eq!(form(document, Numbers::Canonical).as_deref(), Some(expect));
+    // RFC 8785 section 3.2.4 has it in bytes.
+    let published = "\
+        7b 22 6c 69 74 65 72 61 6c 73 22 3a 5b 6e 75 6c 6c 2c 74 72 \
+        75 65 2c 66 61 6c 73 65 5d 2c 22 6e 75 6d 62 65 72 73 22 3a \
+        5b 33 33 33 33 33 33 33 33 33 2e 33 33 33 33 33 33 33 2c 31 \
+        65 2b 33 30 2c 34 2e 35 2c 30 2e 30 30 32 2c 31 65 2d 32 37 \
+        5d 2c 22 73 74 72 69 6e 67 22 3a 22 e2 82 ac 24 5c 75 30 30 \
+        30 66 5c 6e 41 27 42 5c 22 5c 5c 5c 5c 5c 22 2f 22 7d";
+    let byte = |hex| u8::from_str_radix(hex, 16).unwrap();
+    assert_eq!(expect.as_bytes(), published.split(' ').map(byte).collect::<Vec<_>>());
 }
 
 /// RFC 8785 section 3.2.3.
 #[test]
 fn members_are_sorted_by_utf16_code_units() {
     let document = r#"{
-        "\u20ac": "Euro Sign", "\r": "Carriage Return", "\ufb33": "Dalet With Dagesh",
-        "1": "One", "\ud83d\ude00": "Grinning Face", "\u0080": "Control",
-        "\u00f6": "O With Diaeresis"
+        "\u20ac": "Euro Sign",
+        "\r": "Carriage Return",
+        "\ufb33": "Hebrew Letter Dalet With Dagesh",
+        "1": "One",
+        "\ud83d\ude00": "Emoji: Grinning Face",
+        "\u0080": "Control",
+        "\u00f6": "Latin Small Letter O With Diaeresis"
     }"#;
     let form = form(document, Numbers::Canonical).unwrap();
     let values: Vec<&str> = form.split('"').skip(3).step_by(4).collect();
@@ -83,10 +97,10 @@ fn members_are_sorted_by_utf16_code_units() {
         "Carriage Return",
         "One",
         "Control",
-        "O With Diaeresis",
+        "Latin Small Letter O With Diaeresis",
         "Euro Sign",
-        "Grinning Face",
-        "Dalet With Dagesh",
+        "Emoji: Grinning Face",
+        "Hebrew Letter Dalet With Dagesh",
     ];
     assert_eq!(values, expect);
 }

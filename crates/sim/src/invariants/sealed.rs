@@ -1,0 +1,14 @@
+//! A key that was sealed is never granted again.
+
+use onlyonce_core::{Record, State};
+
+use super::{Violation, broken};
+use crate::world::KeyWorld;
+
+pub(crate) fn check(key: &KeyWorld, next: &Record) -> Option<Violation> {
+    if key.sealed && matches!(next.state, State::InFlight(_)) {
+        broken("sealed", format!("{} was granted", next.fence.get()))
+    } else {
+        None
+    }
+}
