@@ -77,7 +77,16 @@ impl From<JournalError> for Failure {
             | JournalErrorKind::Secret
             | JournalErrorKind::Io => None,
         };
-        let failure = Self::new(Exit::StoreUnavailable, error.to_string());
+        let exit = match error.kind() {
+            JournalErrorKind::Exists => Exit::Refused,
+            JournalErrorKind::Missing
+            | JournalErrorKind::Locked
+            | JournalErrorKind::Damaged
+            | JournalErrorKind::Format
+            | JournalErrorKind::Secret
+            | JournalErrorKind::Io => Exit::StoreUnavailable,
+        };
+        let failure = Self::new(exit, error.to_string());
         match hint {
             Some(hint) => failure.with_hint(hint),
             None => failure,

@@ -1,0 +1,11 @@
+//! The real binary, run as a user runs it: before an upstream that counts, through stops, kills and
+//! damage. Each test is one promise of the documents.
+
+#![allow(clippy::unwrap_used, reason = "a test ends where something fails")]
+
+mod caller;
+mod process;
+mod replay;
+mod stop;
+mod store;
+mod upstream;
