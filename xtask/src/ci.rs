@@ -3,7 +3,7 @@
 use std::process::Command;
 
 use crate::steps::{self, Steps};
-use crate::{Outcome, arrows, deny, repo, test, tidy};
+use crate::{Outcome, arrows, cases, deny, repo, test, tidy};
 
 /// Runs all of it; the first failure ends it.
 pub(crate) fn run() -> Outcome {
@@ -12,6 +12,7 @@ pub(crate) fn run() -> Outcome {
     steps.cargo("format", &["fmt", "--all", "--check"])?;
     steps.step("tidy", tidy::run)?;
     steps.step("arrows", arrows::run)?;
+    steps.step("cases", cases::check)?;
     steps.step("deny", deny::run)?;
     let lints = ["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"];
     steps.cargo("clippy", &lints)?;

@@ -2,7 +2,7 @@
 
 use std::process::Command;
 
-use crate::{Outcome, arrows, repo, steps};
+use crate::{Outcome, arrows, cases, repo, steps};
 
 /// Set for tests that compare a page: write it instead of comparing.
 const BLESS: &str = "ONLYONCE_BLESS";
@@ -13,6 +13,7 @@ const OWNERS: [&str; 3] = ["onlyonce-core", "onlyonce-http", "onlyonce-cli"];
 /// Writes all of them.
 pub(crate) fn run() -> Outcome {
     arrows::write_table()?;
+    cases::write()?;
     for package in OWNERS {
         let name = format!("docs of {package}");
         println!("==> {name}");

@@ -7,6 +7,7 @@
 
 mod arrows;
 mod bench;
+mod cases;
 mod ci;
 mod clock;
 mod deny;

@@ -4,13 +4,14 @@ use std::process::Command;
 
 use crate::install::{self, TEST_PACKAGES};
 use crate::steps::{self, Steps};
-use crate::{Outcome, arrows, mutants, repo, tidy};
+use crate::{Outcome, arrows, cases, mutants, repo, tidy};
 
 /// Runs it with a table of steps at the end.
 pub(crate) fn run(fast: bool) -> Outcome {
     let mut steps = Steps::new();
     steps.step("tidy", tidy::run)?;
     steps.step("arrows", arrows::run)?;
+    steps.step("cases", cases::check)?;
     all(&mut steps, fast)?;
     steps.table();
     Ok(())

@@ -5,10 +5,12 @@ use std::sync::Arc;
 use bytes::Bytes;
 use http::{HeaderMap, Request, Response};
 use http_body_util::Full;
+use onlyonce_journal::Journal;
 use tokio::sync::Semaphore;
 
 use crate::common::{
-    Answering, Told, Upstream, caller2, orders, origin, post, proxy, raw, read, send, upstream,
+    Answering, Told, Upstream, caller2, orders, origin, post, proxy, proxy_on, raw, read, send,
+    upstream,
 };
 
 async fn open(answering: Answering) -> Upstream {
@@ -290,6 +292,38 @@ async fn a_rotated_token_that_nobody_has_verified_runs_nothing() {
     same(&first, &send(proxy.address, tap(token("alice", 1))).await);
     let other = send(proxy.address, tap(token("bob", 1))).await;
     assert_eq!((other.says(), upstream.runs()), ("executed", 2));
+}
+
+/// Case B71: a stolen folder names no key and opens no account, and holds no answer of a route
+/// that keeps none.
+#[tokio::test]
+async fn keys_and_credentials_are_not_on_disk() {
+    let folder = tempfile::tempdir().unwrap();
+    let (journal, _) = Journal::open_or_create(
+        &folder.path().join("journal"),
+        onlyonce_journal::Settings::default(),
+        onlyonce_journal::Start::First,
+    )
+    .unwrap();
+    let upstream = open(says(201, &[("x-token", "once-shown")], "once-shown".into())).await;
+    let proxy = proxy_on(Arc::new(journal), upstream.address, "[policy]\nreply_max = \"0\"").await;
+    let tap = || by(post("key-of-alice", "pin-4821"), "authorization", "Bearer of-alice");
+    assert_eq!(send(proxy.address, tap()).await.body, "once-shown");
+    let again = send(proxy.address, tap()).await;
+    assert_eq!((again.problem().as_str(), upstream.runs()), ("reply-not-kept", 1));
+    let mut files = 0;
+    for file in std::fs::read_dir(folder.path().join("journal")).unwrap() {
+        let path = file.unwrap().path();
+        let Ok(mut bytes) = std::fs::read(&path) else { continue };
+        // Segments are zeroed ahead of what is written.
+        bytes.truncate(bytes.iter().rposition(|it| *it != 0).map_or(0, |last| last + 1));
+        files += 1;
+        for secret in ["key-of-alice", "pin-4821", "of-alice", "once-shown"] {
+            let found = bytes.windows(secret.len()).any(|it| it == secret.as_bytes());
+            assert!(!found, "{secret} stands in {}", path.display());
+        }
+    }
+    assert!(1 < files);
 }
 
 /// Case B74: fields that a caller can write do not choose its scope, and the one that does may

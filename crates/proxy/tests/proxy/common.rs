@@ -14,7 +14,7 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use hyper_util::server::conn::auto;
 use onlyonce::core::Secret;
-use onlyonce::store::MemoryStore;
+use onlyonce::store::{MemoryStore, Store};
 use onlyonce::{Engine, Settings};
 use onlyonce_http::Keys;
 use onlyonce_proxy::{Config, Drained, Server, Telemetry};
@@ -156,13 +156,18 @@ impl Proxy {
 
 /// A proxy to `upstream`, with more lines of configuration.
 pub(crate) async fn proxy(upstream: SocketAddr, more: &str) -> Proxy {
+    proxy_on(Arc::new(MemoryStore::new()), upstream, more).await
+}
+
+/// The same on a store.
+pub(crate) async fn proxy_on(store: Arc<dyn Store>, upstream: SocketAddr, more: &str) -> Proxy {
     let text = if more.contains("upstream =") {
         format!("listen = \"127.0.0.1:0\"\n{more}")
     } else {
         format!("listen = \"127.0.0.1:0\"\nupstream = \"http://{upstream}\"\n{more}")
     };
     let config = Config::parse("test.toml", &text, None).unwrap_or_else(|it| panic!("{it}"));
-    let (store, runtime) = (Arc::new(MemoryStore::new()), Arc::new(TokioRuntime::new()));
+    let runtime = Arc::new(TokioRuntime::new());
     let telemetry = Arc::new(Telemetry::default());
     let observer = Some(Arc::clone(&telemetry) as Arc<_>);
     let engine = Engine::start(store, runtime, Settings::default(), observer).await.unwrap();

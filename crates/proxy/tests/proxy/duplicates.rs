@@ -7,7 +7,7 @@ use tokio::sync::Semaphore;
 use crate::common::{Told, caller, caller2, orders, origin, post, proxy, read, send, upstream};
 
 /// Of each version of HTTP.
-const ROUNDS: u32 = 10;
+const ROUNDS: u32 = 20;
 const DUPLICATES: usize = 1_000;
 /// Connections of HTTP/1.1 that carry them: one request at a time each.
 const CONNECTIONS: usize = 100;
@@ -46,6 +46,7 @@ fn check(answers: &[Told], round: u32, runs: u32) {
     assert_eq!(told.iter().filter(|told| told.says() == "executed").count(), 1);
 }
 
+/// Case B01.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_thousand_duplicates_over_http_1_run_once_and_all_get_the_same() {
     let upstream = upstream(orders(), Semaphore::MAX_PERMITS).await;
@@ -75,6 +76,7 @@ async fn a_thousand_duplicates_over_http_1_run_once_and_all_get_the_same() {
     }
 }
 
+/// Case B01.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_thousand_duplicates_over_http_2_run_once_and_all_get_the_same() {
     let upstream = upstream(orders(), Semaphore::MAX_PERMITS).await;

@@ -31,6 +31,7 @@ async fn an_upstream_that_is_down_frees_the_key() {
     answering.await.unwrap();
 }
 
+/// Case B94.
 #[tokio::test]
 async fn an_upstream_that_is_cut_leaves_doubt_and_is_not_asked_again() {
     for answer in [
@@ -120,6 +121,7 @@ async fn a_connection_that_went_stale_in_the_pool_is_no_doubt() {
     assert_eq!(proxy.telemetry.get("onlyonce_upstream_lost_on_reused_total", ""), 0);
 }
 
+/// Case B100.
 #[tokio::test]
 async fn a_caller_that_hangs_up_finds_its_answer_later() {
     let upstream = upstream(orders(), 0).await;

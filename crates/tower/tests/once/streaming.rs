@@ -64,6 +64,7 @@ async fn a_small_answer_waits_for_the_record_with_its_head() {
     assert_eq!(asked.await.unwrap().says(), "executed");
 }
 
+/// Case B48.
 #[tokio::test]
 async fn an_answer_cut_in_the_middle_is_in_doubt_and_not_run_again() {
     let (frames, body) = script();
@@ -89,6 +90,7 @@ async fn an_answer_cut_before_its_first_byte_says_so_in_its_status() {
     assert_eq!(send(&set.door, post("tap", "seat")).await.problem(), "outcome-unknown");
 }
 
+/// Case B48.
 #[tokio::test]
 async fn a_client_that_leaves_in_the_middle_still_finds_the_whole_answer() {
     let (frames, body) = script();
