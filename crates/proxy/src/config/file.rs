@@ -10,12 +10,12 @@ use serde::Deserialize;
 use toml::Spanned;
 
 use super::policy::PolicyTable;
-use super::text::{ConfigError, Size, Span, parsed, with_nearest};
+use super::text::{ConfigError, Size, Span, mended, parsed};
 use super::{Admin, Config, LISTEN, Limits, Route, Target, Tls, target};
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct File {
+pub(super) struct File {
     listen: Option<SocketAddr>,
     upstream: Option<UpstreamText>,
     upstream_trust: Option<PathBuf>,
@@ -98,7 +98,7 @@ const TOKEN_MIN: usize = 16;
 pub(super) fn parse(name: &str, text: &str, upstream: Option<&str>) -> Result<Config, ConfigError> {
     let source = Source { name, text };
     let file: File = toml::from_str(text)
-        .map_err(|error| source.wrong(error.span(), &with_nearest(error.message())))?;
+        .map_err(|error| source.wrong(error.span(), &mended(error.message())))?;
     let upstream = match (upstream, file.upstream) {
         (Some(flag), _) => target(flag).map_err(|text| ConfigError::of("--upstream", text))?,
         (None, Some(UpstreamText(target))) => target,

@@ -23,6 +23,13 @@ fn every_mistake_names_its_place_and_the_way_out() {
         ("listen = \"127.0.0.1:1\"", ":1:1", "there is no upstream"),
         ("upstraem = \"http://a\"", ":1:1", "did you mean `upstream`?"),
         ("upstream = \"http://a\"\n[limits]\nwaiterz = 5", ":3:1", "did you mean `waiters`?"),
+        ("listen = \"localhost:80\"", ":1:10", "IP address with a port"),
+        ("upstream = \"http://a\"\n[limits]\nwaiters = \"many\"", ":3:11", "whole number"),
+        ("upstream = \"http://a\"\n[limits]\nstreams = -1", ":3:11", "whole number"),
+        ("upstream = \"http://a\"\n[policy]\nmethods = \"POST\"", ":3:11", "values in [ ]"),
+        ("upstream = \"http://a\"\n[policy]\nset_cookie = \"yes\"", ":3:14", "true or false"),
+        ("upstream = \"http://a\"\n[route]\npath = \"/a\"", ":2:1", "headed by [[ ]]"),
+        ("upstream = \"http://a\"\npolicy = 5", ":2:10", "a table"),
         ("upstream = \"127.0.0.1:3000\"", ":1:12", "must begin with http://"),
         ("upstream = \"http://a/api\"", ":1:12", "has a path"),
         ("upstream = \"http://me@a\"", ":1:12", "user name"),
@@ -76,4 +83,57 @@ fn a_route_has_the_policy_around_it_but_for_what_it_says() {
     assert_eq!(shallow.policy.wait, Duration::from_secs(1));
     assert!(deep.fits("/a/b") && deep.fits("/a/b/c") && !deep.fits("/a/bc"));
     assert!(shallow.fits("/a") && !shallow.fits("/"));
+}
+
+/// The page with all settings.
+fn page() -> String {
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/config.md");
+    std::fs::read_to_string(path).unwrap()
+}
+
+/// Name and default of each row under a mark in the page.
+fn rows(page: &str, mark: &str) -> Vec<(String, String)> {
+    let (_, below) = page.split_once(mark).unwrap();
+    let below = below.split("\n## ").next().unwrap();
+    let rows = below.lines().filter_map(|line| line.strip_prefix("| `"));
+    let cells = rows.map(|row| {
+        let (name, rest) = row.split_once("` | `").unwrap();
+        (name.to_owned(), rest.split_once("` |").unwrap().0.to_owned())
+    });
+    cells.collect()
+}
+
+/// What a table of the file would take, as its refusal of an unknown setting says.
+fn settings(table: &str) -> Vec<String> {
+    let text = format!("upstream = \"http://a\"\n[{table}]\nzzz = 1");
+    let error = toml::from_str::<file::File>(&text).err().unwrap().message().to_owned();
+    error.split('`').skip(3).step_by(2).map(str::to_owned).collect()
+}
+
+#[test]
+fn the_page_names_every_setting_with_its_default() {
+    let page = page();
+    let standard = format!("{:?}", read("upstream = \"http://a\"").unwrap());
+    for (table, mark) in [("limits", "<!-- limits"), ("policy", "<!-- policy")] {
+        let rows = rows(&page, mark);
+        let mut named: Vec<_> = rows.iter().map(|(name, _)| name.clone()).collect();
+        let mut taken = settings(table);
+        taken.retain(|name| name != "jwt");
+        named.sort();
+        taken.sort();
+        assert_eq!(named, taken, "[{table}]");
+        for (name, default) in rows {
+            let text = format!("upstream = \"http://a\"\n[{table}]\n{name} = {default}");
+            let config = read(&text).unwrap_or_else(|error| panic!("{name}: {error}"));
+            assert_eq!(format!("{config:?}"), standard, "{name} = {default}");
+        }
+    }
+}
+
+#[test]
+fn the_example_of_the_page_is_a_configuration() {
+    let page = page();
+    let example = page.split("```toml\n").nth(1).unwrap().split("```").next().unwrap();
+    let config = read(example).unwrap();
+    assert_eq!((config.routes.len(), config.limits), (1, Limits::default()));
 }

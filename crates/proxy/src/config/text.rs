@@ -49,13 +49,37 @@ impl fmt::Display for ConfigError {
 
 impl std::error::Error for ConfigError {}
 
+/// What the parser says of a value, and what is to be written instead.
+const WORDS: [(&str, &str); 8] = [
+    (
+        "invalid socket address syntax",
+        "this is no IP address with a port, such as \"127.0.0.1:80\"",
+    ),
+    ("expected socket address", "expected an IP address with a port, such as \"127.0.0.1:80\""),
+    ("expected usize", "expected a whole number, such as 100"),
+    ("expected u32", "expected a whole number, such as 100"),
+    ("expected u16", "expected a whole number, such as 200"),
+    ("expected a boolean", "expected true or false"),
+    ("expected a sequence", "expected a list: values in [ ], or tables headed by [[ ]]"),
+    ("expected struct", "expected a table, headed by its name in [ ]"),
+];
+
+/// The parser's word on a mistake, with how to mend it.
+pub(crate) fn mended(message: &str) -> String {
+    if message.starts_with("unknown") {
+        return with_nearest(message);
+    }
+    let said = WORDS.iter().find_map(|(says, instead)| {
+        let (before, _) = message.split_once(says)?;
+        Some(format!("{before}{instead}"))
+    });
+    said.unwrap_or_else(|| message.to_owned())
+}
+
 /// Adds the nearest known name to the parser's word on an unknown one.
-pub(crate) fn with_nearest(message: &str) -> String {
+fn with_nearest(message: &str) -> String {
     let quoted: Vec<&str> = message.split('`').skip(1).step_by(2).collect();
     let Some((unknown, known)) = quoted.split_first() else { return message.to_owned() };
-    if !message.starts_with("unknown") {
-        return message.to_owned();
-    }
     let near = known.iter().map(|name| (strsim::damerau_levenshtein(unknown, name), *name)).min();
     match near {
         Some((distance, name)) if distance <= 1 + unknown.len() / 3 => {
