@@ -13,7 +13,8 @@ use crate::{Failure, Outcome, repo};
 const PAGE: &str = "docs/cases.md";
 
 const HEAD: &str = "# Cases\n\n\
-    Reports about other products that were made into tests, and where there is no test the reason.\n\
+    Reports about other products that were made into tests, and where there is no test the \
+    reason.\n\
     `cargo xtask docs` makes this page from `xtask/cases.toml` and the marks over tests.\n";
 
 #[derive(Deserialize)]

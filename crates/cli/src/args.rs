@@ -59,6 +59,7 @@ pub(crate) struct StoreArgs {
         long,
         value_name = "URL",
         env = "ONLYONCE_STORE",
+        hide_env_values = true,
         default_value = "journal:./onlyonce-data"
     )]
     pub(crate) store: Place,

@@ -7,6 +7,8 @@ mod exit;
 mod failure;
 mod operate;
 mod output;
+#[cfg(test)]
+mod page;
 mod place;
 
 use std::future::Future;
