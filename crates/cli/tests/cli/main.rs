@@ -4,6 +4,9 @@
 #![allow(clippy::unwrap_used, reason = "a test ends where something fails")]
 
 mod caller;
+mod config;
+mod damage;
+mod operate;
 mod process;
 mod replay;
 mod stop;

@@ -1,0 +1,194 @@
+//! `onlyonce keys`: seeing what is in doubt and settling it, while the proxy runs and while it does
+//! not.
+
+use std::os::unix::fs::PermissionsExt as _;
+
+use serde_json::Value;
+
+use crate::caller::{Order, order};
+use crate::process::{Folder, Proxy, Ran, onlyonce};
+use crate::upstream::{Manner, Upstream};
+
+/// An order that was counted, and then the connection was cut.
+struct Doubt {
+    upstream: Upstream,
+    folder: Folder,
+    /// `None` while it is stopped.
+    proxy: Option<Proxy>,
+    order: Order,
+}
+
+impl Doubt {
+    fn arises(is_running: bool) -> Self {
+        let (upstream, folder) = (Upstream::open(), Folder::with_store());
+        let proxy = Proxy::start(&folder, &upstream);
+        let order = order("tap").by("Bearer anna");
+        upstream.manner(Manner::Cut);
+        order.send(proxy.address).is_problem(502, "outcome-unknown");
+        upstream.manner(Manner::Answer(0));
+        order.send(proxy.address).is_problem(409, "outcome-unknown");
+        assert_eq!(upstream.effects(), 1);
+        let mut doubt = Self { upstream, folder, proxy: Some(proxy), order };
+        if !is_running {
+            doubt.proxy.take().unwrap().stop();
+        }
+        doubt
+    }
+
+    /// The proxy, started if it is stopped.
+    fn proxy(&mut self) -> &Proxy {
+        self.proxy.get_or_insert_with(|| Proxy::start(&self.folder, &self.upstream))
+    }
+
+    fn keys(&self, arguments: &[&str]) -> Ran {
+        let store = self.folder.store();
+        onlyonce(["keys"].iter().chain(arguments).chain(&["--store", &store]))
+    }
+
+    /// What is listed as unknown.
+    fn unknown(&self) -> Vec<Value> {
+        let listed = self.keys(&["list", "--state", "unknown", "--json"]).done();
+        listed.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+    }
+
+    /// The id and the fence that are listed.
+    fn listed(&self) -> (String, u64) {
+        let [view] = &self.unknown()[..] else { panic!("{:?}", self.unknown()) };
+        (view["id"].as_str().unwrap().to_owned(), view["fence"].as_u64().unwrap())
+    }
+
+    fn resolve(&self, id: &str, fence: u64, verdict: &[&str]) -> Ran {
+        let fence = fence.to_string();
+        let arguments = ["resolve", id, "--fence", &fence, "--why", "looked", "--by", "olga"];
+        self.keys(&[&arguments[..], verdict].concat())
+    }
+}
+
+#[test]
+fn what_is_in_doubt_is_listed_and_shown_by_id_and_by_key() {
+    for is_running in [true, false] {
+        let doubt = Doubt::arises(is_running);
+        let (id, fence) = doubt.listed();
+        let table = doubt.keys(&["list"]).done();
+        let lines: Vec<&str> = table.lines().collect();
+        assert_eq!(lines.len(), 2, "{table}");
+        assert!(lines[0].starts_with("ID "), "{table}");
+        assert!(lines[1].starts_with(&format!("{id}  unknown  {fence}  1 ")), "{table}");
+
+        let shown = doubt.keys(&["get", &id]).done();
+        for line in [format!("id                {id}"), format!("fence             {fence}")] {
+            assert!(shown.lines().any(|it| it == line), "{shown}");
+        }
+        let by_key = ["get", "--key", "tap", "-H", "Authorization: Bearer anna"];
+        assert_eq!(doubt.keys(&by_key).done(), shown);
+
+        let told = doubt.keys(&["get", "--key", "tap"]).failed(1);
+        assert!(told.contains("there is no record"), "another caller's key is another: {told}");
+        doubt.keys(&["get", "nonsense"]).failed(2);
+        assert_eq!(doubt.keys(&["list", "--state", "completed", "--json"]).done(), "");
+        assert_eq!(doubt.upstream.effects(), 1);
+    }
+}
+
+#[test]
+fn a_wrong_fence_or_id_changes_nothing() {
+    for is_running in [true, false] {
+        let mut doubt = Doubt::arises(is_running);
+        let (id, fence) = doubt.listed();
+        let before = doubt.keys(&["get", &id]).done();
+        let reply = doubt.folder.write("reply.http", "HTTP/1.1 200 OK\n\nfound");
+        for verdict in [&["--did-not-happen"][..], &["--run-again"], &["--happened", &reply]] {
+            for wrong in [fence - 1, fence + 1] {
+                let told = doubt.resolve(&id, wrong, verdict).failed(1);
+                assert!(told.contains("onlyonce keys get"), "{told}");
+                assert!(told.contains("nothing was changed"), "{told}");
+            }
+            let nobody = "0123456789abcdef0123456789abcdef";
+            let told = doubt.resolve(nobody, fence, verdict).failed(1);
+            assert!(told.contains("there is no record"), "{told}");
+        }
+        doubt.resolve(&id, fence, &["--happened", "not/there.http"]).failed(2);
+        let no_head = doubt.folder.write("no-head.http", "{\"charge\": \"ch_1\"}");
+        let told = doubt.resolve(&id, fence, &["--happened", &no_head]).failed(2);
+        assert!(told.contains("no-head.http") && told.contains("HTTP/1.1 201"), "{told}");
+        doubt.resolve(&id, fence, &[]).failed(2);
+        doubt.resolve(&id, fence, &["--did-not-happen", "--run-again"]).failed(2);
+
+        assert_eq!(doubt.keys(&["get", &id]).done(), before);
+        let (order, address) = (doubt.order.clone(), doubt.proxy().address);
+        order.send(address).is_problem(409, "outcome-unknown");
+        assert_eq!(doubt.upstream.effects(), 1);
+    }
+}
+
+#[test]
+fn an_operation_that_happened_is_answered_with_the_file_and_not_run() {
+    for is_running in [true, false] {
+        let mut doubt = Doubt::arises(is_running);
+        let (id, fence) = doubt.listed();
+        let text = "HTTP/1.1 201 Created\ncontent-type: application/json\nx-shop: found\n\n\
+                    {\"charge\": \"ch_1\"}";
+        let reply = doubt.folder.write("reply.http", text);
+        // The second time is the same change again, as after a lost answer.
+        for _ in 0..2 {
+            let shown = doubt.resolve(&id, fence, &["--happened", &reply]).done();
+            assert!(shown.contains("state             completed"), "{shown}");
+            assert!(shown.contains("by olga: looked"), "{shown}");
+        }
+        let other = doubt.folder.write("other.http", "HTTP/1.1 200 OK\n\nother");
+        doubt.resolve(&id, fence, &["--happened", &other]).failed(1);
+        assert_eq!(doubt.unknown(), [Value::Null; 0]);
+
+        let (order, address) = (doubt.order.clone(), doubt.proxy().address);
+        let again = order.send(address);
+        let kept = again.replayed();
+        assert_eq!((kept.status, kept.shop.as_deref()), (201, Some("found")));
+        assert_eq!(kept.body, b"{\"charge\": \"ch_1\"}");
+        assert_eq!(again.header("content-type"), Some("application/json"));
+        assert_eq!(doubt.upstream.effects(), 1);
+    }
+}
+
+#[test]
+fn an_operation_that_did_not_happen_runs_exactly_once_more() {
+    for is_running in [true, false] {
+        for verdict in ["--did-not-happen", "--run-again"] {
+            let mut doubt = Doubt::arises(is_running);
+            let (id, fence) = doubt.listed();
+            let shown = doubt.resolve(&id, fence, &[verdict]).done();
+            assert!(shown.contains("by olga: looked"), "{verdict}: {shown}");
+            assert_eq!(doubt.unknown(), [Value::Null; 0]);
+            assert_eq!(doubt.upstream.effects(), 1, "settling runs nothing");
+
+            let (order, address) = (doubt.order.clone(), doubt.proxy().address);
+            let answer = order.send(address).ran();
+            for _ in 0..2 {
+                assert_eq!(order.send(address).replayed(), answer);
+            }
+            doubt.resolve(&id, fence, &[verdict]).failed(1);
+            assert_eq!(order.send(address).replayed(), answer);
+            assert_eq!(doubt.upstream.effects(), 2);
+        }
+    }
+}
+
+#[test]
+fn only_the_owner_can_ask_a_running_proxy() {
+    let (upstream, folder) = (Upstream::open(), Folder::with_store());
+    let proxy = Proxy::start(&folder, &upstream);
+    let mode = |path| std::fs::metadata(path).unwrap().permissions().mode() & 0o777;
+    let socket = folder.journal().join("admin.sock");
+    assert_eq!((mode(folder.journal()), mode(socket.clone())), (0o700, 0o600));
+    assert_eq!(mode(folder.journal().join("secret")), 0o600);
+    proxy.stop();
+    assert!(!socket.exists());
+
+    // What a kill leaves behind hinders nobody.
+    Proxy::start(&folder, &upstream).kill();
+    assert!(socket.exists());
+    onlyonce(["keys", "list", "--store", &folder.store()]).done();
+    let proxy = Proxy::start(&folder, &upstream);
+    order("tap").send(proxy.address).ran();
+    let listed = onlyonce(["keys", "list", "--json", "--store", &folder.store()]).done();
+    assert_eq!(listed.lines().count(), 1, "{listed}");
+}
