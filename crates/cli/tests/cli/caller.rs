@@ -38,7 +38,8 @@ impl Order {
         let mut stream = TcpStream::connect(proxy).unwrap();
         stream.set_read_timeout(Some(PATIENCE)).unwrap();
         let body = format!("item={}", self.item);
-        let mut head = format!("POST /orders HTTP/1.1\r\nHost: shop\r\nConnection: close\r\n");
+        let mut head = String::from("POST /orders HTTP/1.1\r\nHost: shop\r\n");
+        head += "Connection: close\r\n";
         head += &format!("Content-Type: text/plain\r\nContent-Length: {}\r\n", body.len());
         head += &format!("Idempotency-Key: {}\r\n", self.key);
         if let Some(authorization) = &self.authorization {

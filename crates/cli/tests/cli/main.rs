@@ -6,6 +6,8 @@
 mod caller;
 mod config;
 mod damage;
+mod full;
+mod help;
 mod operate;
 mod process;
 mod replay;

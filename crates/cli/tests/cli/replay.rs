@@ -24,6 +24,23 @@ fn a_retry_gets_the_same_bytes_and_runs_nothing() {
 }
 
 #[test]
+fn callers_at_once_get_one_answer_also_if_the_first_hangs_up() {
+    let (upstream, folder) = (Upstream::open(), Folder::with_store());
+    let proxy = Proxy::start(&folder, &upstream);
+    upstream.manner(Manner::Hold);
+    let first = order("tap").begin(proxy.address);
+    upstream.began("tap");
+    let others: Vec<_> = (0..8).map(|_| order("tap").begin(proxy.address)).collect();
+    drop(first);
+    upstream.let_go();
+    let answer = order("tap").settle(proxy.address).replayed();
+    for other in others {
+        assert_eq!(other.answer().unwrap().replayed(), answer);
+    }
+    assert_eq!(upstream.effects(), 1);
+}
+
+#[test]
 fn a_retry_after_a_stop_and_after_a_kill_gets_the_same_bytes() {
     let (upstream, folder) = (Upstream::open(), Folder::with_store());
     let proxy = Proxy::start(&folder, &upstream);

@@ -1,0 +1,120 @@
+//! What a person sees first: the help of every command, wrong flags, and what a proxy says when it
+//! begins.
+
+use crate::caller::order;
+use crate::process::{Folder, Proxy, onlyonce};
+use crate::upstream::{Manner, Upstream};
+
+const STORE: &[&str] = &["--store <URL>"];
+const KEY: &[&str] = &["[ID]", "--key <KEY>", "-H, --header <FIELD>", "--store <URL>"];
+
+/// Every command, and what can be said with it.
+const COMMANDS: [(&[&str], &[&[&str]]); 11] = [
+    (&["demo"], &[&["--port <PORT>", "--seed <SEED>", "--keep <DIR>"]]),
+    (
+        &["proxy"],
+        &[
+            STORE,
+            &["--upstream <URL>", "--listen <ADDR>", "--config <FILE>", "--disk-max <MIB>"],
+            &["--log <LOG>", "--log-level <LOG_LEVEL>"],
+        ],
+    ),
+    (&["store", "init"], &[STORE, &["--first"]]),
+    (&["keys", "list"], &[STORE, &["--state <STATE>", "--json", "--limit <N>"]]),
+    (&["keys", "get"], &[KEY]),
+    (
+        &["keys", "resolve"],
+        &[
+            KEY,
+            &["--fence <N>", "--happened <FILE>", "--did-not-happen", "--run-again"],
+            &["--why <TEXT>", "--by <NAME>"],
+        ],
+    ),
+    (&["journal", "check"], &[&["<DIR>"]]),
+    (&["journal", "salvage"], &[&["<FROM>", "<TO>"]]),
+    (&["config", "check"], &[&["<FILE>"]]),
+    (&["generate", "man"], &[]),
+    (&["generate", "completions"], &[&["<SHELL>"]]),
+];
+
+#[test]
+fn the_help_of_every_command_names_all_that_can_be_said() {
+    for (command, groups) in COMMANDS {
+        let help = onlyonce(command.iter().chain(&["--help"])).done();
+        let words = groups.iter().copied().flatten();
+        for word in words.chain(&["-h, --help"]) {
+            assert!(help.contains(word), "{command:?} does not name {word}:\n{help}");
+        }
+        // Nothing in the help that is not in the table: then the table is the one that lags.
+        let said = help.lines().filter(|line| line.trim_start().starts_with('-'));
+        for line in said {
+            let known = groups.iter().copied().flatten().chain(&["-h, --help"]);
+            let mut known = known.filter(|word| line.contains(**word));
+            assert!(known.next().is_some(), "{command:?}: {line}");
+        }
+    }
+}
+
+#[test]
+fn the_first_help_names_every_command_and_where_to_begin() {
+    let help = onlyonce(["--help"]).done();
+    for (command, _) in COMMANDS {
+        let line = format!("\n  {} ", command[0]);
+        assert!(help.contains(&line), "{command:?} is not in\n{help}");
+    }
+    assert!(help.contains("onlyonce demo"), "{help}");
+    let version = onlyonce(["--version"]).done();
+    assert_eq!(version, format!("onlyonce {}\n", env!("CARGO_PKG_VERSION")));
+}
+
+#[test]
+fn a_wrong_flag_is_named_and_does_nothing() {
+    for (command, _) in COMMANDS {
+        let told = onlyonce(command.iter().chain(&["--frist"])).failed(2);
+        assert!(told.contains("--frist"), "{told}");
+    }
+    onlyonce(["nonsense"]).failed(2);
+    onlyonce([""; 0]).failed(2);
+    let told = onlyonce(["proxy"]).failed(2);
+    assert!(told.contains("--upstream <URL>"), "{told}");
+    let told = onlyonce(["keys", "list", "--store", "redis:there"]).failed(2);
+    assert!(told.contains("journal:DIR"), "{told}");
+    let told = onlyonce(["proxy", "--upstream", "127.0.0.1:3000"]).failed(2);
+    assert!(told.contains("such as http://127.0.0.1:3000"), "{told}");
+}
+
+#[test]
+fn the_man_page_and_completions_come_from_the_same_text() {
+    let page = onlyonce(["generate", "man"]).done();
+    assert!(page.contains(".TH onlyonce 1"), "{page}");
+    for shell in ["bash", "zsh", "fish"] {
+        let text = onlyonce(["generate", "completions", shell]).done();
+        assert!(text.contains("disk-max") && text.contains("run-again"), "{shell}");
+    }
+    onlyonce(["generate", "completions", "abacus"]).failed(2);
+}
+
+#[test]
+fn a_proxy_says_where_it_listens_what_it_made_and_what_is_in_doubt() {
+    let (upstream, folder) = (Upstream::open(), Folder::empty());
+    let proxy = Proxy::start(&folder, &upstream);
+    let listens = format!("listening on http://{} for {}", proxy.address, upstream.address);
+    let hello = proxy.hello();
+    assert_eq!(hello.lines().last(), Some(listens.as_str()));
+    let made = format!("made a journal in {}. It is strict", folder.journal().display());
+    assert!(hello.contains(&made), "{hello}");
+    assert!(hello.contains("onlyonce store init --first"), "{hello}");
+    upstream.manner(Manner::Cut);
+    order("tap").send(proxy.address).is_problem(502, "outcome-unknown");
+    proxy.stop();
+
+    let lines = "[admin]\nlisten = \"127.0.0.1:0\"\ntoken = \"0123456789abcdef\"\n";
+    let config = folder.write("onlyonce.toml", lines);
+    let proxy = Proxy::start_with(&folder.store(), &upstream, &["--config", &config]);
+    let hello = proxy.hello();
+    assert!(!hello.contains("made a journal"), "{hello}");
+    let doubt = "1 outcomes are unknown; see `onlyonce keys list --state unknown`";
+    assert!(hello.contains(doubt), "{hello}");
+    assert!(hello.contains("operators at http://127.0.0.1:"), "{hello}");
+    assert!(!hello.contains("0123456789abcdef"), "{hello}");
+}
