@@ -200,9 +200,10 @@ impl PolicyTable {
         set(&mut base.set_cookie, self.set_cookie);
         set(&mut base.refuse_early_data, self.refuse_early_data);
         set(&mut base.problem_base, self.problem_base);
-        let origins = self.cors_origins.map(inner).map(|list| {
-            if list.is_empty() { Origins::None } else { Origins::List(list) }
-        });
+        let origins = self
+            .cors_origins
+            .map(inner)
+            .map(|list| if list.is_empty() { Origins::None } else { Origins::List(list) });
         let credentials = self.cors_credentials;
         let Cors { origins: old, credentials: with } = base.cors;
         base.cors =
