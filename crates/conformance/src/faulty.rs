@@ -4,8 +4,10 @@ use std::collections::VecDeque;
 use std::sync::Mutex;
 
 use futures_util::future::pending;
-use onlyonce_core::{Floor, KeyId, Record, Revision, Timestamp};
-use onlyonce_store::{BoxFuture, Cursor, Filter, Page, Store, StoreError, StoreErrorKind, Swap};
+use onlyonce_core::{Floor, KeyId, Record, Revision};
+use onlyonce_store::{
+    BoxFuture, Cursor, Due, Filter, Page, Store, StoreError, StoreErrorKind, Swap,
+};
 
 /// What happens to one call.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -105,8 +107,8 @@ impl<S: Store> Store for FaultyStore<S> {
         self.inner.revision_max()
     }
 
-    fn due(&self, now: Timestamp, limit: usize) -> BoxFuture<'_, Result<Vec<KeyId>, StoreError>> {
-        self.inner.due(now, limit)
+    fn due(&self, due: Due, limit: usize) -> BoxFuture<'_, Result<Vec<KeyId>, StoreError>> {
+        self.inner.due(due, limit)
     }
 
     fn list(

@@ -5,8 +5,8 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use onlyonce_conformance::{StoreBuilder, case_names, each_case};
-use onlyonce_core::{Floor, KeyId, Record, Revision, Timestamp};
-use onlyonce_store::{BoxFuture, Cursor, Filter, MemoryStore, Page, Store, StoreError, Swap};
+use onlyonce_core::{Floor, KeyId, Record, Revision};
+use onlyonce_store::{BoxFuture, Cursor, Due, Filter, MemoryStore, Page, Store, StoreError, Swap};
 
 /// What is wrong with a store.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -135,10 +135,10 @@ impl Store for Broken {
         })
     }
 
-    fn due(&self, now: Timestamp, limit: usize) -> BoxFuture<'_, Result<Vec<KeyId>, StoreError>> {
+    fn due(&self, due: Due, limit: usize) -> BoxFuture<'_, Result<Vec<KeyId>, StoreError>> {
         Box::pin(async move {
             let limit = if self.bug == Bug::NamesTooManyDue { limit + 1 } else { limit };
-            let mut due = self.inner.due(now, limit).await?;
+            let mut due = self.inner.due(due, limit).await?;
             if self.bug == Bug::OverlooksDue && 40 < due.len() {
                 due.pop();
             }

@@ -114,6 +114,27 @@ impl Index {
         self.sides().take(fact);
     }
 
+    /// The newest entry of a key stands somewhere else from now on.
+    pub(crate) fn moved(&self, segment: u32, fact: &Fact) {
+        let mut table =
+            self.shards[self.shard(fact.id)].write().unwrap_or_else(PoisonError::into_inner);
+        let Fact { offset, revision, .. } = *fact;
+        if let Some(slot) = table.get_mut(&fact.id).filter(|slot| slot.revision == revision) {
+            *slot = Slot { segment, offset, revision };
+        }
+    }
+
+    /// Gives memory back where keys have gone.
+    pub(crate) fn shrink(&self) {
+        for table in &self.shards {
+            let mut table = table.write().unwrap_or_else(PoisonError::into_inner);
+            if table.len() < table.capacity() / 4 {
+                let room = table.len() * 3 / 2;
+                table.shrink_to(room);
+            }
+        }
+    }
+
     /// How many keys there are.
     pub(crate) fn len(&self) -> usize {
         self.shards

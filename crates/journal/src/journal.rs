@@ -9,9 +9,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
 
 use futures_channel::oneshot;
-use onlyonce_core::{Floor, KeyId, Record, Revision, Secret, StateKind, Timestamp};
+use onlyonce_core::{Floor, KeyId, Record, Revision, Secret, StateKind};
 use onlyonce_store::{
-    BoxFuture, Cursor, Filter, Page, Store, StoreError, StoreErrorKind, Swap, codec,
+    BoxFuture, Cursor, Due, Filter, Page, Store, StoreError, StoreErrorKind, Swap, codec,
 };
 
 use crate::dir::{self, Start};
@@ -32,6 +32,9 @@ const QUEUE_MAX: u64 = 256 << 20;
 const PAGE: usize = 1_000;
 /// Records that one page of a listing reads at most, however few match.
 const PAGE_READS: usize = 20_000;
+
+/// The answer to a write that was asked for.
+pub(crate) type Asked = oneshot::Receiver<Result<Written, StoreError>>;
 
 /// How a journal behaves.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -81,7 +84,7 @@ pub struct Stats {
 /// writer and no sync; they read a record from the page cache or the disk on the caller's thread.
 #[derive(Clone)]
 pub struct Journal {
-    shared: Arc<Shared>,
+    pub(crate) shared: Arc<Shared>,
     handle: Arc<Handle>,
     secret: Secret,
 }
@@ -238,6 +241,11 @@ impl Journal {
     }
 
     async fn write(&self, payload: Vec<u8>, change: Change) -> Result<Written, StoreError> {
+        told(self.ask(payload, change)?).await
+    }
+
+    /// Asks for a write; [`told`] waits for it.
+    pub(crate) fn ask(&self, payload: Vec<u8>, change: Change) -> Result<Asked, StoreError> {
         if let Some(error) = self.shared.poisoned() {
             return Err(error);
         }
@@ -255,10 +263,7 @@ impl Journal {
         if !sent {
             return Err(StoreError::new(StoreErrorKind::NotApplied, "the journal is closed"));
         }
-        told.await.unwrap_or_else(|_| {
-            let text = "the journal was closed meanwhile";
-            Err(StoreError::new(StoreErrorKind::Unknown, text))
-        })
+        Ok(told)
     }
 
     async fn swap_now(
@@ -330,11 +335,13 @@ impl Journal {
         page
     }
 
-    fn due_now(&self, now: Timestamp, limit: usize) -> Result<Vec<KeyId>, StoreError> {
-        let now = now.as_millis();
+    fn due_now(&self, wanted: Due, limit: usize) -> Result<Vec<KeyId>, StoreError> {
+        let (over, released) = (wanted.over_at.as_millis(), wanted.released_until.as_millis());
         let due: Vec<u32> = {
             let segments = self.shared.segments.read().unwrap_or_else(PoisonError::into_inner);
-            let due = segments.iter().filter(|(_, segment)| segment.due_from <= now);
+            let due = segments.iter().filter(|(_, segment)| {
+                segment.due_from.over <= over || segment.due_from.released <= released
+            });
             due.map(|(number, _)| *number).collect()
         };
         let mut candidates = Vec::new();
@@ -349,12 +356,21 @@ impl Journal {
             if found.len() == limit {
                 break;
             }
-            if segment::due(&self.shared.read_slot(id, slot)?) <= now {
+            // One that moved or changed meanwhile is found by the next pass.
+            if self.shared.read_slot(id, slot).is_ok_and(|record| wanted.names(&record)) {
                 found.push(id);
             }
         }
         Ok(found)
     }
+}
+
+/// What became of a write that was asked for.
+pub(crate) async fn told(asked: Asked) -> Result<Written, StoreError> {
+    asked.await.unwrap_or_else(|_| {
+        let text = "the journal was closed meanwhile";
+        Err(StoreError::new(StoreErrorKind::Unknown, text))
+    })
 }
 
 fn sorted(keys: &Keys, after: Option<KeyId>) -> Vec<KeyId> {
@@ -395,8 +411,12 @@ impl Store for Journal {
         Box::pin(async move { Ok(self.shared.revision_max()) })
     }
 
-    fn due(&self, now: Timestamp, limit: usize) -> BoxFuture<'_, Result<Vec<KeyId>, StoreError>> {
-        Box::pin(async move { self.due_now(now, limit) })
+    fn due(&self, due: Due, limit: usize) -> BoxFuture<'_, Result<Vec<KeyId>, StoreError>> {
+        Box::pin(async move { self.due_now(due, limit) })
+    }
+
+    fn reclaim(&self) -> BoxFuture<'_, Result<(), StoreError>> {
+        Box::pin(self.reclaim_now())
     }
 
     fn list(

@@ -29,6 +29,7 @@ mod error;
 mod index;
 mod journal;
 mod keeper;
+mod reclaim;
 mod recover;
 mod salvage;
 mod segment;

@@ -9,7 +9,7 @@ use crate::disk::{Disk, Medium};
 use crate::entry::Position;
 use crate::error::{JournalError, JournalErrorKind};
 use crate::index::Index;
-use crate::segment::{self, Fact, HEADER, Header, Scan, What};
+use crate::segment::{self, DueFrom, Fact, HEADER, Header, Scan, What};
 use crate::snapshot::{self, Snapshot};
 
 /// A segment that is open for reading.
@@ -18,7 +18,7 @@ pub(crate) struct Segment {
     pub(crate) medium: Arc<dyn Medium>,
     pub(crate) length: u64,
     /// When time alone may first have something to do with a record in it.
-    pub(crate) due_from: u64,
+    pub(crate) due_from: DueFrom,
 }
 
 /// What was found.
@@ -68,7 +68,11 @@ pub(crate) fn recover(disk: &dyn Disk) -> Result<Recovered, JournalError> {
 }
 
 /// Where each sealed segment ends, from the header of the one after it.
-fn ends(disk: &dyn Disk, sealed: &[u64], last: &Header) -> Result<Vec<u64>, JournalError> {
+pub(crate) fn ends(
+    disk: &dyn Disk,
+    sealed: &[u64],
+    last: &Header,
+) -> Result<Vec<u64>, JournalError> {
     let headers = sealed.iter().skip(1).map(|number| {
         let place = disk.place(&segment::name(*number));
         let mut bytes = [0; HEADER];
@@ -91,7 +95,11 @@ fn ends(disk: &dyn Disk, sealed: &[u64], last: &Header) -> Result<Vec<u64>, Jour
 }
 
 /// What a sealed segment says, from its snapshot or else from itself.
-fn sealed_snapshot(disk: &dyn Disk, number: u64, end: u64) -> Result<Snapshot, JournalError> {
+pub(crate) fn sealed_snapshot(
+    disk: &dyn Disk,
+    number: u64,
+    end: u64,
+) -> Result<Snapshot, JournalError> {
     if let Some(snapshot) = snapshot::read(disk, number, end) {
         return Ok(snapshot);
     }
@@ -163,7 +171,7 @@ impl Build {
         }
         self.floor = self.floor.max(snapshot.floor);
         self.revision_max = self.revision_max.max(snapshot.revision_max);
-        let due_from = snapshot.due_from();
+        let due_from = DueFrom::of(&snapshot.facts);
         let medium = disk.open(&file).map_err(|error| JournalError::io(&place, &error))?;
         let length = medium.len().map_err(|error| JournalError::io(&place, &error))?;
         if length < snapshot.end {

@@ -94,7 +94,39 @@ pub(crate) struct Fact {
     pub(crate) offset: u32,
     pub(crate) what: What,
     /// When time alone may have something to do with it, in milliseconds; `u64::MAX` for never.
+    /// Of a record that was released, when it was.
     pub(crate) due: u64,
+}
+
+/// When time alone may first have something to do with a record of a segment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct DueFrom {
+    /// With one that was not released.
+    pub(crate) over: u64,
+    /// When the first was released.
+    pub(crate) released: u64,
+}
+
+impl DueFrom {
+    pub(crate) const NEVER: Self = Self { over: u64::MAX, released: u64::MAX };
+
+    pub(crate) fn of(facts: &[Fact]) -> Self {
+        facts.iter().fold(Self::NEVER, |from, fact| from.and(fact))
+    }
+
+    pub(crate) fn and(self, fact: &Fact) -> Self {
+        match fact.what {
+            What::Released => Self { released: self.released.min(fact.due), ..self },
+            What::InFlight | What::Unknown | What::Settled | What::Deleted => {
+                Self { over: self.over.min(fact.due), ..self }
+            }
+        }
+    }
+
+    pub(crate) fn min(self, other: Self) -> Self {
+        let (over, released) = (self.over.min(other.over), self.released.min(other.released));
+        Self { over, released }
+    }
 }
 
 /// What has become of a key.
@@ -102,9 +134,10 @@ pub(crate) struct Fact {
 pub(crate) enum What {
     InFlight,
     Unknown,
-    /// Any other state.
+    /// Answered, with the reply or without it.
     Settled,
     Deleted,
+    Released,
 }
 
 impl What {
@@ -112,7 +145,8 @@ impl What {
         match record.state.kind() {
             StateKind::InFlight => Self::InFlight,
             StateKind::Unknown => Self::Unknown,
-            StateKind::Released | StateKind::Completed | StateKind::Tombstone => Self::Settled,
+            StateKind::Completed | StateKind::Tombstone => Self::Settled,
+            StateKind::Released => Self::Released,
         }
     }
 }

@@ -13,7 +13,7 @@ use crate::entry::{self, Entry, FRAME, Framed};
 use crate::index::{Index, Slot};
 use crate::keeper::Prepared;
 use crate::recover::{Recovered, Segment};
-use crate::segment;
+use crate::segment::{self, DueFrom};
 
 /// One read brings most records whole, in bytes.
 const READ: u64 = 512;
@@ -67,25 +67,48 @@ impl Shared {
 
     /// The newest synced record of a key.
     pub(crate) fn read(&self, id: KeyId) -> Result<Option<Record>, StoreError> {
-        self.index.get(id).map(|slot| self.read_slot(id, slot)).transpose()
+        loop {
+            let Some(slot) = self.index.get(id) else { return Ok(None) };
+            let read = self.read_slot(id, slot);
+            // Its segment may be gone because the entry was copied or replaced meanwhile.
+            if read.is_ok() || self.index.get(id) == Some(slot) {
+                return read.map(Some);
+            }
+        }
     }
 
     pub(crate) fn read_slot(&self, id: KeyId, slot: Slot) -> Result<Record, StoreError> {
-        let Slot { segment, offset, revision } = slot;
-        let damaged = |why: &str| {
-            let place = self.disk.place(&segment::name(segment.into()));
-            let text = format!("{} at byte {offset}: {why}", place.display());
-            StoreError::new(StoreErrorKind::Damaged, text)
-        };
+        let payload = self.payload(slot)?;
+        match entry::parse(payload) {
+            Ok(Entry::Record(found, record))
+                if found == id && record.revision.get() == slot.revision =>
+            {
+                Ok(record)
+            }
+            Ok(_) => Err(self.damaged(slot, "another entry stands there")),
+            Err(error) => Err(self.damaged(slot, &error.to_string())),
+        }
+    }
+
+    fn damaged(&self, slot: Slot, why: &str) -> StoreError {
+        let place = self.disk.place(&segment::name(slot.segment.into()));
+        let text = format!("{} at byte {}: {why}", place.display(), slot.offset);
+        StoreError::new(StoreErrorKind::Damaged, text)
+    }
+
+    /// The bytes of an entry.
+    pub(crate) fn payload(&self, slot: Slot) -> Result<Bytes, StoreError> {
+        let Slot { segment, offset, .. } = slot;
         let found = {
             let segments = self.segments.read().unwrap_or_else(PoisonError::into_inner);
             segments.get(&segment).cloned()
         };
-        let Segment { medium, length, .. } = found.ok_or_else(|| damaged("no such segment"))?;
+        let Segment { medium, length, .. } =
+            found.ok_or_else(|| self.damaged(slot, "no such segment"))?;
         let read = |length: u64| -> Result<Bytes, StoreError> {
             let mut bytes = vec![0; length as usize];
             let read = medium.read_at(&mut bytes, offset.into());
-            read.map_err(|error| damaged(&error.to_string()))?;
+            read.map_err(|error| self.damaged(slot, &error.to_string()))?;
             Ok(Bytes::from(bytes))
         };
         let left = length.saturating_sub(offset.into());
@@ -96,32 +119,24 @@ impl Shared {
             bytes = read(whole)?;
         }
         match entry::framed(&bytes, segment.into(), offset.into()) {
-            Framed::Whole(payload) => match entry::parse(payload) {
-                Ok(Entry::Record(found, record))
-                    if found == id && record.revision.get() == revision =>
-                {
-                    Ok(record)
-                }
-                Ok(_) => Err(damaged("another entry stands there")),
-                Err(error) => Err(damaged(&error.to_string())),
-            },
-            Framed::Empty => Err(damaged("nothing stands there")),
-            Framed::Broken(why) => Err(damaged(why)),
+            Framed::Whole(payload) => Ok(payload),
+            Framed::Empty => Err(self.damaged(slot, "nothing stands there")),
+            Framed::Broken(why) => Err(self.damaged(slot, why)),
         }
     }
 
     /// A new segment is being written.
     pub(crate) fn begin_segment(&self, number: u32, prepared: Prepared) {
         let Prepared { medium, length, .. } = prepared;
-        let segment = Segment { medium, length, due_from: u64::MAX };
+        let segment = Segment { medium, length, due_from: DueFrom::NEVER };
         let mut segments = self.segments.write().unwrap_or_else(PoisonError::into_inner);
         segments.insert(number, segment);
     }
 
     /// A record in this segment may be due from then on.
-    pub(crate) fn due_from(&self, number: u32, due: u64) {
+    pub(crate) fn due_from(&self, number: u32, due: DueFrom) {
         let known = |segments: &BTreeMap<u32, Segment>| {
-            segments.get(&number).is_some_and(|segment| segment.due_from <= due)
+            segments.get(&number).is_some_and(|it| it.due_from.min(due) == it.due_from)
         };
         if known(&self.segments.read().unwrap_or_else(PoisonError::into_inner)) {
             return;

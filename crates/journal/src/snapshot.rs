@@ -48,7 +48,7 @@ impl Snapshot {
     }
 
     /// When time alone may first have something to do with one of its records.
-    pub(crate) fn due_from(&self) -> u64 {
+    fn due_from(&self) -> u64 {
         self.facts.iter().map(|fact| fact.due).min().unwrap_or(u64::MAX)
     }
 
@@ -105,7 +105,7 @@ fn fact(bytes: &[u8]) -> Option<Fact> {
     let word = |at: usize| -> Option<u64> {
         Some(u64::from_le_bytes(bytes.get(at..at + 8)?.try_into().ok()?))
     };
-    let what = [What::InFlight, What::Unknown, What::Settled, What::Deleted]
+    let what = [What::InFlight, What::Unknown, What::Settled, What::Deleted, What::Released]
         .into_iter()
         .find(|what| *what as u8 == bytes[36])?;
     let id = KeyId::from_bytes(bytes.get(..16)?.try_into().ok()?);
@@ -134,4 +134,11 @@ pub(crate) fn write(disk: &dyn Disk, snapshot: &Snapshot) -> Result<(), JournalE
 pub(crate) fn read(disk: &dyn Disk, number: u64, end: u64) -> Option<Snapshot> {
     let bytes = disk.open(&name(number)).and_then(|medium| medium.read_all()).ok()?;
     Snapshot::parse(&bytes).filter(|it| it.number == number && it.end == end)
+}
+
+/// How many keys a sealed segment wrote, if its snapshot says so. A guess, not checked.
+pub(crate) fn keys(disk: &dyn Disk, number: u64) -> Option<u32> {
+    let mut head = [0; 16];
+    disk.open(&name(number)).and_then(|medium| medium.read_at(&mut head, 0)).ok()?;
+    Some(u32::from_le_bytes([head[12], head[13], head[14], head[15]]))
 }

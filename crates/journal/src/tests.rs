@@ -3,6 +3,7 @@
 mod crash;
 mod damage;
 mod full;
+mod reclaim;
 mod sim_disk;
 
 use std::sync::Arc;

@@ -12,10 +12,10 @@ use onlyonce_store::{StoreError, StoreErrorKind};
 
 use crate::disk::Medium;
 use crate::entry::{self, FRAME, MARK_PAYLOAD, Position};
-use crate::index::Keys;
+use crate::index::{Keys, Slot};
 use crate::keeper::{Chore, Prepared};
 use crate::recover::Segment;
-use crate::segment::{self, Fact, HEADER, Header, What};
+use crate::segment::{self, DueFrom, Fact, HEADER, Header, What};
 use crate::shared::Shared;
 
 /// A batch is written once it has this many bytes; one entry may be larger.
@@ -37,8 +37,20 @@ pub(crate) struct Op {
 pub(crate) enum Change {
     /// A key, if its revision is still this one. The fact's offset is not known yet.
     Key { expected: Option<u64>, fact: Fact },
+    /// Nothing but where an entry stands, if it still stands there.
+    Copy { from: Slot, fact: Fact },
     /// The floor.
     Floor(Floor),
+}
+
+impl Change {
+    /// What is written about a key.
+    fn fact(&self) -> Option<&Fact> {
+        match self {
+            Self::Key { fact, .. } | Self::Copy { fact, .. } => Some(fact),
+            Self::Floor(_) => None,
+        }
+    }
 }
 
 /// What became of it.
@@ -142,10 +154,7 @@ impl Writer {
 
     /// What is there without waiting. What waits for this batch stays where it is.
     fn next_at_once(&mut self) -> Option<Op> {
-        let waits = |op: &Op| match op.change {
-            Change::Key { fact, .. } => self.keys.contains(&fact.id),
-            Change::Floor(_) => false,
-        };
+        let waits = |op: &Op| op.change.fact().is_some_and(|fact| self.keys.contains(&fact.id));
         if let Some(at) = self.waiting.iter().position(|op| !waits(op)) {
             return self.waiting.remove(at);
         }
@@ -156,12 +165,18 @@ impl Writer {
         if let Some(error) = self.shared.poisoned() {
             return self.tell(op, Err(error));
         }
-        if let Change::Key { expected, fact } = op.change {
+        if let Some(fact) = op.change.fact() {
             // Its turn comes once the entry before it is synced, and can be seen.
             if self.keys.contains(&fact.id) {
                 return self.waiting.push_back(op);
             }
-            if self.shared.index.get(fact.id).map(|slot| slot.revision) != expected {
+            let stands = self.shared.index.get(fact.id);
+            let raced = match &op.change {
+                Change::Key { expected, .. } => stands.map(|slot| slot.revision) != *expected,
+                Change::Copy { from, .. } => stands != Some(*from),
+                Change::Floor(_) => false,
+            };
+            if raced {
                 return self.tell(op, Ok(Written::Raced));
             }
         }
@@ -216,7 +231,7 @@ impl Writer {
 
     /// How many operations run once `op` is written.
     fn running_with(&self, op: &Op) -> u64 {
-        let Change::Key { fact, .. } = op.change else { return self.running };
+        let Some(fact) = op.change.fact() else { return self.running };
         let was = self.shared.index.sides().in_flight.contains(&fact.id);
         let is = fact.what == What::InFlight;
         self.running + u64::from(is) - u64::from(was)
@@ -231,14 +246,12 @@ impl Writer {
         let at = self.offset + self.batch.len() as u64;
         entry::append(&mut self.batch, self.number, self.offset, &op.payload);
         self.queued.fetch_sub(op.payload.len() as u64, Ordering::Relaxed);
-        let change = match op.change {
-            Change::Key { expected, fact } => {
-                self.keys.insert(fact.id);
-                // Segments are shorter than 4 GiB.
-                Change::Key { expected, fact: Fact { offset: at as u32, ..fact } }
-            }
-            floor @ Change::Floor(_) => floor,
-        };
+        let mut change = op.change;
+        if let Change::Key { fact, .. } | Change::Copy { fact, .. } = &mut change {
+            self.keys.insert(fact.id);
+            // Segments are shorter than 4 GiB.
+            fact.offset = at as u32;
+        }
         self.pending.push((change, op.tell));
     }
 
@@ -274,14 +287,15 @@ impl Writer {
 
     /// What is synced can be seen from now on.
     fn show(&self) {
-        let mut due_from = u64::MAX;
+        let mut due_from = DueFrom::NEVER;
         for (change, _) in &self.pending {
+            due_from = change.fact().map_or(due_from, |fact| due_from.and(fact));
             match change {
                 Change::Key { fact, .. } => {
-                    due_from = due_from.min(fact.due);
                     self.shared.raise_revision(fact.revision);
                     self.shared.index.take(self.number as u32, fact);
                 }
+                Change::Copy { fact, .. } => self.shared.index.moved(self.number as u32, fact),
                 Change::Floor(floor) => self.shared.raise_floor(*floor),
             }
         }

@@ -19,4 +19,4 @@ pub mod store;
 pub use codec::{CodecError, decode, encode};
 pub use error::{StoreError, StoreErrorKind};
 pub use memory::MemoryStore;
-pub use store::{BoxFuture, Cursor, Filter, Page, Store, Swap};
+pub use store::{BoxFuture, Cursor, Due, Filter, Page, Store, Swap};

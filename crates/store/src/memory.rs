@@ -4,10 +4,10 @@ use std::collections::BTreeMap;
 use std::ops::Bound;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use onlyonce_core::{Floor, KeyId, Record, Revision, State, Timestamp, limits};
+use onlyonce_core::{Floor, KeyId, Record, Revision, limits};
 
 use crate::error::StoreError;
-use crate::store::{BoxFuture, Cursor, Filter, Page, Store, Swap};
+use crate::store::{BoxFuture, Cursor, Due, Filter, Page, Store, Swap};
 
 /// Keeps records in a map. It survives nothing: what it promises about crashes is void.
 #[derive(Debug, Default)]
@@ -70,18 +70,6 @@ impl Inner {
     }
 }
 
-/// Whether time alone may have something to do with this record: an over-approximation, since
-/// only the core, with the policy, decides.
-fn may_be_due(record: &Record, now: Timestamp) -> bool {
-    match &record.state {
-        State::Completed { retain_until, .. } => *retain_until <= now,
-        State::Tombstone { forget_at, .. } => *forget_at <= now,
-        State::Released { since } => *since <= now,
-        State::InFlight(flight) => flight.lease_until <= now,
-        State::Unknown(_) => false,
-    }
-}
-
 impl Store for MemoryStore {
     fn get(&self, id: KeyId) -> BoxFuture<'_, Result<Option<Record>, StoreError>> {
         Box::pin(async move { Ok(self.inner().records.get(&id).cloned()) })
@@ -112,10 +100,10 @@ impl Store for MemoryStore {
         Box::pin(async move { Ok(self.inner().revision_max) })
     }
 
-    fn due(&self, now: Timestamp, limit: usize) -> BoxFuture<'_, Result<Vec<KeyId>, StoreError>> {
+    fn due(&self, due: Due, limit: usize) -> BoxFuture<'_, Result<Vec<KeyId>, StoreError>> {
         Box::pin(async move {
             let inner = self.inner();
-            let due = inner.records.iter().filter(|(_, record)| may_be_due(record, now));
+            let due = inner.records.iter().filter(|(_, record)| due.names(record));
             Ok(due.take(limit).map(|(id, _)| *id).collect())
         })
     }

@@ -3,7 +3,7 @@
 use std::future::Future;
 use std::pin::Pin;
 
-use onlyonce_core::{Floor, KeyId, Record, Revision, StateKind, Timestamp};
+use onlyonce_core::{Floor, KeyId, Record, Revision, State, StateKind, Timestamp};
 
 use crate::error::StoreError;
 
@@ -39,9 +39,15 @@ pub trait Store: Send + Sync + 'static {
     /// below it must not be trusted.
     fn revision_max(&self) -> BoxFuture<'_, Result<u64, StoreError>>;
 
-    /// Keys with a record that may be due at `now` (retention over, tombstone over, released long
-    /// ago), at most `limit`, in no order. For the sweeper, which lets the core decide.
-    fn due(&self, now: Timestamp, limit: usize) -> BoxFuture<'_, Result<Vec<KeyId>, StoreError>>;
+    /// Keys with a record that `due` names, at most `limit`, in no order; perhaps more, never
+    /// fewer. For the sweeper, which lets the core decide.
+    fn due(&self, due: Due, limit: usize) -> BoxFuture<'_, Result<Vec<KeyId>, StoreError>>;
+
+    /// Gives back the room of what was deleted and replaced, if that takes doing. The sweeper
+    /// calls it after each pass.
+    fn reclaim(&self) -> BoxFuture<'_, Result<(), StoreError>> {
+        Box::pin(async { Ok(()) })
+    }
 
     /// Records that match `filter`, a page at a time, for operators. Records changed meanwhile may
     /// be missed or seen in either form; unchanged ones are seen exactly once.
@@ -57,6 +63,29 @@ pub trait Store: Send + Sync + 'static {
     /// Whether no other process can be using the store. If so, every holder from before this
     /// process began is dead, and the engine says so in their records.
     fn is_exclusive(&self) -> bool;
+}
+
+/// Which records a sweeper asks for: those that time may have ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Due {
+    /// Claims, replies and tombstones whose time is over then.
+    pub over_at: Timestamp,
+    /// Records that were released until then. How long those are kept is the policy's business,
+    /// so a record does not tell.
+    pub released_until: Timestamp,
+}
+
+impl Due {
+    /// Whether it asks for this record.
+    pub fn names(&self, record: &Record) -> bool {
+        match &record.state {
+            State::InFlight(flight) => flight.lease_until <= self.over_at,
+            State::Released { since } => *since <= self.released_until,
+            State::Completed { retain_until, .. } => *retain_until <= self.over_at,
+            State::Tombstone { forget_at, .. } => *forget_at <= self.over_at,
+            State::Unknown(_) => false,
+        }
+    }
 }
 
 /// What became of a swap.

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use futures_executor::block_on;
 use onlyonce_core::{KeyId, Record, StateKind, Timestamp};
-use onlyonce_store::{Filter, Store};
+use onlyonce_store::{Due, Filter, Store};
 
 use super::put;
 use crate::{StoreBuilder, answered, claimed, id, in_doubt, released, tombstone};
@@ -88,17 +88,32 @@ pub fn an_empty_listing_has_no_next_page<B: StoreBuilder>(builder: &B) {
     assert_eq!(pages(&store, &Filter { state, limit: 3 }), (BTreeMap::new(), 1));
 }
 
+const EARLY: Timestamp = Timestamp::from_millis(1);
+/// When all that time can end is over.
+const LATE: Due = Due {
+    over_at: Timestamp::from_millis(u64::MAX / 2),
+    released_until: Timestamp::from_millis(u64::MAX / 2),
+};
+
 /// `due` names what time may have ended. It may name more, but never less.
 pub fn due_names_what_time_may_have_ended<B: StoreBuilder>(builder: &B) {
     let store = builder.fresh();
     let all = fill(&store);
-    let due = block_on(store.due(Timestamp::from_millis(u64::MAX / 2), 1_000)).unwrap();
+    let due = block_on(store.due(LATE, 1_000)).unwrap();
     for (id, record) in &all {
         let may_end = record.state.kind() != StateKind::Unknown;
         assert!(!may_end || due.contains(id), "{record:?}");
     }
-    let early = block_on(store.due(Timestamp::from_millis(1), 1_000)).unwrap();
-    assert!(early.is_empty(), "{} are due before they were made", early.len());
+    let early = block_on(store.due(Due { over_at: EARLY, ..LATE }, 1_000)).unwrap();
+    for (id, record) in &all {
+        let released = record.state.kind() == StateKind::Released;
+        assert_eq!(early.contains(id), released, "{record:?} before it was made");
+    }
+    let late = block_on(store.due(Due { released_until: EARLY, ..LATE }, 1_000)).unwrap();
+    for (id, record) in &all {
+        let released = record.state.kind() == StateKind::Released;
+        assert!(!(released && late.contains(id)), "{record:?} was released later");
+    }
 }
 
 /// `due` names at most so many.
@@ -106,7 +121,7 @@ pub fn due_names_at_most_so_many<B: StoreBuilder>(builder: &B) {
     let store = builder.fresh();
     fill(&store);
     for limit in [0, 1, 13] {
-        let due = block_on(store.due(Timestamp::from_millis(u64::MAX / 2), limit)).unwrap();
+        let due = block_on(store.due(LATE, limit)).unwrap();
         assert_eq!(due.len(), limit);
     }
 }

@@ -7,10 +7,10 @@ use std::time::Duration;
 
 use onlyonce::core::{
     Fence, Fingerprint, Floor, KeyId, Outcome, Phase, Policy, Record, Reply, Revision, State,
-    StateKind, Timestamp, Verdict, limits,
+    StateKind, Verdict, limits,
 };
 use onlyonce::store::{
-    BoxFuture, Cursor, Filter, MemoryStore, Page, Store, StoreError, StoreErrorKind, Swap,
+    BoxFuture, Cursor, Due, Filter, MemoryStore, Page, Store, StoreError, StoreErrorKind, Swap,
 };
 use onlyonce::{
     Answer, Claimed, Engine, EngineError, EngineEvent, Observer, Ran, Request, Run, Settings,
@@ -154,8 +154,8 @@ impl Store for FaultyStore {
         self.inner.revision_max()
     }
 
-    fn due(&self, now: Timestamp, limit: usize) -> BoxFuture<'_, Result<Vec<KeyId>, StoreError>> {
-        self.inner.due(now, limit)
+    fn due(&self, due: Due, limit: usize) -> BoxFuture<'_, Result<Vec<KeyId>, StoreError>> {
+        self.inner.due(due, limit)
     }
 
     fn list(

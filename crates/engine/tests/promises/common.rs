@@ -6,10 +6,10 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use onlyonce::core::{
-    Fence, Fingerprint, Floor, KeyId, Policy, Record, Reply, Revision, State, Timestamp, limits,
+    Fence, Fingerprint, Floor, KeyId, Policy, Record, Reply, Revision, State, limits,
 };
 use onlyonce::store::{
-    BoxFuture, Cursor, Filter, MemoryStore, Page, Store, StoreError, StoreErrorKind, Swap,
+    BoxFuture, Cursor, Due, Filter, MemoryStore, Page, Store, StoreError, StoreErrorKind, Swap,
 };
 use onlyonce::{
     Acted, Answer, Attempt, Claimed, Effect, Engine, EngineError, EngineEvent, Observer, Ran,
@@ -143,8 +143,8 @@ impl Store for Rigged {
         self.faults.revision_max()
     }
 
-    fn due(&self, now: Timestamp, limit: usize) -> BoxFuture<'_, Result<Vec<KeyId>, StoreError>> {
-        self.faults.due(now, limit)
+    fn due(&self, due: Due, limit: usize) -> BoxFuture<'_, Result<Vec<KeyId>, StoreError>> {
+        self.faults.due(due, limit)
     }
 
     fn list(

@@ -9,6 +9,7 @@ use onlyonce_store::{Store, Swap};
 
 use super::sim_disk::{Random, SimDisk};
 use super::{claimed, completed, get, id, new_disk, open, pair, put};
+use crate::segment;
 
 /// What was written to a key and, once it was confirmed, how many calls had been made by then.
 type History = BTreeMap<u64, Vec<(Option<Record>, usize)>>;
@@ -17,8 +18,8 @@ fn note(disk: &SimDisk, history: &mut History, number: u64, record: Option<Recor
     history.entry(number).or_default().push((record, disk.calls()));
 }
 
-/// Many callers at once, over several segments, with deletions among them.
-fn workload(disk: &SimDisk, seed: u64) -> History {
+/// Many callers at once, over several segments, with deletions among them, and room given back.
+fn workload(disk: &SimDisk, seed: u64, reclaims: bool) -> History {
     let mut random = Random(seed);
     let mut history = History::new();
     let journal = open(disk).unwrap();
@@ -43,18 +44,33 @@ fn workload(disk: &SimDisk, seed: u64) -> History {
                 note(disk, &mut history, *number, None);
             }
         }
+        if reclaims && round % 3 == 2 {
+            // What is two rounds old has been answered and fetched: it goes.
+            for number in round.saturating_sub(4) * 8..(round - 1) * 8 {
+                let Some(found) = get(&journal, number) else { continue };
+                // One of them stays, and is carried from segment to segment.
+                if number % 24 != 1 {
+                    let gone = block_on(journal.swap(id(number), Some(found.revision), None));
+                    assert_eq!(gone.unwrap(), Swap::Done);
+                    note(disk, &mut history, number, None);
+                }
+            }
+            block_on(journal.reclaim()).unwrap();
+        }
     }
-    assert!(2 < journal.stats().segments);
+    let first = segment::numbers(disk).unwrap()[0];
+    assert_eq!(reclaims, 1 < first, "{first} is the oldest segment");
+    assert!(reclaims || 2 < journal.stats().segments);
     journal.close();
     history
 }
 
 #[test]
 fn what_was_confirmed_before_a_crash_is_there_after_it() {
-    for seed in 1..=3 {
+    for (seed, reclaims) in [(1, false), (2, false), (3, true), (4, true), (5, true)] {
         let disk = new_disk();
         let begun = disk.calls();
-        let history = workload(&disk, seed);
+        let history = workload(&disk, seed, reclaims);
         let mut random = Random(seed + 100);
         for calls in begun..=disk.calls() {
             let crashed = disk.after_crash(calls, &mut random);
@@ -88,7 +104,7 @@ fn what_is_served_after_a_kill_survives_a_power_cut() {
     // read. What the next process has shown of them must not be lost by a crash.
     let disk = new_disk();
     let begun = disk.calls();
-    let history = workload(&disk, 4);
+    let history = workload(&disk, 4, true);
     let mut random = Random(5);
     for calls in begun..=disk.calls() {
         let killed = disk.after_kill(calls);

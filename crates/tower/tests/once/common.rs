@@ -12,9 +12,9 @@ use bytes::Bytes;
 use http::{HeaderMap, Request, Response, StatusCode};
 use http_body::{Body, Frame};
 use http_body_util::{BodyExt, Full};
-use onlyonce::core::{Floor, KeyId, Record, Revision, Secret, State, Timestamp};
+use onlyonce::core::{Floor, KeyId, Record, Revision, Secret, State};
 use onlyonce::store::{
-    BoxFuture, Cursor, Filter, MemoryStore, Page, Store, StoreError, StoreErrorKind, Swap,
+    BoxFuture, Cursor, Due, Filter, MemoryStore, Page, Store, StoreError, StoreErrorKind, Swap,
 };
 use onlyonce::{Engine, Settings};
 use onlyonce_http::{Keys, RoutePolicy};
@@ -191,8 +191,8 @@ impl Store for Slow {
         self.inner.revision_max()
     }
 
-    fn due(&self, now: Timestamp, limit: usize) -> BoxFuture<'_, Result<Vec<KeyId>, StoreError>> {
-        self.inner.due(now, limit)
+    fn due(&self, due: Due, limit: usize) -> BoxFuture<'_, Result<Vec<KeyId>, StoreError>> {
+        self.inner.due(due, limit)
     }
 
     fn list(

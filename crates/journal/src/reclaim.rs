@@ -1,0 +1,122 @@
+//! Giving room back: the oldest segment goes once no key's newest entry is in it.
+//!
+//! Only ever the oldest: an entry in it can be the newest of its key, but never hides an older one,
+//! and what it deletes is nowhere any more. What still lives in it is copied to the end first.
+
+use std::sync::PoisonError;
+
+use onlyonce_store::{StoreError, StoreErrorKind};
+
+use crate::error::JournalError;
+use crate::index::Slot;
+use crate::journal::{Journal, told};
+use crate::recover;
+use crate::segment::{self, Fact, HEADER, Header};
+use crate::snapshot::{self, Snapshot};
+use crate::writer::{Change, Written};
+
+/// So many copies are on their way at once: enough to share syncs, few enough that callers find
+/// room between them.
+const COPIES: usize = 256;
+
+impl Journal {
+    pub(crate) async fn reclaim_now(&self) -> Result<(), StoreError> {
+        while let Some(oldest) = self.oldest()? {
+            let living = self.living(&oldest);
+            let is_mostly_dead = living.len() * 2 <= oldest.facts.len();
+            if !is_mostly_dead && !self.is_mostly_garbage() {
+                break;
+            }
+            if !self.carry(&oldest, &living).await? {
+                break;
+            }
+            self.unlink(oldest.number)?;
+        }
+        self.shared.index.shrink();
+        Ok(())
+    }
+
+    /// The oldest segment, unless it is the one that is written to.
+    fn oldest(&self) -> Result<Option<Snapshot>, StoreError> {
+        let (number, next) = {
+            let segments = self.shared.segments.read().unwrap_or_else(PoisonError::into_inner);
+            let mut numbers = segments.keys().copied();
+            let (Some(number), Some(next)) = (numbers.next(), numbers.next()) else {
+                return Ok(None);
+            };
+            (u64::from(number), u64::from(next))
+        };
+        let disk = &*self.shared.disk;
+        let mut bytes = [0; HEADER];
+        let place = disk.place(&segment::name(next));
+        let read = disk.open(&segment::name(next)).and_then(|it| it.read_at(&mut bytes, 0));
+        read.map_err(|error| refused(&JournalError::io(&place, &error)))?;
+        let header = Header::parse(&bytes)
+            .map_err(|text| refused(&JournalError::damaged(&place, 0, text)))?;
+        recover::sealed_snapshot(disk, number, header.previous.offset)
+            .map(Some)
+            .map_err(|error| refused(&error))
+    }
+
+    /// The entries of a segment that are the newest of their keys.
+    fn living(&self, oldest: &Snapshot) -> Vec<Fact> {
+        let lives = |fact: &&Fact| self.shared.index.get(fact.id) == Some(slot(oldest, fact));
+        oldest.facts.iter().filter(lives).copied().collect()
+    }
+
+    /// Whether sealed segments hold at least as many dead keys as living ones, so that copying
+    /// the living ones once more is paid for.
+    fn is_mostly_garbage(&self) -> bool {
+        let sealed: Vec<u32> = {
+            let segments = self.shared.segments.read().unwrap_or_else(PoisonError::into_inner);
+            segments.keys().copied().collect()
+        };
+        let keys = |number: &u32| snapshot::keys(&*self.shared.disk, (*number).into());
+        let written: u64 = sealed.iter().filter_map(keys).map(u64::from).sum();
+        self.shared.index.len() as u64 * 2 <= written
+    }
+
+    /// Copies entries to the end of the journal. `false` if one of them still stands where it was.
+    async fn carry(&self, oldest: &Snapshot, living: &[Fact]) -> Result<bool, StoreError> {
+        let stands = |fact: &Fact| self.shared.index.get(fact.id) == Some(slot(oldest, fact));
+        for some in living.chunks(COPIES) {
+            let mut asked = Vec::with_capacity(some.len());
+            for fact in some.iter().filter(|fact| stands(fact)) {
+                let from = slot(oldest, fact);
+                let payload = match self.shared.payload(from) {
+                    Ok(payload) => payload.to_vec(),
+                    Err(_) if !stands(fact) => continue,
+                    Err(error) => return Err(error),
+                };
+                asked.push(self.ask(payload, Change::Copy { from, fact: *fact })?);
+            }
+            for one in asked {
+                // One that was changed meanwhile stands somewhere else anyway.
+                let (Written::Done | Written::Raced) = told(one).await?;
+            }
+        }
+        Ok(!living.iter().any(stands))
+    }
+
+    fn unlink(&self, number: u64) -> Result<(), StoreError> {
+        let disk = &self.shared.disk;
+        // A snapshot without its segment would be left for ever; the other way round it is made
+        // again.
+        let _ = disk.remove(&snapshot::name(number));
+        let name = segment::name(number);
+        let removed = disk.remove(&name).and_then(|()| disk.sync_names());
+        removed.map_err(|error| refused(&JournalError::io(disk.place(&name), &error)))?;
+        let mut segments = self.shared.segments.write().unwrap_or_else(PoisonError::into_inner);
+        segments.remove(&(number as u32));
+        Ok(())
+    }
+}
+
+fn slot(oldest: &Snapshot, fact: &Fact) -> Slot {
+    // Segments are counted in 32 bits.
+    Slot { segment: oldest.number as u32, offset: fact.offset, revision: fact.revision }
+}
+
+fn refused(error: &JournalError) -> StoreError {
+    StoreError::new(StoreErrorKind::NotApplied, error.to_string())
+}

@@ -1,0 +1,86 @@
+//! Room comes back once records are gone, and nothing that lives goes with them.
+
+use futures_executor::block_on;
+use onlyonce_core::Record;
+use onlyonce_store::{Store, StoreErrorKind, Swap};
+
+use super::sim_disk::SimDisk;
+use super::{get, id, new_disk, open, pair};
+use crate::journal::Journal;
+use crate::segment;
+
+const KEYS: u64 = 100;
+
+/// A journal with answers of 8 KB in several segments.
+fn filled(disk: &SimDisk) -> (Journal, Vec<Record>) {
+    let journal = open(disk).unwrap();
+    let records = (0..KEYS).map(|number| pair(&journal, number, 8_000)).collect();
+    assert!(5 < journal.stats().segments);
+    (journal, records)
+}
+
+fn delete(journal: &Journal, number: u64, record: &Record) {
+    let gone = block_on(journal.swap(id(number), Some(record.revision), None));
+    assert_eq!(gone.unwrap(), Swap::Done);
+}
+
+#[test]
+fn what_was_deleted_gives_its_room_back_and_what_lives_is_carried_on() {
+    let disk = new_disk();
+    let (journal, records) = filled(&disk);
+    let living = |number: u64| number % 25 == 3;
+    for (number, record) in (0..).zip(&records).filter(|(number, _)| !living(*number)) {
+        delete(&journal, number, record);
+    }
+    block_on(journal.reclaim()).unwrap();
+    assert!(journal.stats().segments <= 2, "{:?}", journal.stats());
+    for journal in [journal.clone(), {
+        journal.close();
+        open(&disk).unwrap()
+    }] {
+        for (number, record) in (0..).zip(&records) {
+            let expected = living(number).then(|| record.clone());
+            assert_eq!(get(&journal, number), expected, "{number}");
+        }
+    }
+    let names = disk.names();
+    let oldest = names.iter().filter_map(|name| segment::number(name)).min().unwrap();
+    let mut snapshots = names.iter().filter_map(|name| name.strip_suffix(".idx"));
+    assert!(snapshots.all(|name| oldest <= name.parse().unwrap()), "{names:?}");
+}
+
+#[test]
+fn nothing_moves_while_most_of_it_lives() {
+    let disk = new_disk();
+    let (journal, records) = filled(&disk);
+    (0..10).for_each(|number| delete(&journal, number * 9, &records[number as usize * 9]));
+    let before = journal.stats();
+    block_on(journal.reclaim()).unwrap();
+    assert_eq!(journal.stats(), before);
+}
+
+#[test]
+fn memory_comes_back_too() {
+    let disk = new_disk();
+    let journal = open(&disk).unwrap();
+    let records: Vec<_> = (0..3_000).map(|number| pair(&journal, number, 10)).collect();
+    let before = journal.stats().index_bytes;
+    (0..).zip(&records).for_each(|(number, record)| delete(&journal, number, record));
+    block_on(journal.reclaim()).unwrap();
+    assert!(journal.stats().index_bytes * 4 < before, "{before} and {:?}", journal.stats());
+}
+
+#[test]
+fn a_living_record_that_cannot_be_read_keeps_its_segment() {
+    let disk = new_disk();
+    let (journal, records) = filled(&disk);
+    for (number, record) in (0..).zip(&records).skip(1) {
+        delete(&journal, number, record);
+    }
+    let slot = journal.shared.index.get(id(0)).unwrap();
+    assert_eq!(slot.segment, 1);
+    disk.tamper(&segment::name(1), |bytes| bytes[slot.offset as usize + 20] ^= 1);
+    let error = block_on(journal.reclaim()).unwrap_err();
+    assert_eq!(error.kind(), StoreErrorKind::Damaged);
+    assert!(disk.names().contains(&segment::name(1)));
+}
