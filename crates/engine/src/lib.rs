@@ -54,6 +54,7 @@ mod engine;
 mod error;
 mod observe;
 mod runtime;
+mod sweep;
 mod ticket;
 mod wait;
 
@@ -68,4 +69,5 @@ pub use engine::{Claimed, Engine, FLOOR_AGE_MAX, Request, Settings, Waited};
 pub use error::EngineError;
 pub use observe::{EngineEvent, NoObserver, Observer};
 pub use runtime::Runtime;
+pub use sweep::{Sweeper, Swept};
 pub use ticket::Ticket;

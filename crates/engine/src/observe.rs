@@ -3,6 +3,7 @@
 use onlyonce_core::{Cause, Fence, KeyId};
 
 use crate::error::EngineError;
+use crate::sweep::Swept;
 
 /// Something that happened to a key.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -66,6 +67,11 @@ pub enum EngineEvent {
     HolderBuried {
         /// The key.
         id: KeyId,
+    },
+    /// The sweeper has made a pass.
+    Swept {
+        /// What it has done.
+        swept: Swept,
     },
     /// A call of the store failed; it may be repeated.
     StoreFailed {

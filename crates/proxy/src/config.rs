@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use http::Uri;
 use http::uri::Authority;
+use onlyonce::core::Policy;
 use onlyonce_http::RoutePolicy;
 
 pub use text::ConfigError;
@@ -167,6 +168,20 @@ impl Config {
     /// As [`Config::read`].
     pub fn parse(name: &str, text: &str, upstream: Option<&str>) -> Result<Self, ConfigError> {
         file::parse(name, text, upstream)
+    }
+
+    /// The policy for a sweeper of all routes: the longest memory among them, so that nothing is
+    /// forgotten before any of them says so.
+    pub fn sweeping(&self) -> Policy {
+        let routes = self.routes.iter().map(|route| &route.policy);
+        routes.fold(self.policy.record, |longest, route| {
+            let one = route.record;
+            Policy {
+                remember: longest.remember.max(one.remember),
+                skew_max: longest.skew_max.max(one.skew_max),
+                ..longest
+            }
+        })
     }
 
     /// What an operator should know before a request finds out, each with the path it is about.

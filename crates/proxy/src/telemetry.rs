@@ -6,13 +6,13 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use onlyonce::{EngineEvent, Observer};
+use onlyonce::{EngineEvent, Observer, Swept};
 
 /// Upper bounds of the histogram's buckets, in seconds.
 const BOUNDS: [f64; 12] = [0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0, 30.0];
 
 /// What is counted, each with what it means.
-const HELP: [(&str, &str); 14] = [
+const HELP: [(&str, &str); 15] = [
     ("onlyonce_requests_total", "Requests answered, by Idempotency-Status; none for unprotected."),
     ("onlyonce_problems_total", "Answers made here, by problem."),
     ("onlyonce_claims_total", "Claims granted."),
@@ -23,6 +23,7 @@ const HELP: [(&str, &str); 14] = [
     ("onlyonce_second_reply_total", "Operations answered a second time, differently: an alarm."),
     ("onlyonce_reply_not_kept_total", "Answers recorded without their content."),
     ("onlyonce_holders_buried_total", "Claims of earlier processes ended at start."),
+    ("onlyonce_swept_total", "Records that the sweeper ended or deleted."),
     ("onlyonce_store_failures_total", "Calls of the store that failed."),
     ("onlyonce_upstream_failures_total", "Requests without an answer of the upstream, by kind."),
     ("onlyonce_upstream_lost_on_reused_total", "Of those, unknown ones on a reused connection."),
@@ -47,7 +48,11 @@ impl Telemetry {
 
     /// One more of a kind; `label` is empty for those without kinds.
     pub(crate) fn count(&self, name: &'static str, label: &'static str) {
-        *self.counts().entry((name, label)).or_default() += 1;
+        self.add(name, label, 1);
+    }
+
+    fn add(&self, name: &'static str, label: &'static str, more: u64) {
+        *self.counts().entry((name, label)).or_default() += more;
     }
 
     /// A request was answered after `took`.
@@ -128,6 +133,15 @@ impl Observer for Telemetry {
             EngineEvent::HolderBuried { id } => {
                 self.count("onlyonce_holders_buried_total", "");
                 tracing::warn!(key = %id, "ended the claim of a process that is gone");
+            }
+            EngineEvent::Swept { swept } => {
+                let Swept { ended, deleted, damaged } = *swept;
+                self.add("onlyonce_swept_total", "ended", ended);
+                self.add("onlyonce_swept_total", "deleted", deleted);
+                if 0 < damaged {
+                    tracing::error!(damaged, "records cannot be read; they stay");
+                }
+                tracing::debug!(ended, deleted, "swept");
             }
             EngineEvent::StoreFailed { error } => {
                 self.count("onlyonce_store_failures_total", "");

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use onlyonce::{Engine, Settings};
+use onlyonce::{Engine, Settings, Sweeper};
 use onlyonce_http::Keys;
 use onlyonce_journal::Journal;
 use onlyonce_proxy::{Config, Drained, Server, Telemetry};
@@ -37,6 +37,7 @@ pub(crate) async fn run(args: ProxyArgs) -> Result<(), Failure> {
     let socket = socket.inspect_err(|error| {
         tracing::warn!(%error, "no socket for operators: `onlyonce keys` works once this ends");
     });
+    let sweeping = tokio::spawn(Sweeper::new(engine.clone(), config.sweeping()).run());
     let keys = Arc::new(Keys::new(journal.secret().clone()));
     let (warnings, upstream) = (config.warnings(), config.upstream.authority.clone());
     let server = Server::bind(config, engine, keys, telemetry).await;
@@ -57,6 +58,7 @@ pub(crate) async fn run(args: ProxyArgs) -> Result<(), Failure> {
         drained = server.serve(stop) => drained,
         () = second_signal() => Drained { left: usize::MAX },
     };
+    sweeping.abort();
     drop(socket);
     journal.close();
     ended(drained, why)

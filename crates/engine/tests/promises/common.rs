@@ -198,7 +198,7 @@ impl Outside {
         self.attempts.lock().unwrap().clone()
     }
 
-    fn run(&self, attempt: Attempt) -> Reply {
+    pub(crate) fn run(&self, attempt: Attempt) -> Reply {
         self.attempts.lock().unwrap().push(attempt);
         order(self.runs.fetch_add(1, Ordering::SeqCst) + 1)
     }

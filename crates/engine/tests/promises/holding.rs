@@ -85,6 +85,18 @@ async fn a_prepared_holder_that_lost_its_claim_does_not_commit() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_holder_that_was_taken_for_dead_is_told_so_before_it_sends() {
+    let store = Arc::new(Rigged::new());
+    let before = World::on(Arc::clone(&store), Settings::default()).await;
+    let mut holder = before.claimed(Phase::Committing).await;
+    // A process that has the store for itself ends every claim that it finds.
+    let _after = World::on(store, Settings::default()).await;
+    // By what the holder knows the mark is made already; what it knows is not what stands.
+    assert_eq!(holder.commit().await, Err(EngineError::ClaimLost));
+    std::mem::forget(holder);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_late_success_turns_doubt_into_an_answer() {
     let world = World::new().await;
     let late = world.claimed(Phase::Committing).await;

@@ -7,6 +7,7 @@ mod common;
 mod floor;
 mod holding;
 mod loss;
+mod retention;
 mod room;
 mod sharing;
 mod start;

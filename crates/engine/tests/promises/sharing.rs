@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::future::join_all;
-use onlyonce::core::{Outcome, Phase, Reply, Verdict};
+use onlyonce::core::{Cause, OnUnknown, Outcome, Phase, Reply, Verdict};
 use onlyonce::{Answer, Engine, Ran, Settings, Waited, direct};
 
 use crate::common::{Mail, Rigged, World, id, order, other_request, request, seconds, unreachable};
@@ -98,6 +98,22 @@ async fn whoever_waits_for_an_attempt_in_doubt_is_told_so_and_never_runs() {
         Ran::CannotTell(onlyonce::core::Cause::ConnectionLost)
     });
     let (first, second) = tokio::join!(world.once(lost), world.order(seconds(0)));
+    for answer in [first, second] {
+        let told = answer.unwrap();
+        assert!(matches!(told, Answer::Refused(Outcome::OutcomeUnknown { .. })), "{told:?}");
+    }
+    assert_eq!(world.outside.runs(), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_refusal_is_not_shared_while_an_earlier_attempt_is_in_doubt() {
+    let mut world = World::new().await;
+    world.policy.on_unknown = OnUnknown::Retry;
+    let lost = world.claimed(Phase::Committing).await;
+    lost.abandon(Cause::TimedOut, None).await.unwrap();
+    let outside = Arc::clone(&world.outside);
+    let mail = Mail { outside, prepare: seconds(1), refused: true };
+    let (first, second) = tokio::join!(world.once(mail), world.order(seconds(0)));
     for answer in [first, second] {
         let told = answer.unwrap();
         assert!(matches!(told, Answer::Refused(Outcome::OutcomeUnknown { .. })), "{told:?}");

@@ -1,0 +1,162 @@
+//! The sweeper: writes down what time has done, and forgets what may be forgotten.
+
+use std::time::Duration;
+
+use futures_util::future::join_all;
+use onlyonce_core::{Command, Floor, KeyId, Policy, Record, State, Timestamp};
+use onlyonce_store::{Due, StoreErrorKind};
+
+use crate::act::{Act, Step};
+use crate::engine::{Engine, FLOOR_AGE_MAX};
+use crate::error::EngineError;
+use crate::observe::EngineEvent;
+
+/// Keys that the store is asked for at once.
+const FOUND_MAX: usize = 20_000;
+/// Keys that are on their way at once: they share syncs and round trips.
+const TOGETHER: usize = 256;
+
+/// Forgets, pass by pass. One at a time is enough for all processes on a store; more do no harm.
+///
+/// A key that carries its time is deleted only once the store's floor has passed that time, and no
+/// process can be using an older floor any more: so it is refused from then on and never runs
+/// again. A key without a time of its own is deleted when `remember` is over, and then runs as new.
+pub struct Sweeper {
+    engine: Engine,
+    policy: Policy,
+    /// The floor that everyone uses by now.
+    ready: Floor,
+    /// A floor that was raised, and when.
+    raised: Option<(Floor, Timestamp)>,
+}
+
+/// What a pass has done.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Swept {
+    /// Records whose end was written down: replies that became tombstones, claims that lapsed.
+    pub ended: u64,
+    /// Records that were deleted.
+    pub deleted: u64,
+    /// Records that cannot be read. They stay.
+    pub damaged: u64,
+}
+
+/// What became of one key.
+enum One {
+    Stays,
+    Ended(Record),
+    Deleted,
+    Damaged,
+}
+
+impl Sweeper {
+    /// A sweeper for records made under any of several policies: `policy` has the longest
+    /// `remember` and `skew_max` among them, so that nothing is forgotten early.
+    pub const fn new(engine: Engine, policy: Policy) -> Self {
+        Self { engine, policy, ready: Floor::NONE, raised: None }
+    }
+
+    /// How long to wait between passes: until everyone uses the floor that the last one raised.
+    pub const fn pause(&self) -> Duration {
+        FLOOR_AGE_MAX.saturating_mul(2).saturating_add(self.policy.skew_max)
+    }
+
+    /// Passes, with a pause after each, until it is dropped. Errors are told to the observer, and
+    /// the next pass tries again.
+    pub async fn run(mut self) {
+        loop {
+            if let Err(error) = self.pass().await {
+                self.engine.inner.observer.on(&EngineEvent::StoreFailed { error });
+            }
+            self.engine.inner.runtime.sleep(self.pause()).await;
+        }
+    }
+
+    /// One pass: sweeps what is due under the floor that everyone uses by now, raises the floor
+    /// for a later pass, and has the store give room back.
+    ///
+    /// # Errors
+    /// The store failed; what was done so far is done.
+    pub async fn pass(&mut self) -> Result<Swept, EngineError> {
+        let now = self.engine.now();
+        let pause = self.pause();
+        if let Some((floor, _)) = self.raised.take_if(|(_, at)| at.plus(pause) <= now) {
+            self.ready = self.ready.max(floor);
+        }
+        if self.raised.is_none() {
+            let to = Floor::at(now.minus(self.policy.remember));
+            self.engine.inner.store.raise_floor(to).await?;
+            // The wait counts from when it was durable.
+            self.raised = Some((to, self.engine.now()));
+        }
+        let swept = self.sweep(now).await?;
+        self.engine.inner.store.reclaim().await?;
+        self.engine.inner.observer.on(&EngineEvent::Swept { swept });
+        Ok(swept)
+    }
+
+    async fn sweep(&self, now: Timestamp) -> Result<Swept, EngineError> {
+        let due = Due { over_at: now, released_until: now.minus(self.policy.remember) };
+        let (mut swept, mut stay) = (Swept::default(), 0);
+        loop {
+            // Those that stay are found again.
+            let found = self.engine.inner.store.due(due, stay + FOUND_MAX).await?;
+            let is_all = found.len() < stay + FOUND_MAX;
+            stay = 0;
+            for some in found.chunks(TOGETHER) {
+                let begun = self.engine.now();
+                for one in join_all(some.iter().map(|id| self.one(*id))).await {
+                    match one? {
+                        One::Stays => stay += 1,
+                        One::Ended(_) => swept.ended += 1,
+                        One::Deleted => swept.deleted += 1,
+                        One::Damaged => (swept.damaged, stay) = (swept.damaged + 1, stay + 1),
+                    }
+                }
+                // Half of the time belongs to the callers.
+                let took = self.engine.now().since(begun);
+                self.engine.inner.runtime.sleep(took.max(Duration::from_millis(1))).await;
+            }
+            if is_all {
+                return Ok(swept);
+            }
+        }
+    }
+
+    async fn one(&self, id: KeyId) -> Result<One, EngineError> {
+        match self.advance(id).await {
+            Ok(One::Ended(record)) => {
+                if let State::Unknown(doubt) = &record.state {
+                    let (fence, cause) = (record.fence, doubt.cause);
+                    let unknown = EngineEvent::OutcomeUnknown { id, fence, cause };
+                    self.engine.inner.observer.on(&unknown);
+                }
+                self.engine.inner.wake(id, &record, None);
+                Ok(One::Ended(record))
+            }
+            Err(EngineError::Store(error)) if error.kind() == StoreErrorKind::Damaged => {
+                Ok(One::Damaged)
+            }
+            // Somebody is busy with it: the next pass finds it again if it is still due.
+            Err(EngineError::Contended) => Ok(One::Stays),
+            done => done,
+        }
+    }
+
+    async fn advance(&self, id: KeyId) -> Result<One, EngineError> {
+        let (engine, mut act) = (&self.engine.inner, Act::new(Command::Sweep, self.policy));
+        loop {
+            match act.step(engine.now(), self.ready) {
+                Step::Get => act.read(engine.store.get(id).await?),
+                Step::Swap { expected, next } => {
+                    let swap = engine.store.swap(id, expected, next).await?;
+                    if let Some(acted) = act.swapped(swap) {
+                        return Ok(acted.record.map_or(One::Deleted, One::Ended));
+                    }
+                }
+                Step::Done(_) => return Ok(One::Stays),
+                Step::Contended => return Err(EngineError::Contended),
+            }
+        }
+    }
+}

@@ -1,0 +1,198 @@
+//! What a late retry gets at each age: the reply, that it is gone, that it is expired; and never a
+//! second run of a key that carries its time.
+
+use std::time::Duration;
+
+use onlyonce::core::{Floor, Outcome, Policy, StateKind, Timestamp};
+use onlyonce::store::Store;
+use onlyonce::{Answer, Engine, Ran, Request, Settings, Sweeper, Swept, direct};
+
+use crate::common::{Rigged, World, order, request, seconds};
+
+const DAY: Duration = Duration::from_secs(24 * 60 * 60);
+const HOUR: Duration = Duration::from_secs(60 * 60);
+
+/// When the same request comes back, and what it is then told if its key carries its time.
+const LATER: [(Duration, fn() -> Answer); 5] = [
+    (Duration::from_secs(1), || Answer::Replayed(order(1))),
+    (Duration::from_secs(23 * 60 * 60), || Answer::Replayed(order(1))),
+    (Duration::from_secs(29 * 24 * 60 * 60), gone),
+    (Duration::from_secs(32 * 24 * 60 * 60), || Answer::Refused(Outcome::Expired)),
+    (Duration::from_secs(3_650 * 24 * 60 * 60), || Answer::Refused(Outcome::Expired)),
+];
+
+fn gone() -> Answer {
+    Answer::Refused(Outcome::Gone {
+        answered_at: Timestamp::from_millis(0),
+        status: 201,
+        sealed: false,
+    })
+}
+
+/// The answer without the moment of the first one.
+fn shown(answer: Answer) -> Answer {
+    match answer {
+        Answer::Refused(Outcome::Gone { .. }) => gone(),
+        other => other,
+    }
+}
+
+/// Asks for an order under the policy; every run has a number of its own.
+async fn ask(world: &World, request: &Request, policy: &Policy, takes: Duration) -> Answer {
+    let outside = std::sync::Arc::clone(&world.outside);
+    let run = direct(move |attempt| async move {
+        let reply = outside.run(attempt);
+        tokio::time::sleep(takes).await;
+        Ran::Happened(reply)
+    });
+    world.engine.once(request, policy, seconds(1), run).await.unwrap()
+}
+
+/// As many passes as it takes until what may be forgotten now is.
+async fn swept(engine: &Engine, policy: Policy) -> Swept {
+    let mut sweeper = Sweeper::new(engine.clone(), policy);
+    let mut sum = Swept::default();
+    for _ in 0..3 {
+        let Swept { ended, deleted, damaged } = sweeper.pass().await.unwrap();
+        sum = Swept {
+            ended: sum.ended + ended,
+            deleted: sum.deleted + deleted,
+            damaged: sum.damaged + damaged,
+        };
+        tokio::time::sleep(sweeper.pause()).await;
+    }
+    sum
+}
+
+/// A new store in the place of one that is lost: strict, since nobody knows what that one knew.
+async fn lost() -> World {
+    let world = World::new().await;
+    let floor = Floor::at(world.engine.now().plus(seconds(300)));
+    world.store.raise_floor(floor).await.unwrap();
+    World::on(world.store, Settings::default()).await
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_key_that_carries_its_time_runs_once_however_late_it_comes_back() {
+    for (later, told) in LATER {
+        for is_swept in [false, true] {
+            let world = World::new().await;
+            let timed = Request { key_time: Some(world.engine.now()), ..request() };
+            let policy = Policy::default();
+            let first = ask(&world, &timed, &policy, seconds(0)).await;
+            assert_eq!(first, Answer::Reply(order(1)));
+            tokio::time::sleep(later).await;
+            if is_swept {
+                swept(&world.engine, policy).await;
+                let kept = world.engine.get(timed.id).await.unwrap().is_some();
+                assert_eq!(kept, later < 31 * DAY, "{later:?}");
+            }
+            let again = ask(&world, &timed, &policy, seconds(0)).await;
+            assert_eq!(shown(again), told(), "{later:?}, swept: {is_swept}");
+            assert_eq!(world.outside.runs(), 1);
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_key_that_carries_its_time_is_refused_after_the_store_was_lost() {
+    for (later, _) in LATER {
+        let first = World::new().await;
+        let timed = Request { key_time: Some(first.engine.now()), ..request() };
+        ask(&first, &timed, &first.policy, seconds(0)).await;
+        tokio::time::sleep(later).await;
+        let world = lost().await;
+        let again = ask(&world, &timed, &world.policy, seconds(0)).await;
+        assert_eq!(again, Answer::Refused(Outcome::Expired), "{later:?}");
+        assert_eq!(world.outside.runs(), 0);
+        // What is made from then on is accepted.
+        tokio::time::sleep(seconds(301)).await;
+        let new = Request { key_time: Some(world.engine.now()), ..request() };
+        assert_eq!(ask(&world, &new, &world.policy, seconds(0)).await, Answer::Reply(order(1)));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_key_without_a_time_runs_as_new_once_it_is_forgotten_and_not_before() {
+    for (later, told) in LATER {
+        let world = World::new().await;
+        ask(&world, &request(), &world.policy, seconds(0)).await;
+        tokio::time::sleep(later).await;
+        swept(&world.engine, world.policy).await;
+        let again = ask(&world, &request(), &world.policy, seconds(0)).await;
+        if later < 30 * DAY {
+            assert_eq!(shown(again), told());
+            assert_eq!(world.outside.runs(), 1);
+        } else {
+            assert_eq!(again, Answer::Reply(order(2)), "as the documents say");
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn retention_counts_from_completion() {
+    let world = World::new().await;
+    let first = ask(&world, &request(), &world.policy, 5 * HOUR).await;
+    assert_eq!(first, Answer::Reply(order(1)));
+    tokio::time::sleep(23 * HOUR).await;
+    swept(&world.engine, world.policy).await;
+    let again = ask(&world, &request(), &world.policy, seconds(0)).await;
+    assert_eq!(again, Answer::Replayed(order(1)));
+}
+
+#[tokio::test(start_paused = true)]
+async fn memory_made_longer_and_shorter_again_forgets_no_key_that_ran() {
+    let world = World::new().await;
+    let day = Policy { retention: DAY, remember: DAY, ..world.policy };
+    let month = world.policy;
+    let mut ran = Vec::new();
+    // One a day, while the policy is changed under them, and everything comes back every day.
+    for (at, policy) in (0..).zip([day, day, day, month, month, month, day, day, day, day]) {
+        let mut bytes = [0; 16];
+        bytes[0] = at;
+        let id = onlyonce::core::KeyId::from_bytes(bytes);
+        let new = Request { id, key_time: Some(world.engine.now()), ..request() };
+        let answer = ask(&world, &new, &policy, seconds(0)).await;
+        assert_eq!(answer, Answer::Reply(order(ran.len() + 1)));
+        ran.push(new);
+        tokio::time::sleep(DAY).await;
+        swept(&world.engine, policy).await;
+        for old in &ran {
+            let again = ask(&world, old, &policy, seconds(0)).await;
+            assert!(!matches!(again, Answer::Reply(_)), "{again:?} on day {at}");
+        }
+    }
+    assert_eq!(world.outside.runs(), ran.len());
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_in_doubt_is_never_forgotten() {
+    let world = World::new().await;
+    let ticket = world.claimed(onlyonce::core::Phase::Committing).await;
+    std::mem::forget(ticket);
+    tokio::time::sleep(3_650 * DAY).await;
+    swept(&world.engine, world.policy).await;
+    let record = world.engine.get(request().id).await.unwrap().unwrap();
+    assert_eq!(record.state.kind(), StateKind::Unknown);
+    let again = ask(&world, &request(), &world.policy, seconds(0)).await;
+    assert!(matches!(again, Answer::Refused(Outcome::OutcomeUnknown { .. })), "{again:?}");
+    assert_eq!(world.outside.runs(), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn nothing_is_deleted_before_everyone_uses_the_floor_that_covers_it() {
+    let world = World::with(Rigged::shared(), Settings::default()).await;
+    let timed = Request { key_time: Some(world.engine.now()), ..request() };
+    ask(&world, &timed, &world.policy, seconds(0)).await;
+    tokio::time::sleep(31 * DAY).await;
+    let mut sweeper = Sweeper::new(world.engine.clone(), world.policy);
+    for _ in 0..3 {
+        // Asked too early: the floor is durable, but others may still use the one before.
+        assert_eq!(sweeper.pass().await.unwrap().deleted, 0);
+        assert!(world.engine.get(timed.id).await.unwrap().is_some());
+        tokio::time::sleep(seconds(10)).await;
+    }
+    tokio::time::sleep(sweeper.pause()).await;
+    assert_eq!(sweeper.pass().await.unwrap().deleted, 1);
+    assert!(world.engine.get(timed.id).await.unwrap().is_none());
+}
