@@ -44,7 +44,7 @@ pub struct Swept {
 /// What became of one key.
 enum One {
     Stays,
-    Ended(Record),
+    Ended(Box<Record>),
     Deleted,
     Damaged,
 }
@@ -151,7 +151,8 @@ impl Sweeper {
                 Step::Swap { expected, next } => {
                     let swap = engine.store.swap(id, expected, next).await?;
                     if let Some(acted) = act.swapped(swap) {
-                        return Ok(acted.record.map_or(One::Deleted, One::Ended));
+                        let ended = |record| One::Ended(Box::new(record));
+                        return Ok(acted.record.map_or(One::Deleted, ended));
                     }
                 }
                 Step::Done(_) => return Ok(One::Stays),

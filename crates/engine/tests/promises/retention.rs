@@ -31,10 +31,7 @@ fn gone() -> Answer {
 
 /// The answer without the moment of the first one.
 fn shown(answer: Answer) -> Answer {
-    match answer {
-        Answer::Refused(Outcome::Gone { .. }) => gone(),
-        other => other,
-    }
+    if matches!(answer, Answer::Refused(Outcome::Gone { .. })) { gone() } else { answer }
 }
 
 /// Asks for an order under the policy; every run has a number of its own.
