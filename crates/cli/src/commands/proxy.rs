@@ -1,5 +1,6 @@
 //! `onlyonce proxy`
 
+use std::path::Path;
 use std::sync::Arc;
 
 use onlyonce::{Engine, Settings, Sweeper};
@@ -46,7 +47,7 @@ pub(crate) async fn run(args: ProxyArgs) -> Result<(), Failure> {
     journal.on_poison(move |why| {
         let _ = poison.send(why.to_owned());
     });
-    hello(&server, upstream.as_str(), &journal, &warnings)?;
+    hello(&server, upstream.as_str(), (&journal, dir), &warnings)?;
     let mut why = None;
     let stop = async {
         tokio::select! {
@@ -99,7 +100,7 @@ fn open(args: &ProxyArgs) -> Result<Journal, Failure> {
 fn hello(
     server: &Server,
     upstream: &str,
-    journal: &Journal,
+    (journal, dir): (&Journal, &Path),
     warnings: &[String],
 ) -> Result<(), Failure> {
     for warning in warnings {
@@ -115,6 +116,8 @@ fn hello(
     if let Some(admin) = server.admin_addr() {
         output::line(&format!("operators at http://{admin}"))?;
     }
+    let (keys, dir) = (stats.keys, dir.display());
+    output::line(&format!("records in journal:{dir}, {keys} keys"))?;
     output::line(&format!("listening on http://{} for {upstream}", server.local_addr()?))?;
     Ok(())
 }
