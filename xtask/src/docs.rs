@@ -8,7 +8,7 @@ use crate::{Outcome, arrows, cases, repo, steps};
 const BLESS: &str = "ONLYONCE_BLESS";
 
 /// Packages whose tests own a generated page.
-const OWNERS: [&str; 3] = ["onlyonce-core", "onlyonce-http", "onlyonce-cli"];
+const OWNERS: [&str; 4] = ["onlyonce-core", "onlyonce-http", "onlyonce-journal", "onlyonce-cli"];
 
 /// Writes all of them.
 pub(crate) fn run() -> Outcome {

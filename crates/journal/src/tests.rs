@@ -3,6 +3,8 @@
 mod crash;
 mod damage;
 mod full;
+mod golden;
+mod order;
 mod reclaim;
 mod sim_disk;
 

@@ -165,6 +165,21 @@ fn a_failed_sync_poisons_for_good() {
 }
 
 #[test]
+fn what_a_failed_sync_has_dropped_is_on_the_medium_before_it_is_served() {
+    let disk = new_disk();
+    let journal = open(&disk).unwrap();
+    disk.fail_syncs_after(0);
+    let claim = claimed(1);
+    put(&journal, 1, None, &claim).unwrap_err();
+    journal.close();
+    // The next process reads it from the page cache. A sync alone would not bring it to disk.
+    let killed = disk.after_kill(disk.calls());
+    assert_eq!(get(&open(&killed).unwrap(), 1), Some(claim.clone()));
+    let crashed = killed.after_crash(killed.calls(), &mut Random(6));
+    assert_eq!(get(&open(&crashed).unwrap(), 1), Some(claim));
+}
+
+#[test]
 fn a_second_writer_of_a_key_waits_and_then_sees_the_first() {
     let disk = new_disk();
     let journal = open(&disk).unwrap();

@@ -84,6 +84,16 @@ fn a_torn_tail_is_cut_and_never_comes_back() {
 }
 
 #[test]
+fn bytes_that_stand_where_they_were_not_written_are_no_entries() {
+    let (disk, before) = three();
+    let end = end(&disk);
+    disk.tamper("0000000001.log", |bytes| bytes.copy_within(before..end, end));
+    let journal = open(&disk).unwrap();
+    assert_eq!(journal.cut(), (end - before) as u64);
+    assert!(get(&journal, 3).is_some());
+}
+
+#[test]
 fn a_sealed_segment_is_held_to_where_it_ended() {
     let disk = new_disk();
     let journal = open(&disk).unwrap();

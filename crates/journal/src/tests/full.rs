@@ -70,3 +70,19 @@ fn a_limit_of_our_own_is_a_full_disk() {
     assert_eq!(get(&journal, 999_999), None);
     assert_ne!(id(1), id(2));
 }
+
+#[test]
+fn what_ran_before_a_restart_is_recorded_on_a_full_disk_too() {
+    let disk = new_disk();
+    let settings = Settings { disk_max: Some(256 << 10), ..SMALL };
+    let journal = open_with(&disk, settings).unwrap();
+    let running = fill(&journal);
+    journal.close();
+    let journal = open_with(&disk, settings).unwrap();
+    // The room that is left is theirs.
+    for number in 1_000_000..1_000_200 {
+        let error = put(&journal, number, None, &claimed(number)).unwrap_err();
+        assert_eq!(error.kind(), StoreErrorKind::Full);
+    }
+    everything_that_runs_can_end(&journal, &running);
+}

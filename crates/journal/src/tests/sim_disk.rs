@@ -16,6 +16,8 @@ pub(super) enum Call {
     Create(usize, String),
     Write(usize, u64, Vec<u8>),
     Sync(usize),
+    /// A sync that failed: what it should have written looks clean from then on.
+    LostSync(usize),
     Rename(String, String),
     Remove(String),
     SyncNames,
@@ -100,7 +102,8 @@ impl SimDisk {
             match call {
                 Call::Create(file, _) => files.resize(file + 1, Vec::new()),
                 Call::Write(file, offset, data) => write(&mut files[*file], *offset, data),
-                Call::Rename(..) | Call::Remove(_) | Call::Sync(_) | Call::SyncNames => {}
+                Call::Rename(..) | Call::Remove(_) | Call::SyncNames => {}
+                Call::Sync(_) | Call::LostSync(_) => {}
             }
             name(&mut names, call);
         }
@@ -127,6 +130,7 @@ impl SimDisk {
                         write(&mut durable[*file], offset, &data);
                     }
                 }
+                Call::LostSync(file) => pending[*file].clear(),
                 Call::Rename(..) | Call::Remove(_) => names_pending.push(call),
                 Call::SyncNames => {
                     names_pending.drain(..).for_each(|call| name(&mut names, call));
@@ -162,7 +166,7 @@ fn name(names: &mut BTreeMap<String, usize>, call: &Call) {
         Call::Remove(name) => {
             names.remove(name);
         }
-        Call::Write(..) | Call::Sync(_) | Call::SyncNames => {}
+        Call::Write(..) | Call::Sync(_) | Call::LostSync(_) | Call::SyncNames => {}
     }
 }
 
@@ -251,7 +255,10 @@ impl Medium for SimFile {
     fn sync(&self) -> io::Result<()> {
         let mut state = self.disk.state();
         match &mut state.syncs_left {
-            Some(0) => return Err(io::Error::other("the sync failed")),
+            Some(0) => {
+                state.log.push(Call::LostSync(self.file));
+                return Err(io::Error::other("the sync failed"));
+            }
             Some(left) => *left -= 1,
             None => {}
         }
