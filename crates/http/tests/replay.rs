@@ -203,6 +203,19 @@ fn an_answer_is_kept_whole_or_not_at_all() {
 }
 
 #[test]
+fn an_answer_is_let_go_as_soon_as_it_is_over_the_limit() {
+    // Not at its end: a long answer must not fill the memory of whoever passes it on.
+    let head = head(201, &[]);
+    let mut capture = Capture::new(&head, false, 1_000);
+    capture.push(&[b'x'; 900]);
+    assert!(capture.is_kept());
+    capture.push(&[b'x'; 900]);
+    assert!(!capture.is_kept());
+    capture.push(b"");
+    assert!(capture.finish(None).content().is_none());
+}
+
+#[test]
 fn a_replay_is_not_stored_by_caches_unless_it_says_otherwise() {
     assert_eq!(again(200, &[], b"").head.headers["cache-control"], "no-store");
     let own = again(200, &[("cache-control", b"private")], b"");
