@@ -53,6 +53,7 @@ pub mod fingerprint;
 pub mod headers;
 pub mod intake;
 pub mod key;
+pub mod probe;
 pub mod problem;
 pub mod render;
 pub mod route;
@@ -66,6 +67,7 @@ pub use classify::{ClassifyRules, Ending, FailureKind, UpstreamFailure, classify
 pub use digest::Keys;
 pub use fingerprint::{BodyRule, FingerprintRule, Likeness};
 pub use intake::{Bypass, Intake, Protected};
+pub use probe::{Absent, Found, Probe};
 pub use problem::{Happened, Problem, ProblemKind};
 pub use render::Rendered;
 pub use route::{OnStoreError, RoutePolicy};

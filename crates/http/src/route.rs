@@ -5,13 +5,14 @@ use std::time::Duration;
 
 use http::{HeaderName, Method};
 use onlyonce_core::limits::REPLY_BYTES_MAX;
-use onlyonce_core::{Policy, PolicyError};
+use onlyonce_core::{OnUnknown, Policy, PolicyError};
 
 use crate::classify::{ClassifyError, ClassifyRules};
 use crate::cors::Cors;
 use crate::fingerprint::FingerprintRule;
 use crate::headers::IDEMPOTENCY_KEY;
 use crate::key::{KeyFormat, KeyPolicy, KeySpelling};
+use crate::probe::{Probe, ProbeError};
 use crate::problem::TYPE_BASE;
 use crate::scope::ScopeRule;
 
@@ -78,6 +79,8 @@ pub struct RoutePolicy {
     pub problem_base: String,
     /// Which pages may read the answers made here. Default none.
     pub cors: Cors,
+    /// How the service is asked about an unknown outcome. With `on_unknown` probe, and only then.
+    pub probe: Option<Probe>,
 }
 
 impl Default for RoutePolicy {
@@ -102,6 +105,7 @@ impl Default for RoutePolicy {
             refuse_early_data: true,
             problem_base: TYPE_BASE.to_owned(),
             cors: Cors::default(),
+            probe: None,
         }
     }
 }
@@ -124,6 +128,12 @@ pub enum RouteError {
     Cookie(String),
     /// What problem types begin with is not a URI in visible ASCII.
     ProblemBase(String),
+    /// A probe that could settle nothing, or settle it wrongly.
+    Probe(ProbeError),
+    /// `on_unknown` is probe, and nothing says how.
+    NoProbe,
+    /// It is said how to probe, and `on_unknown` is not probe.
+    UnusedProbe,
 }
 
 impl fmt::Display for RouteError {
@@ -138,6 +148,9 @@ impl fmt::Display for RouteError {
             }
             Self::Cookie(name) => write!(f, "{name:?} is no name of a cookie"),
             Self::ProblemBase(base) => write!(f, "problem base {base:?} is not a URI"),
+            Self::Probe(error) => error.fmt(f),
+            Self::NoProbe => f.write_str("on_unknown is probe, and no probe says where to ask"),
+            Self::UnusedProbe => f.write_str("a probe is used only with on_unknown = \"probe\""),
         }
     }
 }
@@ -166,6 +179,12 @@ impl RoutePolicy {
             // A cookie's name is a token, as a field's is.
             HeaderName::from_bytes(name.as_bytes())
                 .map_err(|_| RouteError::Cookie(name.clone()))?;
+        }
+        match (self.record.on_unknown, &self.probe) {
+            (OnUnknown::Probe, None) => return Err(RouteError::NoProbe),
+            (OnUnknown::Hold | OnUnknown::Retry, Some(_)) => return Err(RouteError::UnusedProbe),
+            (OnUnknown::Probe, Some(probe)) => probe.check().map_err(RouteError::Probe)?,
+            (OnUnknown::Hold | OnUnknown::Retry, None) => {}
         }
         let visible =
             self.problem_base.bytes().all(|it| it.is_ascii_graphic() && !b"<>\"".contains(&it));

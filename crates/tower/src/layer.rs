@@ -1,15 +1,16 @@
 //! The layer and its service: decides what a request is and answers it.
 
+use std::collections::HashSet;
 use std::future::Future;
 use std::pin::{Pin, pin};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
 use http::request::Parts as Head;
 use http::{HeaderMap, Request, Response};
 use http_body::Body;
-use onlyonce::core::{Fingerprint, Outcome, Phase};
+use onlyonce::core::{Fingerprint, KeyId, Outcome, Phase};
 use onlyonce::{Acted, Claimed, Engine, EngineError, Waited};
 use onlyonce_http::headers::{strip_request, strip_response};
 use onlyonce_http::{
@@ -25,7 +26,7 @@ use crate::BoxError;
 use crate::body::{RequestBody, ResponseBody};
 use crate::exchange::{Caller, Exchange};
 use crate::gather::{Gathered, gather};
-use crate::run;
+use crate::{probe, run};
 
 /// Bodies from this size on are compared on a thread for blocking work, in bytes: reading JSON
 /// of this size takes about as long as handing it over pays for.
@@ -48,6 +49,19 @@ pub(crate) struct Shared {
     pub(crate) keys: Arc<Keys>,
     pub(crate) policy: Arc<RoutePolicy>,
     pub(crate) tasks: TaskTracker,
+    /// Keys that the service is being asked about.
+    pub(crate) asking: Mutex<HashSet<KeyId>>,
+}
+
+impl Shared {
+    fn new(
+        engine: Engine,
+        keys: Arc<Keys>,
+        policy: Arc<RoutePolicy>,
+        tasks: TaskTracker,
+    ) -> Arc<Self> {
+        Arc::new(Self { engine, keys, policy, tasks, asking: Mutex::default() })
+    }
 }
 
 impl std::fmt::Debug for Shared {
@@ -60,7 +74,7 @@ impl OnceLayer {
     /// A layer with one policy for all requests that pass through it. Several layers may share
     /// an engine; the policy is one that [`RoutePolicy::check`] has let pass.
     pub fn new(engine: Engine, keys: Arc<Keys>, policy: Arc<RoutePolicy>) -> Self {
-        Self { shared: Arc::new(Shared { engine, keys, policy, tasks: TaskTracker::new() }) }
+        Self { shared: Shared::new(engine, keys, policy, TaskTracker::new()) }
     }
 
     /// Runs operations on this tracker. A server that ends closes it and waits for it, so that
@@ -69,7 +83,7 @@ impl OnceLayer {
     pub fn with_tasks(self, tasks: TaskTracker) -> Self {
         let Shared { engine, keys, policy, .. } = &*self.shared;
         let (engine, keys, policy) = (engine.clone(), Arc::clone(keys), Arc::clone(policy));
-        Self { shared: Arc::new(Shared { engine, keys, policy, tasks }) }
+        Self { shared: Shared::new(engine, keys, policy, tasks) }
     }
 
     /// Where operations run.
@@ -176,7 +190,7 @@ async fn protect<S, B, R>(
 where
     B: Body<Data = Bytes> + Send + 'static,
     B::Error: Into<BoxError>,
-    S: Service<Request<RequestBody<B>>, Response = Response<R>> + Send + 'static,
+    S: Service<Request<RequestBody<B>>, Response = Response<R>> + Clone + Send + 'static,
     S::Future: Send + 'static,
     S::Error: Into<BoxError> + Send + 'static,
     R: Body<Data = Bytes> + Send + 'static,
@@ -192,7 +206,14 @@ where
     };
     let asked = asked(&caller.shared, &head, &request, data.clone()).await;
     let exchange = Exchange { caller, request, asked };
-    match ask(&exchange).await {
+    let mut claimed = ask(&exchange).await;
+    if let Ok(Claimed::Refused(acted)) = &claimed
+        && probe::is_wanted(&exchange, acted)
+        && probe::settled(inner.clone(), &head, &exchange, acted).await
+    {
+        claimed = ask(&exchange).await;
+    }
+    match claimed {
         Ok(Claimed::Granted(ticket)) => {
             let request = Request::from_parts(head, RequestBody::whole(data, trailers));
             let (tell, told) = oneshot::channel();

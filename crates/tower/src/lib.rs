@@ -38,6 +38,7 @@ mod body;
 mod exchange;
 mod gather;
 mod layer;
+mod probe;
 mod relay;
 mod run;
 

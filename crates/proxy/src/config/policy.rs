@@ -10,7 +10,7 @@ use onlyonce_http::cors::{Cors, Origins};
 use onlyonce_http::fingerprint::pointer::Pointers;
 use onlyonce_http::key::{KeyFormat, KeyPolicy, KeySpelling};
 use onlyonce_http::scope::jwt::JwtVerifier;
-use onlyonce_http::{BodyRule, OnStoreError, RoutePolicy, ScopeRule};
+use onlyonce_http::{Absent, BodyRule, OnStoreError, Probe, RoutePolicy, ScopeRule};
 use serde::{Deserialize, Deserializer};
 
 use super::text::{Size, Span, parsed};
@@ -60,7 +60,9 @@ names!(KeySpelling: "lenient" => Self::Lenient, "strict" => Self::Strict);
 names!(KeyFormat: "any" => Self::Any, "uuid" => Self::Uuid, "ulid" => Self::Ulid);
 names!(BodyRule: "structure" => Self::Structure, "bytes" => Self::Bytes, "jcs" => Self::Jcs);
 names!(OnStoreError: "closed" => Self::Closed, "open" => Self::Open);
-names!(OnUnknown: "hold" => Self::Hold, "retry" => Self::Retry);
+names!(
+    OnUnknown: "hold" => Self::Hold, "retry" => Self::Retry, "probe" => Self::Probe,
+);
 
 impl Parse for HeaderName {
     fn parse(text: &str) -> Result<Self, String> {
@@ -132,6 +134,7 @@ pub(super) struct PolicyTable {
     key_ahead_max: Option<Span>,
     scope: Option<Word<ScopeWord>>,
     jwt: Option<JwtTable>,
+    probe: Option<ProbeTable>,
     fingerprint: Option<Word<BodyRule>>,
     fingerprint_headers: Option<Vec<Word<HeaderName>>>,
     fingerprint_exclude: Option<Vec<String>>,
@@ -146,6 +149,18 @@ pub(super) struct PolicyTable {
     problem_base: Option<String>,
     cors_origins: Option<Vec<Word<HeaderValue>>>,
     cors_credentials: Option<bool>,
+}
+
+/// `[policy.probe]`: how the upstream is asked about an outcome that nobody knows.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ProbeTable {
+    path: String,
+    absent_status: u16,
+    absent_header: Option<String>,
+    absent_member: Option<String>,
+    settle: Span,
+    late: Span,
 }
 
 /// `[policy.jwt]`: how tokens are verified.
@@ -185,6 +200,12 @@ impl PolicyTable {
         set(&mut base.key_format, self.key_format.map(|it| it.0));
         set(&mut base.key_ahead_max, span(self.key_ahead_max));
         set(&mut base.scope, scope(self.scope, self.jwt)?);
+        if let Some(table) = self.probe {
+            base.probe = Some(probe(table)?);
+        } else if base.record.on_unknown != OnUnknown::Probe {
+            // What a route takes over from the policy around it ends with the choice to probe.
+            base.probe = None;
+        }
         set(&mut base.fingerprint.body, self.fingerprint.map(|it| it.0));
         set(&mut base.fingerprint.headers, self.fingerprint_headers.map(inner));
         let exclude = self.fingerprint_exclude.map(|pointers| {
@@ -234,6 +255,36 @@ fn scope(
             Err("a jwt table counts only with scope = \"jwt\"".to_owned())
         }
     }
+}
+
+fn probe(table: ProbeTable) -> Result<Probe, String> {
+    let ProbeTable { path, absent_status, absent_header, absent_member, settle, late } = table;
+    let split = |text: &str, at: char, example: &str| -> Result<(String, String), String> {
+        let (name, value) = text
+            .split_once(at)
+            .ok_or_else(|| format!("{text:?} is not understood; write it as {example}"))?;
+        Ok((name.trim().to_owned(), value.trim().to_owned()))
+    };
+    let absent = match (absent_header, absent_member) {
+        (Some(field), None) => {
+            let (name, value) = split(&field, ':', "\"x-lookup: none\"")?;
+            let value = HeaderValue::try_from(&value)
+                .map_err(|_| format!("{value:?} is no value of a header field"))?;
+            Absent::Header(HeaderName::parse(&name)?, value)
+        }
+        (None, Some(member)) => {
+            let (pointer, text) = split(&member, '=', "\"/error = no such order\"")?;
+            Absent::Member(pointer, text)
+        }
+        (None, None) | (Some(_), Some(_)) => {
+            return Err("a probe needs absent_header or absent_member, and one of them only: a \
+                        status alone is also what a missing page has"
+                .to_owned());
+        }
+    };
+    let absent_status = StatusCode::from_u16(absent_status)
+        .map_err(|_| format!("{absent_status} is no HTTP status"))?;
+    Ok(Probe { path, absent_status, absent, settle: settle.0, late: late.0 })
 }
 
 fn verifier(table: JwtTable) -> Result<ScopeRule, String> {

@@ -118,7 +118,7 @@ fn the_page_names_every_setting_with_its_default() {
         let rows = rows(&page, mark);
         let mut named: Vec<_> = rows.iter().map(|(name, _)| name.clone()).collect();
         let mut taken = settings(table);
-        taken.retain(|name| name != "jwt");
+        taken.retain(|name| name != "jwt" && name != "probe");
         named.sort();
         taken.sort();
         assert_eq!(named, taken, "[{table}]");
@@ -136,4 +136,29 @@ fn the_example_of_the_page_is_a_configuration() {
     let example = page.split("```toml\n").nth(1).unwrap().split("```").next().unwrap();
     let config = read(example).unwrap();
     assert_eq!((config.routes.len(), config.limits), (1, Limits::default()));
+}
+
+#[test]
+fn a_probe_is_read_and_one_that_proves_nothing_is_refused() {
+    let with = |lines: &str| {
+        read(&format!(
+            "upstream = \"http://a\"\n[policy]\non_unknown = \"probe\"\n[policy.probe]\n{lines}"
+        ))
+    };
+    let all = "path = \"/by-key/{key}\"\nabsent_status = 404\nsettle = \"10s\"\nlate = \"1m\"\n";
+    let config = with(&format!("{all}absent_member = \"/error = none\"")).unwrap();
+    assert!(config.policy.probe.is_some());
+    assert!(with(&format!("{all}absent_header = \"x-lookup: none\"")).is_ok());
+    for (lines, says) in [
+        (all.to_owned(), "a status alone"),
+        (format!("{all}absent_member = \"/error\""), "write it as"),
+        (format!("{all}absent_member = \"error = none\""), "no JSON pointer"),
+        (all.replace("404", "200") + "absent_header = \"a: b\"", "cannot mean"),
+        (all.replace("/by", "by") + "absent_header = \"a: b\"", "no path"),
+    ] {
+        let error = with(&lines).unwrap_err();
+        assert!(error.contains(says), "{error}");
+    }
+    let error = read("upstream = \"http://a\"\n[policy]\non_unknown = \"probe\"").unwrap_err();
+    assert!(error.contains("where to ask"), "{error}");
 }

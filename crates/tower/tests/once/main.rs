@@ -6,6 +6,7 @@ mod common;
 mod concurrency;
 mod failures;
 mod keys;
+mod probing;
 mod servers;
 mod several;
 mod sharing;
