@@ -173,9 +173,11 @@ impl Engine {
     ) -> Result<Answer, EngineError> {
         use crate::engine::Waited;
         Ok(match self.wait(request, policy, wait).await? {
-            Waited::Ended { shared: Some(reply), acted } if acted.outcome == Outcome::Absent => {
-                Answer::NotExecuted(reply)
-            }
+            // It speaks for the key only if no earlier attempt may have happened.
+            Waited::Ended {
+                shared: Some(reply),
+                acted: Acted { record: Some(record), outcome },
+            } if outcome == Outcome::Absent && !record.may_have_run() => Answer::NotExecuted(reply),
             Waited::Ended { acted, .. } | Waited::StillRunning(acted) => told(acted.outcome),
         })
     }

@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use futures_util::future::{Either, select};
 use onlyonce_core::{
-    Claim, ClaimId, Command, Credential, Fence, Fingerprint, Floor, KeyId, Look, Outcome, Phase,
-    Policy, Record, Reply, State, StateKind, Timestamp, Verdict,
+    Cause, Claim, ClaimId, Command, Credential, Fence, Fingerprint, Floor, KeyId, Look, Outcome,
+    Phase, Policy, Record, Reply, State, StateKind, Timestamp, Verdict,
 };
 use onlyonce_store::{Cursor, Filter, Page, Store, StoreError};
 
@@ -56,12 +56,16 @@ pub struct Request {
     pub key_time: Option<Timestamp>,
     /// The caller's credential, if nobody has verified it.
     pub credential: Option<Credential>,
+    /// Whether the caller runs the operation even if nothing can be learnt from the store. A claim
+    /// that was made all the same, and is found later, is then in doubt and not released.
+    pub runs_anyway: bool,
 }
 
 impl Request {
     /// A request with a fingerprint and nothing else.
     pub fn new(id: KeyId, fingerprint: Fingerprint) -> Self {
-        Self { id, fingerprint, refingerprint: None, key_time: None, credential: None }
+        let (refingerprint, key_time, credential) = (None, None, None);
+        Self { id, fingerprint, refingerprint, key_time, credential, runs_anyway: false }
     }
 }
 
@@ -176,7 +180,7 @@ impl Engine {
         });
         let act = Act::new(command, *policy).with_refingerprint(request.refingerprint.clone());
         let deadline = self.now().plus(self.inner.settings.store_wait);
-        let mut asked = Asked { engine: self, id: request.id, claim_id, policy, open: true };
+        let mut asked = Asked { engine: self, request, claim_id, policy, open: true };
         let answered = self.inner.drive(request.id, act, deadline).await;
         asked.open = answered.is_err();
         match answered {
@@ -354,11 +358,12 @@ impl Engine {
         }
     }
 
-    /// Takes back a claim whose answer we did not wait for, if it was granted: nothing was run.
-    fn disown(&self, id: KeyId, claim_id: ClaimId, policy: Policy) {
-        let inner = Arc::clone(&self.inner);
+    /// Takes back a claim whose answer we did not wait for, if it was granted.
+    fn disown(&self, request: &Request, claim_id: ClaimId, policy: Policy) {
+        let (inner, id, runs_anyway) = (Arc::clone(&self.inner), request.id, request.runs_anyway);
         self.inner.runtime.spawn(Box::pin(async move {
-            for pause in [Duration::from_millis(500), policy.lease / 3, policy.lease / 3] {
+            let soon = [Duration::ZERO, Duration::from_millis(500)];
+            for pause in soon.into_iter().chain([policy.lease / 3; 2]) {
                 inner.runtime.sleep(pause).await;
                 let Ok(found) = inner.store.get(id).await else { continue };
                 let ours = found.filter(|record| match &record.state {
@@ -369,11 +374,18 @@ impl Engine {
                     | State::Tombstone { .. } => false,
                 });
                 if let Some(record) = ours {
-                    let command = Command::Release { fence: record.fence, stranger: false };
+                    let fence = record.fence;
+                    let command = if runs_anyway {
+                        Command::Abandon { fence, cause: Cause::Abandoned }
+                    } else {
+                        Command::Release { fence, stranger: false }
+                    };
                     let act = Act::from_record(command, policy, record);
                     let deadline = inner.now().plus(inner.settings.store_wait);
-                    if inner.drive(id, act, deadline).await.is_ok() {
-                        return;
+                    if let Ok(Acted { record: Some(record), .. }) =
+                        inner.drive(id, act, deadline).await
+                    {
+                        return inner.wake(id, &record, None);
                     }
                 }
             }
@@ -385,7 +397,7 @@ impl Engine {
 /// caller goes away, a grant that nobody will use is taken back.
 struct Asked<'a> {
     engine: &'a Engine,
-    id: KeyId,
+    request: &'a Request,
     claim_id: ClaimId,
     policy: &'a Policy,
     open: bool,
@@ -394,7 +406,7 @@ struct Asked<'a> {
 impl Drop for Asked<'_> {
     fn drop(&mut self) {
         if self.open {
-            self.engine.disown(self.id, self.claim_id, *self.policy);
+            self.engine.disown(self.request, self.claim_id, *self.policy);
         }
     }
 }

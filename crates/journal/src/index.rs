@@ -101,9 +101,10 @@ impl Index {
             self.shards[self.shard(fact.id)].write().unwrap_or_else(PoisonError::into_inner);
         let known = table.get(&fact.id).map_or(0, |slot| slot.revision);
         if fact.what == What::Deleted {
-            if known <= fact.revision {
-                table.remove(&fact.id);
+            if fact.revision < known {
+                return;
             }
+            table.remove(&fact.id);
         } else if known < fact.revision {
             let Fact { offset, revision, .. } = *fact;
             table.insert(fact.id, Slot { segment, offset, revision });
@@ -252,6 +253,8 @@ mod tests {
             order.iter().for_each(|at: &usize| index.take(entries[*at].0, &entries[*at].1));
             assert_eq!(index.get(id(7)).map(|slot| (slot.segment, slot.revision)), Some((2, 11)));
             assert!(index.sides().unknown.contains(&id(7)) && index.sides().in_flight.is_empty());
+            index.take(4, &fact(7, 10, What::Deleted));
+            assert!(index.get(id(7)).is_some() && index.sides().unknown.contains(&id(7)));
             index.take(4, &fact(7, 11, What::Deleted));
             assert_eq!(index.get(id(7)), None);
             assert!(index.sides().unknown.is_empty());

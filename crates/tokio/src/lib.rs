@@ -4,13 +4,14 @@
 use std::fs;
 use std::future::Future;
 use std::pin::Pin;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime};
 
 use onlyonce::Runtime;
 use onlyonce::core::{ClaimId, Holder, Timestamp};
 
-/// A [`Runtime`] on tokio. Its clock starts at the system's time and then never runs backwards,
-/// whatever is done to the system's clock.
+/// A [`Runtime`] on tokio. Its clock is the system's, but for that it never runs backwards: it
+/// follows when the system's is put forward, and waits when that is put back.
 ///
 /// Its tasks run on the tokio runtime it was made on.
 #[derive(Debug)]
@@ -19,6 +20,7 @@ pub struct TokioRuntime {
     started_at: Timestamp,
     // Tokio's instant, so that tests can pause and advance it.
     started: tokio::time::Instant,
+    steps: Steps,
     holder: Holder,
 }
 
@@ -34,8 +36,41 @@ impl TokioRuntime {
             handle: tokio::runtime::Handle::current(),
             started_at: Timestamp::default().plus(since_epoch),
             started: tokio::time::Instant::now(),
+            steps: Steps::new(),
             holder: this_process(),
         }
+    }
+}
+
+/// By how much the system's clock was put forward since the process began, which the monotonic
+/// clock does not know: it was wrong at the start, or the machine slept.
+#[derive(Debug)]
+struct Steps {
+    system: SystemTime,
+    monotonic: std::time::Instant,
+    /// The largest step so far, in milliseconds: time does not run backwards here.
+    largest: AtomicU64,
+}
+
+impl Steps {
+    #[allow(clippy::disallowed_methods, reason = "this is the clock")]
+    fn new() -> Self {
+        // In this order, and in the other below: a pause between the two makes no step.
+        let monotonic = std::time::Instant::now();
+        Self { system: SystemTime::now(), monotonic, largest: AtomicU64::new(0) }
+    }
+
+    #[allow(clippy::disallowed_methods, reason = "this is the clock")]
+    fn ahead(&self) -> Duration {
+        let system = self.system.elapsed().unwrap_or_default();
+        self.of(system, self.monotonic.elapsed())
+    }
+
+    /// What the two clocks tell, each by how much it has gone on.
+    fn of(&self, system: Duration, monotonic: Duration) -> Duration {
+        let step = system.saturating_sub(monotonic).as_millis();
+        let step = u64::try_from(step).unwrap_or(u64::MAX);
+        Duration::from_millis(self.largest.fetch_max(step, Ordering::Relaxed).max(step))
     }
 }
 
@@ -47,7 +82,7 @@ impl Default for TokioRuntime {
 
 impl Runtime for TokioRuntime {
     fn now(&self) -> Timestamp {
-        self.started_at.plus(self.started.elapsed())
+        self.started_at.plus(self.started.elapsed()).plus(self.steps.ahead())
     }
 
     fn sleep(&self, duration: Duration) -> Pin<Box<dyn Future<Output = ()> + Send>> {
@@ -117,6 +152,17 @@ mod tests {
         assert_ne!(runtime.holder().started, 0);
         assert_ne!(runtime.holder().boot, [0; 16]);
         assert_ne!(runtime.claim_id(), runtime.claim_id());
+    }
+
+    #[test]
+    fn the_clock_follows_a_step_forward_and_never_goes_back() {
+        let steps = Steps::new();
+        let second = Duration::from_secs(1);
+        assert_eq!(steps.of(10 * second, 10 * second), Duration::ZERO);
+        // The machine slept for an hour, or somebody has set the clock right.
+        assert_eq!(steps.of(3_620 * second, 20 * second), 3_600 * second);
+        assert_eq!(steps.of(30 * second, 30 * second), 3_600 * second);
+        assert_eq!(steps.of(3_700 * second, 90 * second), 3_610 * second);
     }
 
     #[test]

@@ -6,7 +6,8 @@ use http::header::ORIGIN;
 use http::response::Parts as Head;
 use http::{HeaderMap, Response};
 use onlyonce::core::{Cause, Fence, Key, KeyId, Record, Reply, Timestamp};
-use onlyonce::{Acted, Request};
+use onlyonce::store::StoreErrorKind;
+use onlyonce::{Acted, EngineError, Request};
 use onlyonce_http::answer::{self, Answer};
 use onlyonce_http::{
     FailureKind, IdempotencyStatus, Problem, ProblemKind, Protected, Rendered, cors, render,
@@ -81,6 +82,11 @@ impl Caller {
     }
 }
 
+/// Whether the store knows of the key and cannot read what: running it could be a second time.
+pub(crate) fn is_damaged(error: &EngineError) -> bool {
+    matches!(error, EngineError::Store(error) if error.kind() == StoreErrorKind::Damaged)
+}
+
 /// A request that is protected, and what is claimed for it.
 #[derive(Clone)]
 pub(crate) struct Exchange {
@@ -112,8 +118,17 @@ impl Exchange {
         let Shared { engine, policy, .. } = self.shared();
         match engine.look(&self.asked, &policy.record).await {
             Ok(acted) => self.answer(&acted),
-            Err(_) => self.problem(&answer::store_unavailable(policy)),
+            Err(error) => self.refused(&error),
         }
+    }
+
+    /// The store could not say, so nothing is run.
+    pub(crate) fn refused<R>(&self, error: &EngineError) -> Response<ResponseBody<R>> {
+        tracing::warn!(key = %self.asked.id, %error, "refused: the store cannot say");
+        if is_damaged(error) {
+            return self.problem(&Problem::new(ProblemKind::RecordDamaged));
+        }
+        self.problem(&answer::store_unavailable(&self.shared().policy))
     }
 
     /// Says what the store has said.

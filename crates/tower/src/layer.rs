@@ -15,7 +15,7 @@ use onlyonce::{Acted, Claimed, Engine, EngineError, Waited};
 use onlyonce_http::headers::{strip_request, strip_response};
 use onlyonce_http::{
     Bypass, IdempotencyStatus, Intake, Keys, Likeness, OnStoreError, Problem, ProblemKind,
-    Protected, RoutePolicy, answer, cors, intake,
+    Protected, RoutePolicy, cors, intake,
 };
 use tokio::sync::oneshot;
 use tokio_util::task::TaskTracker;
@@ -24,7 +24,7 @@ use tower_service::Service;
 
 use crate::BoxError;
 use crate::body::{RequestBody, ResponseBody};
-use crate::exchange::{Caller, Exchange};
+use crate::exchange::{Caller, Exchange, is_damaged};
 use crate::gather::{Gathered, gather};
 use crate::{probe, run};
 
@@ -206,6 +206,52 @@ where
     };
     let asked = asked(&caller.shared, &head, &request, data.clone()).await;
     let exchange = Exchange { caller, request, asked };
+    let body = RequestBody::whole(data, trailers);
+    let (say, said) = oneshot::channel();
+    let (tell, told) = oneshot::channel();
+    // Both on a task of its own: a client that goes away meanwhile cancels nothing.
+    let request = Request::from_parts(head, body);
+    let running = claim_and_run(inner, request, exchange.clone(), (say, tell));
+    exchange.shared().tasks.spawn(running);
+    match said.await {
+        // Nothing is told if the task panicked; its ticket was abandoned on the way.
+        Ok(Said::Granted) | Err(_) => Ok(told.await.unwrap_or_else(|_| exchange.lost())),
+        Ok(Said::Refused(acted)) => Ok(attend(acted, &exchange).await),
+        Ok(Said::Away(error, inner, request)) => {
+            if exchange.asked.runs_anyway && !is_damaged(&error) {
+                tracing::warn!(key = %exchange.asked.id, %error, "passed on without protection");
+                return pass_unprotected(inner, request, &exchange).await;
+            }
+            Ok(exchange.refused(&error))
+        }
+    }
+}
+
+/// What a claim has come to.
+#[allow(clippy::large_enum_variant, reason = "moved once, boxing would cost more")]
+enum Said<S, B> {
+    /// It runs.
+    Granted,
+    /// It does not; this is why.
+    Refused(Acted),
+    /// The store could not say. The request comes back.
+    Away(EngineError, S, Request<RequestBody<B>>),
+}
+
+/// Claims, and runs what is granted to its end.
+async fn claim_and_run<S, B, R>(
+    inner: S,
+    request: Request<RequestBody<B>>,
+    exchange: Exchange,
+    (say, tell): (oneshot::Sender<Said<S, B>>, run::Tell<R>),
+) where
+    B: Body<Data = Bytes> + Send + 'static,
+    S: Service<Request<RequestBody<B>>, Response = Response<R>> + Clone,
+    S::Error: Into<BoxError>,
+    R: Body<Data = Bytes>,
+    R::Error: Into<BoxError>,
+{
+    let (head, body) = request.into_parts();
     let mut claimed = ask(&exchange).await;
     if let Ok(Claimed::Refused(acted)) = &claimed
         && probe::is_wanted(&exchange, acted)
@@ -213,27 +259,16 @@ where
     {
         claimed = ask(&exchange).await;
     }
-    match claimed {
+    let request = Request::from_parts(head, body);
+    // Whoever asked may be gone.
+    let _ = match claimed {
         Ok(Claimed::Granted(ticket)) => {
-            let request = Request::from_parts(head, RequestBody::whole(data, trailers));
-            let (tell, told) = oneshot::channel();
-            let run = run::run(inner, request, ticket, exchange.clone(), tell);
-            exchange.shared().tasks.spawn(run);
-            // Nothing is told if the task panicked; its ticket was abandoned on the way.
-            Ok(told.await.unwrap_or_else(|_| exchange.lost()))
+            let _ = say.send(Said::Granted);
+            return run::run(inner, request, ticket, exchange, tell).await;
         }
-        Ok(Claimed::Refused(acted)) => Ok(attend(acted, &exchange).await),
-        Err(error)
-            if policy.on_store_error == OnStoreError::Open && !exchange.request.replay_only =>
-        {
-            tracing::warn!(key = %exchange.asked.id, %error, "passed on without protection");
-            pass_unprotected(inner, head, RequestBody::whole(data, trailers), &exchange).await
-        }
-        Err(error) => {
-            tracing::warn!(key = %exchange.asked.id, %error, "refused: the store cannot be asked");
-            Ok(exchange.problem(&answer::store_unavailable(&policy)))
-        }
-    }
+        Ok(Claimed::Refused(acted)) => say.send(Said::Refused(acted)),
+        Err(error) => say.send(Said::Away(error, inner, request)),
+    };
 }
 
 /// What the engine is asked about a request.
@@ -254,6 +289,7 @@ async fn asked(
         refingerprint: Some(Arc::new(older)),
         key_time: request.key_time,
         credential: request.credential,
+        runs_anyway: shared.policy.on_store_error == OnStoreError::Open && !request.replay_only,
     }
 }
 
@@ -289,21 +325,20 @@ async fn attend<R>(acted: Acted, exchange: &Exchange) -> Response<ResponseBody<R
             exchange.share(&reply, &acted)
         }
         Ok(Waited::Ended { acted, .. } | Waited::StillRunning(acted)) => exchange.answer(&acted),
-        Err(_) => exchange.problem(&answer::store_unavailable(policy)),
+        Err(error) => exchange.refused(&error),
     }
 }
 
 /// For routes that would rather run an operation twice than refuse it.
 async fn pass_unprotected<S, B, R>(
     mut inner: S,
-    head: Head,
-    body: RequestBody<B>,
+    request: Request<RequestBody<B>>,
     exchange: &Exchange,
 ) -> Result<Response<ResponseBody<R>>, S::Error>
 where
     S: Service<Request<RequestBody<B>>, Response = Response<R>>,
 {
-    let (mut head, body) = inner.call(Request::from_parts(head, body)).await?.into_parts();
+    let (mut head, body) = inner.call(request).await?.into_parts();
     exchange.mark(&mut head, IdempotencyStatus::Unprotected, None);
     Ok(Response::from_parts(head, ResponseBody::passed(body)))
 }

@@ -99,6 +99,31 @@ async fn a_claim_is_taken_back_if_its_caller_goes_away_while_it_is_made() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn whoever_waits_for_a_claim_that_is_taken_back_is_told_at_once() {
+    let world = World::new().await;
+    world.store.answer_late(seconds(1));
+    let request = request();
+    let asked = world.engine.claim(&request, &world.policy, Phase::Committing);
+    assert!(tokio::time::timeout(Duration::from_millis(100), asked).await.is_err());
+    let before = tokio::time::Instant::now();
+    let waited = world.engine.wait(&request, &world.policy, seconds(60)).await.unwrap();
+    assert!(matches!(waited, onlyonce::Waited::Ended { .. }), "{waited:?}");
+    assert!(before.elapsed() < seconds(3), "of virtual time");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_claim_found_later_is_in_doubt_if_its_caller_ran_anyway() {
+    let world = World::new().await;
+    world.store.answer_late(seconds(3));
+    let request = onlyonce::Request { runs_anyway: true, ..request() };
+    let asked = world.engine.claim(&request, &world.policy, Phase::Committing).await;
+    assert!(matches!(asked, Err(EngineError::StoreTimeout)), "{asked:?}");
+    tokio::time::sleep(seconds(5)).await;
+    let told = world.look().await.outcome;
+    assert!(matches!(told, Outcome::OutcomeUnknown { .. }), "{told:?}");
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_claim_is_refused_while_the_store_is_away_and_nothing_runs() {
     let world = World::new().await;
     world.store.set_away(true);

@@ -102,6 +102,8 @@ pub(crate) enum Ends {
     Lost,
     /// Not it, but whoever takes a key over from another attempt waits for [`Slow::gate`].
     TakeOversHeld,
+    /// Not it, but claims wait for [`Slow::gate`].
+    ClaimsHeld,
 }
 
 /// A store in memory whose claims or ends can be made to fail or to wait.
@@ -111,6 +113,8 @@ pub(crate) struct Slow {
     is_shared: bool,
     pub(crate) ends: Mutex<Ends>,
     pub(crate) is_down: Mutex<bool>,
+    /// What it has cannot be read.
+    pub(crate) is_damaged: Mutex<bool>,
     pub(crate) gate: Notify,
     /// Claims of an absent key go on together, once as many have come as it waits for.
     pub(crate) rush: Mutex<Option<Arc<Barrier>>>,
@@ -135,6 +139,9 @@ impl Slow {
     }
 
     fn down(&self) -> Result<(), StoreError> {
+        if *self.is_damaged.lock().unwrap() {
+            return Err(StoreError::new(StoreErrorKind::Damaged, "damaged"));
+        }
         let down = *self.is_down.lock().unwrap();
         if down { Err(StoreError::new(StoreErrorKind::NotApplied, "down")) } else { Ok(()) }
     }
@@ -166,14 +173,16 @@ impl Store for Slow {
             let ends = *self.ends.lock().unwrap();
             match ends {
                 Ends::Held if !is_claim => self.gate.notified().await,
-                Ends::TakeOversHeld if is_claim && 1 < attempt => {
+                Ends::TakeOversHeld | Ends::ClaimsHeld
+                    if is_claim && (1 < attempt || ends == Ends::ClaimsHeld) =>
+                {
                     self.held.fetch_add(1, Ordering::SeqCst);
                     self.gate.notified().await;
                 }
                 Ends::Lost if !is_claim => {
                     return Err(StoreError::new(StoreErrorKind::NotApplied, "lost"));
                 }
-                Ends::Kept | Ends::Held | Ends::Lost | Ends::TakeOversHeld => {}
+                Ends::Kept | Ends::Held | Ends::Lost | Ends::TakeOversHeld | Ends::ClaimsHeld => {}
             }
             self.inner.swap(id, expected, next).await
         })

@@ -171,6 +171,20 @@ async fn a_store_that_is_away_refuses_unless_the_route_is_open() {
 }
 
 #[tokio::test]
+async fn a_record_that_cannot_be_read_is_said_to_be_damaged_and_nothing_runs() {
+    for on_store_error in [OnStoreError::Closed, OnStoreError::Open] {
+        let policy = RoutePolicy { on_store_error, ..RoutePolicy::default() };
+        let set = set(Shop::default(), policy).await;
+        assert_eq!(send(&set.door, post("tap", "seat")).await.says(), "executed");
+        *set.store.is_damaged.lock().unwrap() = true;
+        let told = send(&set.door, post("tap", "seat")).await;
+        assert_eq!((told.status, &*told.problem()), (500, "record-damaged"));
+        assert_eq!(told.headers.get("retry-after"), None);
+        assert_eq!(set.shop.runs(), 1);
+    }
+}
+
+#[tokio::test]
 async fn a_body_that_is_too_large_or_breaks_off_is_not_run() {
     let policy = RoutePolicy { body_max: 8, ..RoutePolicy::default() };
     let set = set(Shop::default(), policy).await;

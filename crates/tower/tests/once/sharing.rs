@@ -5,7 +5,7 @@ use std::time::Duration;
 use http::HeaderValue;
 use onlyonce_http::{FailureKind, RoutePolicy, UpstreamFailure};
 
-use crate::common::{Set, Shop, Told, answer, post, send, set, until};
+use crate::common::{Ends, Set, Shop, Told, answer, post, send, set, until};
 
 /// The first request and `others` that arrive while it runs.
 async fn together(set: &Set, others: usize) -> Vec<Told> {
@@ -119,6 +119,27 @@ async fn a_client_that_goes_away_cancels_nothing() {
     set.shop.go_on();
     let told = send(&set.door, post("tap", "seat")).await;
     assert_eq!((told.text(), told.says(), set.shop.runs()), ("order 1", "replayed", 1));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_client_that_goes_away_during_the_claim_does_not_hold_up_its_retry() {
+    let set = set(Shop::default(), RoutePolicy::default()).await;
+    *set.store.ends.lock().unwrap() = Ends::ClaimsHeld;
+    let tap = || {
+        let door = set.door.clone();
+        tokio::spawn(async move { send(&door, post("tap", "seat")).await })
+    };
+    let gone = tap();
+    until(async || set.store.held() == 1).await;
+    gone.abort();
+    assert!(gone.await.unwrap_err().is_cancelled());
+    let retry = tap();
+    until(async || set.store.held() == 2).await;
+    let before = tokio::time::Instant::now();
+    set.store.gate.notify_waiters();
+    let told = retry.await.unwrap();
+    assert_eq!((told.text(), set.shop.runs()), ("order 1", 1));
+    assert!(before.elapsed() < Duration::from_secs(1), "of virtual time");
 }
 
 #[tokio::test]
