@@ -194,5 +194,10 @@ pub fn body_too_large(policy: &RoutePolicy) -> Problem {
         .with_detail(format!("A keyed request may have {} bytes.", policy.body_max))
 }
 
+/// The problem of a body that there is no memory for at present.
+pub fn no_room(policy: &RoutePolicy) -> Problem {
+    Problem::new(ProblemKind::NoRoom).with_retry_after(policy.retry_after)
+}
+
 #[cfg(test)]
 mod tests;

@@ -15,6 +15,7 @@ use onlyonce_http::{
 
 use crate::body::{ResponseBody, Whole};
 use crate::layer::Shared;
+use crate::room::Held;
 
 /// What was found out about a request with a key, in the extensions of its answer: for logs and
 /// metrics of the server around.
@@ -93,6 +94,9 @@ pub(crate) struct Exchange {
     pub(crate) caller: Caller,
     pub(crate) request: Protected,
     pub(crate) asked: Request,
+    /// The memory of the request's body.
+    #[allow(dead_code, reason = "held, never read")]
+    pub(crate) held: Held,
 }
 
 impl Exchange {

@@ -30,7 +30,20 @@ where
 }
 
 /// Reads until the end, an error, or more than `max` bytes. What was read is never lost.
-pub(crate) async fn gather<B>(mut body: Pin<&mut B>, max: usize) -> Gathered
+pub(crate) async fn gather<B>(body: Pin<&mut B>, max: usize) -> Gathered
+where
+    B: Body<Data = Bytes>,
+    B::Error: Into<BoxError>,
+{
+    gather_while(body, max, |_| true).await
+}
+
+/// The same, also until `may_grow` says no to so many more bytes.
+pub(crate) async fn gather_while<B>(
+    mut body: Pin<&mut B>,
+    max: usize,
+    mut may_grow: impl FnMut(usize) -> bool,
+) -> Gathered
 where
     B: Body<Data = Bytes>,
     B::Error: Into<BoxError>,
@@ -45,8 +58,9 @@ where
                 Ok(data) if data.is_empty() => {}
                 Ok(data) => {
                     length += data.len();
+                    let has_room = may_grow(data.len());
                     whole.data.push_back(data);
-                    if max < length {
+                    if max < length || !has_room {
                         return Gathered::Over(whole);
                     }
                 }

@@ -25,7 +25,8 @@ use tower_service::Service;
 use crate::BoxError;
 use crate::body::{RequestBody, ResponseBody};
 use crate::exchange::{Caller, Exchange, is_damaged};
-use crate::gather::{Gathered, gather};
+use crate::gather::{Gathered, gather_while};
+use crate::room::Room;
 use crate::{probe, run};
 
 /// Bodies from this size on are compared on a thread for blocking work, in bytes: reading JSON
@@ -49,6 +50,7 @@ pub(crate) struct Shared {
     pub(crate) keys: Arc<Keys>,
     pub(crate) policy: Arc<RoutePolicy>,
     pub(crate) tasks: TaskTracker,
+    pub(crate) room: Room,
     /// Keys that the service is being asked about.
     pub(crate) asking: Mutex<HashSet<KeyId>>,
 }
@@ -59,8 +61,9 @@ impl Shared {
         keys: Arc<Keys>,
         policy: Arc<RoutePolicy>,
         tasks: TaskTracker,
+        room: Room,
     ) -> Arc<Self> {
-        Arc::new(Self { engine, keys, policy, tasks, asking: Mutex::default() })
+        Arc::new(Self { engine, keys, policy, tasks, room, asking: Mutex::default() })
     }
 }
 
@@ -74,16 +77,26 @@ impl OnceLayer {
     /// A layer with one policy for all requests that pass through it. Several layers may share
     /// an engine; the policy is one that [`RoutePolicy::check`] has let pass.
     pub fn new(engine: Engine, keys: Arc<Keys>, policy: Arc<RoutePolicy>) -> Self {
-        Self { shared: Shared::new(engine, keys, policy, TaskTracker::new()) }
+        Self { shared: Shared::new(engine, keys, policy, TaskTracker::new(), Room::default()) }
     }
 
     /// Runs operations on this tracker. A server that ends closes it and waits for it, so that
     /// operations finish and are recorded although their clients are gone.
     #[must_use]
     pub fn with_tasks(self, tasks: TaskTracker) -> Self {
+        self.with(tasks, self.shared.room.clone())
+    }
+
+    /// Holds the bodies of requests in this memory. Layers of one server share it.
+    #[must_use]
+    pub fn with_room(self, room: Room) -> Self {
+        self.with(self.shared.tasks.clone(), room)
+    }
+
+    fn with(&self, tasks: TaskTracker, room: Room) -> Self {
         let Shared { engine, keys, policy, .. } = &*self.shared;
         let (engine, keys, policy) = (engine.clone(), Arc::clone(keys), Arc::clone(policy));
-        Self { shared: Shared::new(engine, keys, policy, tasks) }
+        Self { shared: Shared::new(engine, keys, policy, tasks, room) }
     }
 
     /// Where operations run.
@@ -197,15 +210,22 @@ where
     R::Error: Into<BoxError>,
 {
     let policy = Arc::clone(&caller.shared.policy);
-    let (data, trailers) = match gather(pin!(body), policy.body_max).await {
+    let room = caller.shared.room.clone();
+    let (mut share, mut is_full) = (room.share(), false);
+    let mut grow = |more| {
+        is_full = !share.grow(more);
+        !is_full
+    };
+    let (data, trailers) = match gather_while(pin!(body), policy.body_max, &mut grow).await {
         Gathered::Whole(whole) => (whole.joined(), whole.trailers),
+        Gathered::Over(_) if is_full => return Ok(caller.problem(&intake::no_room(&policy))),
         Gathered::Over(_) => return Ok(caller.problem(&intake::body_too_large(&policy))),
         Gathered::Cut(..) => {
             return Ok(caller.problem(&Problem::new(ProblemKind::BodyIncomplete)));
         }
     };
     let asked = asked(&caller.shared, &head, &request, data.clone()).await;
-    let exchange = Exchange { caller, request, asked };
+    let exchange = Exchange { caller, request, asked, held: share.kept() };
     let body = RequestBody::whole(data, trailers);
     let (say, said) = oneshot::channel();
     let (tell, told) = oneshot::channel();

@@ -40,11 +40,13 @@ mod gather;
 mod layer;
 mod probe;
 mod relay;
+mod room;
 mod run;
 
 pub use body::{RequestBody, ResponseBody};
 pub use exchange::Evaluated;
 pub use layer::{ClientCertificate, Once, OnceLayer};
+pub use room::Room;
 
 /// An error of any kind.
 pub type BoxError = Box<dyn std::error::Error + Send + Sync>;

@@ -48,6 +48,8 @@ pub enum ProblemKind {
     BodyTooLarge,
     /// The request's body broke off or did not come in time.
     BodyIncomplete,
+    /// There is no memory for the request's body at present.
+    NoRoom,
     /// The request came in TLS early data.
     EarlyData,
     /// The store cannot be asked.
@@ -115,7 +117,7 @@ const REFUSED: Row = Row {
 };
 
 /// Every problem there is.
-pub static TABLE: [Row; 23] = [
+pub static TABLE: [Row; 24] = [
     Row {
         kind: ProblemKind::KeyMissing,
         name: "key-missing",
@@ -324,6 +326,17 @@ pub static TABLE: [Row; 23] = [
         title: "The request's body did not arrive whole",
         detail: "The body broke off before its end, so the request was not passed on.",
         advice: "Send the same request with the same key again.",
+        ..REFUSED
+    },
+    Row {
+        kind: ProblemKind::NoRoom,
+        name: "no-room",
+        status: StatusCode::SERVICE_UNAVAILABLE,
+        retryable: true,
+        waiting_helps: true,
+        title: "Too many bodies are held in memory at present",
+        detail: "A keyed request is held in memory while it runs, so this one was not passed on.",
+        advice: "Wait as long as `Retry-After` says and send the same request with the same key.",
         ..REFUSED
     },
     Row {

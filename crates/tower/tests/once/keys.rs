@@ -5,7 +5,7 @@ use http_body_util::Full;
 use onlyonce_http::{OnStoreError, RoutePolicy};
 use tower::ServiceExt;
 
-use crate::common::{AnyBody, Shop, answer, data, post, read, script, send, set};
+use crate::common::{AnyBody, Shop, answer, data, post, read, script, send, set, until};
 
 #[tokio::test]
 async fn three_taps_run_once_and_get_the_same_bytes() {
@@ -182,6 +182,31 @@ async fn a_record_that_cannot_be_read_is_said_to_be_damaged_and_nothing_runs() {
         assert_eq!(told.headers.get("retry-after"), None);
         assert_eq!(set.shop.runs(), 1);
     }
+}
+
+#[tokio::test]
+async fn bodies_together_take_no_more_than_there_is_room_for() {
+    let set = set(Shop::held(), RoutePolicy::default()).await;
+    let layer = set.layer.clone().with_room(onlyonce_tower::Room::new(10 << 10));
+    let door = tower::Layer::layer(&layer, set.shop.clone());
+    let body = "seat".repeat(1_000).leak();
+    let tap = |key: &str| {
+        let (door, request) = (door.clone(), post(key, body));
+        tokio::spawn(async move { send(&door, request).await })
+    };
+    let held = [tap("one"), tap("two")];
+    set.shop.started().await;
+    until(async || set.shop.runs() == 2).await;
+    let told = tap("three").await.unwrap();
+    assert_eq!((told.status, &*told.problem()), (503, "no-room"));
+    assert!(told.headers.contains_key("retry-after"));
+    // It is given back once one has ended.
+    (0..3).for_each(|_| set.shop.go_on());
+    for one in held {
+        assert_eq!(one.await.unwrap().status, 201);
+    }
+    until(async || tap("three").await.unwrap().status == 201).await;
+    assert_eq!(set.shop.runs(), 3);
 }
 
 #[tokio::test]
