@@ -28,7 +28,10 @@ pub fn settle(now: Timestamp, policy: &Policy, record: &Record) -> Record {
         | State::Unknown(_)
         | State::Tombstone { .. } => return record.clone(),
     };
-    Record { state, ..record.clone() }
+    // Receivers forget keys some time after the first commit; whose answer is known, nobody asks.
+    let is_over = matches!(state, State::Tombstone { .. });
+    let first_commit_at = record.first_commit_at.filter(|_| !is_over);
+    Record { state, first_commit_at, ..record.clone() }
 }
 
 /// What a claim leaves behind whose holder is gone, or who cannot tell (rules 2 and 7).
