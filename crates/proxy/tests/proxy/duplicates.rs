@@ -1,16 +1,17 @@
 //! Many requests with one key at once.
 
 use std::collections::BTreeSet;
+use std::time::Duration;
 
-use tokio::sync::Semaphore;
+use tokio::task::JoinHandle;
 
-use crate::common::{Told, caller, caller2, orders, origin, post, proxy, read, send, upstream};
+use crate::common::{
+    Proxy, Told, Upstream, caller, caller2, orders, origin, post, proxy, read, send, upstream,
+};
 
 /// Of each version of HTTP.
 const ROUNDS: u32 = 20;
 const DUPLICATES: usize = 1_000;
-/// Connections of HTTP/1.1 that carry them: one request at a time each.
-const CONNECTIONS: usize = 100;
 
 /// Status, body and fields of an answer.
 type Parts = (u16, Vec<u8>, Vec<(String, Vec<u8>)>);
@@ -26,9 +27,10 @@ fn same(told: &Told) -> Parts {
         "cache-control",
     ];
     let headers = told.headers.iter().filter(|(name, _)| !differing.contains(&name.as_str()));
-    let mut headers: Vec<_> =
-        headers.map(|(name, value)| (name.to_string(), value.as_bytes().to_vec())).collect();
-    headers.sort();
+    let headers = headers.map(|(name, value)| (name.to_string(), value.as_bytes().to_vec()));
+    let mut headers: Vec<_> = headers.collect();
+    // Fields of one name keep their order; that of different ones means nothing (RFC 9110, 5.3).
+    headers.sort_by(|one, other| one.0.cmp(&other.0));
     (told.status, told.body.to_vec(), headers)
 }
 
@@ -46,41 +48,61 @@ fn check(answers: &[Told], round: u32, runs: u32) {
     assert_eq!(told.iter().filter(|told| told.says() == "executed").count(), 1);
 }
 
+/// Until so many requests are being answered.
+async fn all_have_come(proxy: &Proxy, requests: usize) {
+    let all = format!("onlyonce_requests_running {requests}");
+    while proxy.telemetry.render().lines().all(|line| line != all) {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
+
+/// The run ends once all have come, and everyone is told.
+async fn end(
+    (upstream, proxy): (&Upstream, &Proxy),
+    tasks: Vec<JoinHandle<Told>>,
+    round: u32,
+) {
+    all_have_come(proxy, DUPLICATES).await;
+    upstream.permits.add_permits(1);
+    let mut answers = Vec::new();
+    for task in tasks {
+        answers.push(task.await.unwrap());
+    }
+    check(&answers, round, upstream.runs());
+}
+
 /// Case B01.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_thousand_duplicates_over_http_1_run_once_and_all_get_the_same() {
-    let upstream = upstream(orders(), Semaphore::MAX_PERMITS).await;
-    let proxy = proxy(upstream.address, "").await;
+    more_files();
+    let upstream = upstream(orders(), 0).await;
+    let proxy = proxy(upstream.address, "[policy]\nwait = \"1m\"").await;
     for round in 1..=ROUNDS {
-        let key = format!("key-{round}");
-        let tasks: Vec<_> = (0..CONNECTIONS)
-            .map(|_| {
-                let (address, key) = (proxy.address, key.clone());
-                tokio::spawn(async move {
-                    let mut caller = caller(address).await;
-                    let mut answers = Vec::new();
-                    for _ in 0..DUPLICATES / CONNECTIONS {
-                        caller.ready().await.unwrap();
-                        let request = origin(post(&key, "seat"));
-                        answers.push(read(caller.send_request(request).await.unwrap()).await);
-                    }
-                    answers
-                })
-            })
-            .collect();
-        let mut answers = Vec::new();
-        for task in tasks {
-            answers.extend(task.await.unwrap());
+        let request = || origin(post(&format!("key-{round}"), "seat"));
+        let mut callers = Vec::new();
+        for _ in 0..DUPLICATES {
+            callers.push(caller(proxy.address).await);
         }
-        check(&answers, round, upstream.runs());
+        let tasks = callers.into_iter().map(|mut caller| {
+            let request = request();
+            tokio::spawn(async move { read(caller.send_request(request).await.unwrap()).await })
+        });
+        end((&upstream, &proxy), tasks.collect(), round).await;
     }
+}
+
+/// A connection of each caller takes two places in the table of open files.
+fn more_files() {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let Rlimit { maximum, .. } = getrlimit(Resource::Nofile);
+    setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum }).unwrap();
 }
 
 /// Case B01.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_thousand_duplicates_over_http_2_run_once_and_all_get_the_same() {
-    let upstream = upstream(orders(), Semaphore::MAX_PERMITS).await;
-    let proxy = proxy(upstream.address, "").await;
+    let upstream = upstream(orders(), 0).await;
+    let proxy = proxy(upstream.address, "[policy]\nwait = \"1m\"").await;
     for round in 1..=ROUNDS {
         let key = format!("key-{round}");
         let mut tasks = Vec::new();
@@ -94,11 +116,7 @@ async fn a_thousand_duplicates_over_http_2_run_once_and_all_get_the_same() {
                 }));
             }
         }
-        let mut answers = Vec::new();
-        for task in tasks {
-            answers.push(task.await.unwrap());
-        }
-        check(&answers, round, upstream.runs());
+        end((&upstream, &proxy), tasks, round).await;
     }
 }
 
@@ -112,11 +130,7 @@ async fn fifty_duplicates_of_a_refused_request_make_one_call() {
     let address = proxy.address;
     let tasks: Vec<_> = (0..50).map(|_| tokio::spawn(send(address, post("tap", "seat")))).collect();
     upstream.started.notified().await;
-    // All others have come and wait.
-    let all = "onlyonce_requests_running 50";
-    while proxy.telemetry.render().lines().all(|line| line != all) {
-        tokio::task::yield_now().await;
-    }
+    all_have_come(&proxy, 50).await;
     for _ in 0..1_000 {
         tokio::task::yield_now().await;
     }
