@@ -9,6 +9,7 @@ use onlyonce_core::{Cause, Fence, Outcome, Phase, Policy, Reply};
 use crate::act::Acted;
 use crate::engine::{Claimed, Engine, Request};
 use crate::error::EngineError;
+use crate::probe::{InDoubt, Probed};
 use crate::ticket::Ticket;
 
 /// What an effect may tell its receiver about the run it is.
@@ -53,6 +54,12 @@ pub trait Effect: Send + 'static {
         prepared: Self::Prepared,
         attempt: Attempt,
     ) -> impl Future<Output = Ran> + Send;
+
+    /// Asks the receiver whether the operation happened, under a policy with
+    /// [`onlyonce_core::OnUnknown::Probe`]. Without it nobody can tell.
+    fn probe(&mut self, _doubt: &InDoubt) -> impl Future<Output = Probed> + Send {
+        std::future::ready(Probed::CannotTell)
+    }
 }
 
 /// An effect that is nothing but its commit: a closure.
@@ -76,6 +83,11 @@ pub trait Run: Send + 'static {
 
     /// Runs, and says how it ended. `Err` means nothing was sent.
     fn run(self, ticket: &mut Ticket) -> impl Future<Output = Result<Ran, EngineError>> + Send;
+
+    /// Asks whether it happened.
+    fn probe(&mut self, _doubt: &InDoubt) -> impl Future<Output = Probed> + Send {
+        std::future::ready(Probed::CannotTell)
+    }
 }
 
 impl<F, R> Run for Direct<F>
@@ -105,6 +117,10 @@ impl<E: Effect> Run for E {
         ticket.commit().await?;
         ticket.check_start()?;
         Ok(ticket.hold(self.commit(prepared, attempt)).await)
+    }
+
+    async fn probe(&mut self, doubt: &InDoubt) -> Probed {
+        Effect::probe(self, doubt).await
     }
 }
 
@@ -143,9 +159,15 @@ impl Engine {
         request: &Request,
         policy: &Policy,
         wait: std::time::Duration,
-        effect: R,
+        mut effect: R,
     ) -> Result<Answer, EngineError> {
-        let ticket = match self.claim(request, policy, R::PHASE).await? {
+        let mut claimed = self.claim(request, policy, R::PHASE).await?;
+        if let Claimed::Refused(acted) = &claimed
+            && self.probed(request, policy, acted, &mut effect).await?
+        {
+            claimed = self.claim(request, policy, R::PHASE).await?;
+        }
+        let ticket = match claimed {
             Claimed::Granted(ticket) => ticket,
             Claimed::Refused(acted) if acted.is_running() => {
                 return self.attend(request, policy, wait).await;

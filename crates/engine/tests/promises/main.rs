@@ -7,6 +7,7 @@ mod common;
 mod floor;
 mod holding;
 mod loss;
+mod probing;
 mod retention;
 mod room;
 mod sharing;

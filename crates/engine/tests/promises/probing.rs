@@ -1,0 +1,95 @@
+//! A receiver that can be asked: a yes is taken whenever it comes, a no only once it is final.
+
+use std::sync::{Arc, Mutex};
+
+use onlyonce::core::{Cause, OnUnknown, Outcome, Policy, Reply};
+use onlyonce::{Answer, Attempt, Effect, InDoubt, Probed, Ran};
+
+use crate::common::{World, order, request, seconds};
+
+/// A bank whose answer to the first transfer is lost.
+#[derive(Clone, Default)]
+struct Bank {
+    says: Arc<Mutex<Vec<Probed>>>,
+    runs: Arc<Mutex<usize>>,
+    asked: Arc<Mutex<Vec<InDoubt>>>,
+}
+
+impl Effect for Bank {
+    type Prepared = ();
+
+    async fn prepare(&mut self, _attempt: Attempt) -> Result<(), Reply> {
+        Ok(())
+    }
+
+    async fn commit(&mut self, (): (), _attempt: Attempt) -> Ran {
+        let mut runs = self.runs.lock().unwrap();
+        *runs += 1;
+        if *runs == 1 { Ran::CannotTell(Cause::TimedOut) } else { Ran::Happened(order(*runs)) }
+    }
+
+    async fn probe(&mut self, doubt: &InDoubt) -> Probed {
+        self.asked.lock().unwrap().push(doubt.clone());
+        self.says.lock().unwrap().pop().unwrap_or(Probed::CannotTell)
+    }
+}
+
+impl Bank {
+    fn says(self, probed: Probed) -> Self {
+        self.says.lock().unwrap().push(probed);
+        self
+    }
+
+    fn runs(&self) -> usize {
+        *self.runs.lock().unwrap()
+    }
+}
+
+async fn transfer(world: &World, bank: &Bank, on_unknown: OnUnknown) -> Answer {
+    let policy = Policy { on_unknown, ..world.policy };
+    world.engine.once(&request(), &policy, seconds(1), bank.clone()).await.unwrap()
+}
+
+fn is_unknown(answer: &Answer) -> bool {
+    matches!(answer, Answer::Refused(Outcome::OutcomeUnknown { .. }))
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_yes_is_the_answer_for_everyone_from_then_on() {
+    let (world, bank) = (World::new().await, Bank::default().says(Probed::Happened(order(7))));
+    assert!(is_unknown(&transfer(&world, &bank, OnUnknown::Probe).await));
+    for _ in 0..2 {
+        assert_eq!(transfer(&world, &bank, OnUnknown::Probe).await, Answer::Replayed(order(7)));
+    }
+    assert_eq!((bank.runs(), bank.asked.lock().unwrap().len()), (1, 1));
+    assert_eq!(bank.asked.lock().unwrap()[0].cause, Cause::TimedOut);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_final_no_lets_it_run_and_any_other_answer_does_not() {
+    for (probed, runs) in [
+        (Probed::DidNotHappen { is_final: true }, 2),
+        (Probed::DidNotHappen { is_final: false }, 1),
+        (Probed::StillRunning, 1),
+        (Probed::CannotTell, 1),
+    ] {
+        let (world, bank) = (World::new().await, Bank::default().says(probed.clone()));
+        assert!(is_unknown(&transfer(&world, &bank, OnUnknown::Probe).await));
+        let again = transfer(&world, &bank, OnUnknown::Probe).await;
+        assert_eq!(bank.runs(), runs, "{probed:?}");
+        if runs == 2 {
+            assert_eq!(again, Answer::Reply(order(2)));
+        } else {
+            assert!(is_unknown(&again), "{again:?}");
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn nobody_is_asked_unless_the_policy_says_so() {
+    let (world, bank) = (World::new().await, Bank::default().says(Probed::Happened(order(7))));
+    for _ in 0..2 {
+        assert!(is_unknown(&transfer(&world, &bank, OnUnknown::Hold).await));
+    }
+    assert_eq!((bank.runs(), bank.asked.lock().unwrap().len()), (1, 0));
+}
