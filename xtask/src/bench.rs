@@ -44,6 +44,8 @@ pub(crate) struct Arguments {
 enum Subject {
     All,
     Journal,
+    /// What callers notice while a million records expire.
+    Expiry,
     Http,
     Peers,
 }
@@ -55,7 +57,11 @@ pub(crate) fn run(arguments: &Arguments) -> Outcome {
     println!("{}", machine.line());
     let mut report = report::Report::new(machine);
     if matches!(arguments.subject, Subject::All | Subject::Journal) {
-        report.journal = unless_missing("journal", journal::measure())?;
+        report.journal = unless_missing("journal", journal::measure(journal::PAIRS))?;
+    }
+    if matches!(arguments.subject, Subject::All | Subject::Expiry) {
+        let expiry = unless_missing("expiry", journal::measure(journal::EXPIRY))?;
+        report.journal.get_or_insert_default().extend(expiry.unwrap_or_default());
     }
     if matches!(arguments.subject, Subject::All | Subject::Http) {
         build("-p xtask --example baseline")?;
@@ -69,7 +75,9 @@ pub(crate) fn run(arguments: &Arguments) -> Outcome {
     match arguments.subject {
         Subject::All if arguments.only.is_empty() => report.write(arguments, "docs/benchmarks.md"),
         Subject::Peers if arguments.only.is_empty() => report.write(arguments, "docs/peers.md"),
-        Subject::All | Subject::Journal | Subject::Http | Subject::Peers => Ok(()),
+        Subject::All | Subject::Journal | Subject::Expiry | Subject::Http | Subject::Peers => {
+            Ok(())
+        }
     }
 }
 

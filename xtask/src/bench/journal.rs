@@ -26,10 +26,14 @@ impl Line {
     }
 }
 
-/// Runs the example in release mode.
-pub(super) fn measure() -> Result<Vec<Line>, Failure> {
-    super::build("-p onlyonce-journal --example pairs")?;
-    let program = repo::root().join("target/release/examples/pairs");
+/// The programs that measure: package and example.
+pub(super) const PAIRS: (&str, &str) = ("onlyonce-journal", "pairs");
+pub(super) const EXPIRY: (&str, &str) = ("onlyonce-cli", "expiry");
+
+/// Runs an example in release mode.
+pub(super) fn measure((package, example): (&str, &str)) -> Result<Vec<Line>, Failure> {
+    super::build(&format!("-p {package} --example {example}"))?;
+    let program = repo::root().join("target/release/examples").join(example);
     let mut command = Command::new(program);
     let (text, status) = process::output(command.arg("--json").current_dir(repo::root()))?;
     if !status.success() {

@@ -62,7 +62,10 @@ impl Report {
         goal_table(&mut text, &goals);
         if let Some(lines) = &self.journal {
             text.push_str("\n## Journal\n\n");
-            journal_table(&mut text, lines);
+            for some in lines.chunk_by(|one, next| one.name == next.name) {
+                journal_table(&mut text, some);
+                text.push('\n');
+            }
         }
         if let Some(http) = &self.http {
             text.push_str("\n## HTTP: POST of 290 bytes, reply of 1 KiB\n\n");

@@ -1,0 +1,152 @@
+//! What callers notice while a journal forgets a million records, and what it gives back.
+//!
+//! `cargo run --release -p onlyonce-cli --example expiry` prints what it does; `--json` prints one
+//! object for `cargo xtask bench`. `--keys` says how many records expire.
+
+#![allow(clippy::unwrap_used, clippy::print_stdout, reason = "a program of the terminal")]
+#![allow(clippy::disallowed_methods, reason = "it measures time")]
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use onlyonce::{Claimed, Engine, Request, Settings, Sweeper};
+use onlyonce_core::{Fingerprint, KeyId, Phase, Policy, Reply};
+use onlyonce_journal::{Journal, Start};
+use onlyonce_tokio::TokioRuntime;
+use serde_json::json;
+
+/// Callers that fill the journal.
+const FILLERS: u64 = 256;
+/// Callers that are measured, each with a pause after each operation.
+const CALLERS: u64 = 16;
+const THINK: Duration = Duration::from_millis(5);
+const REPLY: usize = 1 << 10;
+const BEFORE: Duration = Duration::from_secs(10);
+const AFTER: Duration = Duration::from_secs(60);
+
+struct World {
+    engine: Engine,
+    policy: Policy,
+    next: AtomicU64,
+}
+
+impl World {
+    /// One operation: claimed and answered. How long the claim took.
+    async fn operate(&self) -> Duration {
+        let number = self.next.fetch_add(1, Ordering::Relaxed);
+        let mut id = [0; 16];
+        let mixed = number.wrapping_add(1).wrapping_mul(0x9E37_79B9_7F4A_7C15);
+        id[..8].copy_from_slice(&mixed.to_be_bytes());
+        id[8..].copy_from_slice(&mixed.rotate_left(29).to_be_bytes());
+        let request = Request::new(KeyId::from_bytes(id), Fingerprint::new(1, [7; 32]));
+        let begun = Instant::now();
+        let claimed = self.engine.claim(&request, &self.policy, Phase::Committing).await.unwrap();
+        let took = begun.elapsed();
+        let Claimed::Granted(ticket) = claimed else { panic!("{claimed:?}") };
+        ticket.complete(Reply::kept(201, Bytes::from(vec![7; REPLY]))).await.unwrap();
+        took
+    }
+}
+
+/// The 99th percentile of claims while `until` is not yet so, in milliseconds.
+async fn p99(world: &Arc<World>, until: Arc<AtomicBool>) -> f64 {
+    let callers = (0..CALLERS).map(|_| {
+        let (world, until) = (Arc::clone(world), Arc::clone(&until));
+        tokio::spawn(async move {
+            let mut took = Vec::new();
+            while !until.load(Ordering::Relaxed) {
+                took.push(world.operate().await);
+                tokio::time::sleep(THINK).await;
+            }
+            took
+        })
+    });
+    let mut all = Vec::new();
+    for caller in callers.collect::<Vec<_>>() {
+        all.extend(caller.await.unwrap());
+    }
+    all.sort_unstable();
+    all.get(all.len() * 99 / 100).map_or(0.0, |it| it.as_secs_f64() * 1e3)
+}
+
+async fn p99_for(world: &Arc<World>, time: Duration) -> f64 {
+    let over = Arc::new(AtomicBool::new(false));
+    let end = Arc::clone(&over);
+    tokio::spawn(async move {
+        tokio::time::sleep(time).await;
+        end.store(true, Ordering::Relaxed);
+    });
+    p99(world, over).await
+}
+
+async fn fill(world: &Arc<World>, keys: u64) {
+    let fillers = (0..FILLERS).map(|_| {
+        let world = Arc::clone(world);
+        tokio::spawn(async move {
+            for _ in 0..keys / FILLERS {
+                world.operate().await;
+            }
+        })
+    });
+    for filler in fillers.collect::<Vec<_>>() {
+        filler.await.unwrap();
+    }
+}
+
+#[tokio::main]
+async fn main() {
+    let mut arguments = std::env::args().skip(1);
+    let (mut keys, mut json) = (1_000_000, false);
+    while let Some(argument) = arguments.next() {
+        match argument.as_str() {
+            "--json" => json = true,
+            "--keys" => keys = arguments.next().unwrap().parse().unwrap(),
+            other => panic!("{other:?} is not known: --json, --keys N"),
+        }
+    }
+    let folder = tempfile::tempdir_in(".").unwrap();
+    let dir = folder.path().join("journal");
+    let (journal, _) = Journal::open_or_create(&dir, Default::default(), Start::First).unwrap();
+    let runtime = Arc::new(TokioRuntime::new());
+    let store = Arc::new(journal.clone());
+    let engine = Engine::start(store, runtime, Settings::default(), None).await.unwrap();
+    // All that is written while it fills is due when it is swept, and nothing before.
+    let kept = Duration::from_secs(120 + keys / 20_000);
+    let policy = Policy { retention: kept, remember: kept, ..Policy::default() };
+    let world = Arc::new(World { engine: engine.clone(), policy, next: AtomicU64::new(0) });
+    let begun = Instant::now();
+    fill(&world, keys).await;
+    let filled = begun.elapsed();
+    let before = p99_for(&world, BEFORE).await;
+    let full = journal.stats();
+    tokio::time::sleep((filled + kept + Duration::from_secs(1)).saturating_sub(begun.elapsed()))
+        .await;
+    let over = Arc::new(AtomicBool::new(false));
+    let sweeping = tokio::spawn({
+        let (over, mut sweeper) = (Arc::clone(&over), Sweeper::new(engine, policy));
+        async move {
+            let begun = Instant::now();
+            let swept = sweeper.pass().await.unwrap();
+            over.store(true, Ordering::Relaxed);
+            (swept, begun.elapsed())
+        }
+    });
+    let during = p99(&world, over).await;
+    let (swept, took) = sweeping.await.unwrap();
+    let empty = journal.stats();
+    let after = p99_for(&world, AFTER).await;
+    let line = json!({
+        "name": "expiry", "deleted": swept.deleted, "sweep_s": took.as_secs_f64(),
+        "p99_before_ms": before, "p99_during_ms": during, "p99_after_ms": after,
+        "disk_before": full.disk_bytes, "disk_after": empty.disk_bytes,
+        "index_before": full.index_bytes, "index_after": empty.index_bytes,
+        "keys_before": full.keys, "keys_after": empty.keys,
+    });
+    if json {
+        println!("{line}");
+    } else {
+        println!("{line:#}");
+    }
+}
