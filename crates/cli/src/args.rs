@@ -40,7 +40,7 @@ pub(crate) enum Command {
     /// See which operations ran, are running or are in doubt, and settle them
     #[command(subcommand)]
     Keys(KeysCommand),
-    /// Look a journal through, or save what can be read of a damaged one
+    /// Look a journal through, back it up, restore it, or save what can be read of a damaged one
     #[command(subcommand)]
     Journal(JournalCommand),
     /// Look a configuration through
@@ -222,8 +222,35 @@ pub(crate) struct ResolveArgs {
 pub(crate) enum JournalCommand {
     /// Read every entry and say what is not as it was written; changes nothing
     Check {
+        /// The folder of the journal or backup
+        dir: PathBuf,
+    },
+    /// Copy a journal to a new folder, also while a proxy has it
+    #[command(after_help = "\
+The copy holds all that was confirmed when it was begun, and the secret: keep it as safe as the \
+journal. While a proxy has the journal it is the proxy that writes the copy, with its own rights. \
+Nothing uses a backup as it is; `onlyonce journal restore` makes a journal of it.
+
+  onlyonce journal backup /var/lib/onlyonce /backup/onlyonce-$(date +%F)")]
+    Backup {
         /// The journal's folder
         dir: PathBuf,
+        /// A folder that does not exist yet, in one that does
+        to: PathBuf,
+    },
+    /// Make a new journal of a backup, or of the folder of a journal that is closed
+    #[command(after_help = "\
+Operations may have run after the backup was taken. So every open claim and every free key becomes \
+unknown, and keys with a time from before now and five minutes that have no record are refused. \
+Nobody knows which keys without a time ran since: they have no record, and would run again. The \
+backup is left as it is.
+
+  onlyonce journal restore /backup/onlyonce-2026-11-25 /var/lib/onlyonce")]
+    Restore {
+        /// The folder of the backup
+        from: PathBuf,
+        /// A folder that does not exist yet, in one that does
+        to: PathBuf,
     },
     /// Make a new journal of what can still be read of a damaged one
     #[command(after_help = "\

@@ -27,7 +27,7 @@ fn main() -> ExitCode {
         Command::Proxy(args) => on_runtime(commands::proxy::run(args)),
         Command::Store(command) => commands::store::run(command),
         Command::Keys(command) => on_runtime(commands::keys::run(command)),
-        Command::Journal(command) => commands::journal::run(command),
+        Command::Journal(command) => on_runtime(commands::journal::run(command)),
         Command::Config(command) => commands::config::run(&command),
         Command::Generate(command) => commands::generate::run(&command),
     };

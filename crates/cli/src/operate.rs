@@ -4,7 +4,7 @@
 pub(crate) mod socket;
 mod view;
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use base64::Engine as _;
@@ -12,14 +12,15 @@ use base64::engine::general_purpose::STANDARD as BASE64;
 use bytes::Bytes;
 use onlyonce::{Acted, Engine, Settings};
 use onlyonce_core::{Fence, KeyId, Outcome, Policy, Reply, StateKind, Verdict};
-use onlyonce_journal::{Journal, JournalErrorKind};
+use onlyonce_journal::{Backup, Journal, JournalErrorKind};
 use onlyonce_store::{Cursor, Filter};
 use onlyonce_tokio::TokioRuntime;
 use serde::{Deserialize, Serialize};
 
 use crate::exit::Exit;
 use crate::failure::Failure;
-pub(crate) use view::View;
+use crate::place::now;
+pub(crate) use view::{View, time};
 
 /// A question or a change.
 #[derive(Debug, Serialize, Deserialize)]
@@ -31,6 +32,8 @@ pub(crate) enum Ask {
     Get { id: String },
     /// Settle an unknown outcome.
     Resolve { id: String, fence: u64, verdict: Finding, by: String, why: String },
+    /// Copy the journal to this folder.
+    Backup { to: String },
 }
 
 /// What somebody found out.
@@ -55,18 +58,45 @@ pub(crate) enum Told {
     Key(Option<Box<View>>),
     /// What the change came to, and the key as it stands now.
     Resolved { done: bool, text: String, key: Option<Box<View>> },
+    /// The copy is there.
+    BackedUp { segments: usize, bytes: u64 },
     /// It failed.
     Failed { exit: u8, text: String },
 }
 
-/// Answers one question with an engine.
-pub(crate) async fn answer(engine: &Engine, policy: &Policy, ask: Ask) -> Told {
+impl Told {
+    /// A failure of the other side is one here.
+    pub(crate) fn done(self) -> Result<Self, Failure> {
+        match self {
+            Self::Failed { exit, text } => {
+                Err(Failure::new(Exit::from_code(exit).unwrap_or(Exit::Unknown), text))
+            }
+            told @ (Self::Page { .. }
+            | Self::Key(_)
+            | Self::Resolved { .. }
+            | Self::BackedUp { .. }) => Ok(told),
+        }
+    }
+}
+
+/// What questions are answered with.
+#[derive(Clone)]
+pub(crate) struct Desk {
+    pub(crate) engine: Engine,
+    pub(crate) journal: Journal,
+    pub(crate) policy: Policy,
+}
+
+/// Answers one question.
+pub(crate) async fn answer(desk: &Desk, ask: Ask) -> Told {
+    let Desk { engine, policy, .. } = desk;
     let told = match ask {
         Ask::List { state, after, limit } => list(engine, state, after, limit).await,
         Ask::Get { id } => get(engine, &id).await,
         Ask::Resolve { id, fence, verdict, by, why } => {
             resolve(engine, policy, &id, fence, verdict, (&by, &why)).await
         }
+        Ask::Backup { to } => backup(desk.journal.clone(), to.into()).await,
     };
     told.unwrap_or_else(|failure| Told::Failed { exit: failure.exit as u8, text: failure.what })
 }
@@ -148,10 +178,17 @@ async fn resolve(
     Ok(Told::Resolved { done, text: text.to_owned(), key })
 }
 
+/// Copies the journal on a thread that may block.
+async fn backup(journal: Journal, to: PathBuf) -> Result<Told, Failure> {
+    let copying = tokio::task::spawn_blocking(move || journal.backup(&to, now()));
+    let Backup { segments, bytes } = copying.await.map_err(std::io::Error::other)??;
+    Ok(Told::BackedUp { segments, bytes })
+}
+
 /// Where questions are answered.
 pub(crate) enum Operator {
     /// Here: the journal was free.
-    Here { engine: Engine, journal: Journal },
+    Here(Desk),
     /// In the process that has the journal.
     There(socket::Client),
 }
@@ -163,7 +200,7 @@ impl Operator {
             Ok(journal) => {
                 let (store, runtime) = (Arc::new(journal.clone()), Arc::new(TokioRuntime::new()));
                 let engine = Engine::start(store, runtime, Settings::default(), None).await?;
-                Ok(Self::Here { engine, journal })
+                Ok(Self::Here(Desk { engine, journal, policy: Policy::default() }))
             }
             Err(error) if error.kind() == JournalErrorKind::Locked => {
                 Ok(Self::There(socket::Client::new(dir)))
@@ -174,22 +211,16 @@ impl Operator {
 
     /// Asks; failures of the other side are failures here.
     pub(crate) async fn ask(&self, ask: Ask) -> Result<Told, Failure> {
-        let told = match self {
-            Self::Here { engine, .. } => answer(engine, &Policy::default(), ask).await,
-            Self::There(client) => client.ask(&ask).await?,
-        };
-        match told {
-            Told::Failed { exit, text } => {
-                Err(Failure::new(Exit::from_code(exit).unwrap_or(Exit::Unknown), text))
-            }
-            told @ (Told::Page { .. } | Told::Key(_) | Told::Resolved { .. }) => Ok(told),
+        match self {
+            Self::Here(desk) => answer(desk, ask).await.done(),
+            Self::There(client) => client.ask(&ask).await?.done(),
         }
     }
 
     /// Lets the journal go.
     pub(crate) fn close(&self) {
         match self {
-            Self::Here { journal, .. } => journal.close(),
+            Self::Here(desk) => desk.journal.close(),
             Self::There(_) => {}
         }
     }

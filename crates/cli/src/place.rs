@@ -71,6 +71,7 @@ impl From<JournalError> for Failure {
             JournalErrorKind::Missing => {
                 Some(format!("`onlyonce store init --first --store journal:{dir}`"))
             }
+            JournalErrorKind::Backup => Some(format!("`onlyonce journal restore {dir} NEW`")),
             JournalErrorKind::Exists
             | JournalErrorKind::Locked
             | JournalErrorKind::Format
@@ -84,6 +85,7 @@ impl From<JournalError> for Failure {
             | JournalErrorKind::Damaged
             | JournalErrorKind::Format
             | JournalErrorKind::Secret
+            | JournalErrorKind::Backup
             | JournalErrorKind::Io => Exit::StoreUnavailable,
         };
         let failure = Self::new(exit, error.to_string());

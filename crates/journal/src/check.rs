@@ -10,6 +10,7 @@ use crate::dir;
 use crate::disk::{Disk, Folder};
 use crate::entry::Entry;
 use crate::error::JournalError;
+use crate::label::{self, Extent};
 use crate::segment::{self, Header};
 use crate::snapshot;
 use crate::survey::{Survey, survey};
@@ -52,16 +53,21 @@ impl fmt::Display for Finding {
     }
 }
 
-/// Reads every entry of every segment of the journal in `dir`.
+/// Reads every entry of every segment of the journal or backup in `dir`.
 ///
 /// # Errors
 /// There is no journal, another process has it, or a file cannot be read at all.
 pub fn check(dir: &Path) -> Result<Report, JournalError> {
-    let mut report = Report::default();
     if !dir::exists(dir) {
         dir::secret(dir)?;
     }
-    let _lock = dir::lock(dir)?;
+    let _lock = dir::hold(dir)?;
+    check_held(dir)
+}
+
+/// The same for who holds it already.
+pub(crate) fn check_held(dir: &Path) -> Result<Report, JournalError> {
+    let mut report = Report::default();
     if let Err(error) = dir::secret(dir) {
         report.find(error.place(), 0, error.to_string(), true);
     }
@@ -75,6 +81,10 @@ pub fn check(dir: &Path) -> Result<Report, JournalError> {
         let all = fs::read(&place).map_err(|error| JournalError::io(&place, &error))?;
         Ok((place, Bytes::from(all)))
     };
+    let extent = label::read(dir).ok().and_then(|label| label.extent);
+    if let Some(extent) = &extent {
+        report.is_whole(extent, &disk, &numbers);
+    }
     let mut before = None;
     for (at, number) in numbers.iter().enumerate() {
         let (place, all) = read(*number)?;
@@ -90,8 +100,12 @@ pub fn check(dir: &Path) -> Result<Report, JournalError> {
         }
         let survey = survey(&all, *number);
         let sealed_at = next.map(|header| header.previous.offset);
+        // A backup says where its last one ends, of which a journal has only marks.
+        let last = extent.filter(|extent| extent.until.segment == *number);
+        let sealed_at = sealed_at.or(last.map(|extent| extent.until.offset));
         report.look_through(&place, *number, &survey, sealed_at);
         if let Some(end) = sealed_at
+            && extent.is_none()
             && snapshot::read(&disk, *number, end).is_none()
         {
             let place = disk.place(&snapshot::name(*number));
@@ -106,6 +120,16 @@ impl Report {
     fn find(&mut self, file: &Path, offset: u64, text: impl Into<String>, is_damage: bool) {
         let (file, text) = (file.to_owned(), text.into());
         self.findings.push(Finding { file, offset, text, is_damage });
+    }
+
+    /// Whether a backup has all that it had: segments at either end leave no gap when they go.
+    fn is_whole(&mut self, extent: &Extent, disk: &Folder, numbers: &[u64]) {
+        for number in [extent.from, extent.until.segment] {
+            if !numbers.contains(&number) {
+                let place = disk.place(&segment::name(number));
+                self.find(&place, 0, "the segment is missing in this backup", true);
+            }
+        }
     }
 
     fn look_through(&mut self, place: &Path, number: u64, survey: &Survey, sealed: Option<u64>) {

@@ -1,4 +1,4 @@
-//! The journal's folder: its lock, its secret, and what says that it is a journal.
+//! The journal's folder: making one, its secret and its lock.
 
 use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
 use std::io::{self, Write as _};
@@ -7,16 +7,14 @@ use std::path::Path;
 
 use onlyonce_core::{Floor, Secret};
 
-use crate::disk::{Disk, Folder};
+use crate::disk::{self, Disk, Folder};
 use crate::error::{JournalError, JournalErrorKind};
 use crate::keeper;
+use crate::label::{self, hex};
 use crate::segment::{self, Header};
 
-/// Says that the folder is a journal; written last when one is made.
-const FORMAT_FILE: &str = "format";
 const SECRET_FILE: &str = "secret";
 const LOCK_FILE: &str = "lock";
-const FORMAT_LINE: &str = "onlyonce journal, format 1";
 
 /// How a new journal begins.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -41,12 +39,7 @@ impl Start {
 }
 
 /// Makes a new journal with a new secret.
-pub(crate) fn init(
-    dir: &Path,
-    start: Start,
-    secret: Option<Secret>,
-    segment_bytes: u64,
-) -> Result<(), JournalError> {
+pub(crate) fn init(dir: &Path, start: Start, segment_bytes: u64) -> Result<(), JournalError> {
     let io = |error: io::Error| JournalError::io(dir, &error);
     DirBuilder::new().recursive(true).mode(0o700).create(dir).map_err(io)?;
     let _lock = lock(dir)?;
@@ -59,25 +52,40 @@ pub(crate) fn init(
         let text = format!("there is no journal here, but {} is", segment::name(*number));
         return Err(JournalError::new(JournalErrorKind::Exists, dir, text));
     }
-    let secret = match secret {
-        Some(secret) => secret,
-        None => new_secret(dir)?,
-    };
-    write_new(dir, SECRET_FILE, &format!("{}\n", hex(secret.as_bytes()))).map_err(io)?;
+    let secret = new_secret(dir)?;
     let header = Header { number: 1, floor: start.floor(), revision_max: 0, ..Header::default() };
-    let new = format!("{}.new", segment::name(1));
-    keeper::zeros(&disk, &new, segment_bytes)
-        .and_then(|medium| medium.write_at(&header.bytes(), 0).and_then(|()| medium.sync()))
-        .and_then(|()| disk.rename(&new, &segment::name(1)))
-        .and_then(|()| disk.sync_names())
-        .map_err(io)?;
-    let check = hex(&secret.check_value());
-    write_new(dir, FORMAT_FILE, &format!("{FORMAT_LINE}\nsecret {check}\n")).map_err(io)
+    begin(&disk, &header, &secret, segment_bytes)
+        .and_then(|()| label::write(&disk, &secret, None))
+        .map_err(io)
+}
+
+/// Makes the secret and the first segment. It is no journal before it has its label.
+pub(crate) fn begin(
+    disk: &dyn Disk,
+    header: &Header,
+    secret: &Secret,
+    segment_bytes: u64,
+) -> io::Result<()> {
+    write_secret(disk, secret)?;
+    let name = segment::name(header.number);
+    let new = format!("{name}.new");
+    let medium = keeper::zeros(disk, &new, segment_bytes)?;
+    medium.write_at(&header.bytes(), 0)?;
+    medium.sync()?;
+    disk.rename(&new, &name)?;
+    disk.sync_names()
 }
 
 /// Whether there is a journal.
 pub(crate) fn exists(dir: &Path) -> bool {
-    dir.join(FORMAT_FILE).exists()
+    dir.join(label::FORMAT_FILE).exists()
+}
+
+/// Takes what is there for reading: a journal for this process alone. Nobody writes to a backup,
+/// and it may lie where nobody can.
+pub(crate) fn hold(dir: &Path) -> Result<Option<File>, JournalError> {
+    let is_backup = label::read(dir).is_ok_and(|label| label.extent.is_some());
+    (!is_backup).then(|| lock(dir)).transpose()
 }
 
 /// Takes the journal for this process alone, until the file is dropped.
@@ -107,21 +115,8 @@ pub(crate) fn lock(dir: &Path) -> Result<File, JournalError> {
 
 /// The journal's secret, if it is this journal's.
 pub(crate) fn secret(dir: &Path) -> Result<Secret, JournalError> {
-    let format = dir.join(FORMAT_FILE);
-    let text = match fs::read_to_string(&format) {
-        Ok(text) => text,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            let text = "there is no journal here; `onlyonce store init` makes one";
-            return Err(JournalError::new(JournalErrorKind::Missing, dir, text));
-        }
-        Err(error) => return Err(JournalError::io(&format, &error)),
-    };
-    let mut lines = text.lines();
-    if lines.next() != Some(FORMAT_LINE) {
-        let text = format!("the first line is not `{FORMAT_LINE}`: a newer onlyonce wrote it");
-        return Err(JournalError::new(JournalErrorKind::Format, &format, text));
-    }
-    let check = lines.next().and_then(|line| line.strip_prefix("secret "));
+    let label = label::read(dir)?;
+    let check = label.check.as_deref();
     let path = dir.join(SECRET_FILE);
     let secret = fs::read_to_string(&path).map_err(|error| {
         let text = format!("{error}; without its secret no record of the journal can be found");
@@ -138,28 +133,16 @@ pub(crate) fn secret(dir: &Path) -> Result<Secret, JournalError> {
     Ok(secret)
 }
 
+pub(crate) fn write_secret(disk: &dyn Disk, secret: &Secret) -> io::Result<()> {
+    disk::write_whole(disk, SECRET_FILE, format!("{}\n", hex(secret.as_bytes())).as_bytes())
+}
+
 fn new_secret(dir: &Path) -> Result<Secret, JournalError> {
     let mut bytes = [0; 32];
     getrandom::fill(&mut bytes).map_err(|error| {
         JournalError::new(JournalErrorKind::Io, dir, format!("no random numbers: {error}"))
     })?;
     Ok(Secret::from_bytes(bytes))
-}
-
-/// Writes a small file whole or not at all.
-fn write_new(dir: &Path, name: &str, text: &str) -> io::Result<()> {
-    let new = dir.join(format!("{name}.new"));
-    let mut options = OpenOptions::new();
-    options.write(true).create(true).truncate(true).mode(0o600);
-    let mut file = options.open(&new)?;
-    file.write_all(text.as_bytes())?;
-    file.sync_all()?;
-    fs::rename(new, dir.join(name))?;
-    File::open(dir)?.sync_all()
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 fn unhex(text: &str) -> Option<[u8; 32]> {

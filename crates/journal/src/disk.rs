@@ -46,6 +46,16 @@ pub(crate) trait Medium: Send + Sync + fmt::Debug {
     }
 }
 
+/// Writes a small file whole or not at all.
+pub(crate) fn write_whole(disk: &dyn Disk, name: &str, bytes: &[u8]) -> io::Result<()> {
+    let new = format!("{name}.new");
+    let medium = disk.create(&new)?;
+    medium.write_at(bytes, 0)?;
+    medium.sync()?;
+    disk.rename(&new, name)?;
+    disk.sync_names()
+}
+
 /// The real one.
 #[derive(Debug)]
 pub(crate) struct Folder(pub(crate) PathBuf);

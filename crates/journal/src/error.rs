@@ -4,7 +4,7 @@ use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
 
-/// A journal could not be made, opened, checked or salvaged.
+/// A journal could not be made, opened, checked, copied or restored.
 #[derive(Debug)]
 pub struct JournalError {
     kind: JournalErrorKind,
@@ -18,7 +18,7 @@ pub struct JournalError {
 pub enum JournalErrorKind {
     /// There is no journal at this place.
     Missing,
-    /// There is a journal already.
+    /// There is something already where a journal or a copy of one should be made.
     Exists,
     /// Another process has it.
     Locked,
@@ -28,6 +28,8 @@ pub enum JournalErrorKind {
     Format,
     /// The secret is missing or is that of another journal.
     Secret,
+    /// It is a backup: what ran after it was taken is not in it, so it must be restored first.
+    Backup,
     /// The system refused.
     Io,
 }

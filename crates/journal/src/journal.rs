@@ -20,6 +20,7 @@ use crate::entry;
 use crate::error::{JournalError, JournalErrorKind};
 use crate::index::Keys;
 use crate::keeper::{self, Sizes};
+use crate::label;
 use crate::recover;
 use crate::segment::{self, Fact, What};
 use crate::shared::Shared;
@@ -104,7 +105,7 @@ impl Journal {
     /// # Errors
     /// There is one already, or the system refuses.
     pub fn init(dir: &Path, settings: Settings, start: Start) -> Result<(), JournalError> {
-        dir::init(dir, start, None, settings.sizes().segment)
+        dir::init(dir, start, settings.sizes().segment)
     }
 
     /// Whether there is a journal in `dir`.
@@ -123,13 +124,10 @@ impl Journal {
     /// Opens the journal in `dir` for this process alone.
     ///
     /// # Errors
-    /// There is none, another process has it, its secret is missing, or it is damaged: then the
-    /// error names file and offset, and nothing was changed.
+    /// There is none, it is a backup, another process has it, its secret is missing, or it is
+    /// damaged: then the error names file and offset, and nothing was changed.
     pub fn open(dir: &Path, settings: Settings) -> Result<Self, JournalError> {
-        if !dir::exists(dir) {
-            // Names what is missing.
-            dir::secret(dir)?;
-        }
+        label::read(dir)?.refuse_backup(dir)?;
         let lock = dir::lock(dir)?;
         let secret = dir::secret(dir)?;
         Self::on(Arc::new(Folder(dir.to_owned())), settings, secret, Some(lock))

@@ -21,6 +21,7 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
+mod backup;
 mod check;
 mod dir;
 mod disk;
@@ -29,19 +30,25 @@ mod error;
 mod index;
 mod journal;
 mod keeper;
+mod label;
+mod rebuild;
 mod reclaim;
 mod recover;
+mod restore;
 mod salvage;
 mod segment;
 mod shared;
 mod snapshot;
+mod staging;
 mod survey;
 mod writer;
 
+pub use backup::Backup;
 pub use check::{Finding, Report, check};
 pub use dir::Start;
 pub use error::{JournalError, JournalErrorKind};
 pub use journal::{Journal, Settings, Stats};
+pub use restore::{Restored, restore};
 pub use salvage::{Salvaged, salvage};
 
 #[cfg(test)]

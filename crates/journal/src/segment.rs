@@ -1,5 +1,7 @@
 //! A segment: a file of entries, filled with zeros before it is used. And reading one whole.
 
+use std::path::Path;
+
 use bytes::Bytes;
 use onlyonce_core::{Floor, KeyId, Record, State, StateKind, Timestamp};
 
@@ -188,9 +190,14 @@ pub(crate) fn scan(disk: &dyn Disk, number: u64) -> Result<Scan, JournalError> {
     let place = disk.place(&file);
     let read = disk.open(&file).and_then(|medium| medium.read_all());
     let all = Bytes::from(read.map_err(|error| JournalError::io(&place, &error))?);
-    let header = Header::parse(&all).map_err(|text| JournalError::damaged(&place, 0, text))?;
+    scan_bytes(&place, number, all)
+}
+
+/// The same with bytes that were read already, from this place.
+pub(crate) fn scan_bytes(place: &Path, number: u64, all: Bytes) -> Result<Scan, JournalError> {
+    let header = Header::parse(&all).map_err(|text| JournalError::damaged(place, 0, text))?;
     if header.number != number {
-        return Err(JournalError::damaged(&place, 16, "the file has another segment's number"));
+        return Err(JournalError::damaged(place, 16, "the file has another segment's number"));
     }
     let mut scan = Scan {
         header,
@@ -215,7 +222,7 @@ pub(crate) fn scan(disk: &dyn Disk, number: u64) -> Result<Scan, JournalError> {
         scan.end += (FRAME + payload.len()) as u64;
         let entry = entry::parse(payload).map_err(|error| {
             let text = format!("{error}; a newer onlyonce may have written it");
-            JournalError::new(JournalErrorKind::Format, &place, text).at(offset)
+            JournalError::new(JournalErrorKind::Format, place, text).at(offset)
         })?;
         scan.take(entry, offset);
     }
@@ -259,13 +266,21 @@ impl Scan {
     }
 }
 
-/// The next place that could be the frame of a mark. Most of a segment's end is zeros.
+/// Most of a segment may be zeros; so many bytes of it are passed by at once.
+pub(crate) const STEP: usize = 4096;
+
+/// Whether at most [`STEP`] bytes are all zero. Comparing is much faster than looking at each.
+pub(crate) fn is_zeros(bytes: &[u8]) -> bool {
+    bytes == &[0; STEP][..bytes.len()]
+}
+
+/// The next place that could be the frame of a mark.
 pub(crate) fn mark_from(all: &[u8], mut from: usize) -> Option<usize> {
-    const STEP: usize = 4096;
     while from < all.len() {
         let step = &all[from..all.len().min(from + STEP)];
-        let first = step.iter().any(|byte| *byte != 0);
-        if first && let Some(found) = step.iter().position(|it| *it == MARK_PAYLOAD as u8) {
+        if !is_zeros(step)
+            && let Some(found) = step.iter().position(|it| *it == MARK_PAYLOAD as u8)
+        {
             return Some(from + found);
         }
         from += step.len();

@@ -9,11 +9,11 @@ use onlyonce_core::{Floor, KeyId, Record, Timestamp};
 use onlyonce_store::{StoreError, StoreErrorKind};
 
 use crate::disk::Disk;
-use crate::entry::{self, Entry, FRAME, Framed};
+use crate::entry::{self, Entry, FRAME, Framed, Position};
 use crate::index::{Index, Slot};
 use crate::keeper::Prepared;
 use crate::recover::{Recovered, Segment};
-use crate::segment::{self, DueFrom};
+use crate::segment::{self, DueFrom, HEADER};
 
 /// One read brings most records whole, in bytes.
 const READ: u64 = 512;
@@ -25,6 +25,8 @@ pub(crate) struct Shared {
     pub(crate) disk: Arc<dyn Disk>,
     pub(crate) index: Index,
     pub(crate) segments: RwLock<BTreeMap<u32, Segment>>,
+    /// Up to where the last segment is synced. It changes its segment under the lock of `segments`.
+    synced: AtomicU64,
     floor: AtomicU64,
     revision_max: AtomicU64,
     poison: OnceLock<String>,
@@ -35,11 +37,12 @@ pub(crate) struct Shared {
 
 impl Shared {
     pub(crate) fn new(disk: Arc<dyn Disk>, recovered: Recovered) -> Self {
-        let Recovered { index, segments, floor, revision_max, .. } = recovered;
+        let Recovered { index, segments, floor, revision_max, end, .. } = recovered;
         Self {
             disk,
             index,
             segments: RwLock::new(segments),
+            synced: AtomicU64::new(end.offset),
             floor: AtomicU64::new(floor.time().as_millis()),
             revision_max: AtomicU64::new(revision_max),
             poison: OnceLock::new(),
@@ -131,6 +134,20 @@ impl Shared {
         let segment = Segment { medium, length, due_from: DueFrom::NEVER };
         let mut segments = self.segments.write().unwrap_or_else(PoisonError::into_inner);
         segments.insert(number, segment);
+        self.synced_to(HEADER as u64);
+    }
+
+    /// The last segment is synced up to this offset.
+    pub(crate) fn synced_to(&self, offset: u64) {
+        self.synced.store(offset, Ordering::Release);
+    }
+
+    /// The segments as they stand now, open, and up to where the last of them is synced.
+    pub(crate) fn standing(&self) -> (BTreeMap<u32, Segment>, Position) {
+        let segments = self.segments.read().unwrap_or_else(PoisonError::into_inner);
+        let segment = segments.keys().next_back().copied().unwrap_or_default().into();
+        let offset = self.synced.load(Ordering::Acquire);
+        (segments.clone(), Position { segment, offset })
     }
 
     /// A record in this segment may be due from then on.

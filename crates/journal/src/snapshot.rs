@@ -6,7 +6,7 @@ use std::collections::HashMap;
 
 use onlyonce_core::{Floor, KeyId, Timestamp};
 
-use crate::disk::Disk;
+use crate::disk::{self, Disk};
 use crate::error::JournalError;
 use crate::segment::{Fact, Scan, What};
 
@@ -121,13 +121,8 @@ pub(crate) fn name(number: u64) -> String {
 /// Writes a snapshot whole or not at all.
 pub(crate) fn write(disk: &dyn Disk, snapshot: &Snapshot) -> Result<(), JournalError> {
     let name = name(snapshot.number);
-    let new = format!("{name}.new");
-    let written = disk
-        .create(&new)
-        .and_then(|medium| medium.write_at(&snapshot.bytes(), 0).and_then(|()| medium.sync()))
-        .and_then(|()| disk.rename(&new, &name))
-        .and_then(|()| disk.sync_names());
-    written.map_err(|error| JournalError::io(disk.place(&new), &error))
+    let written = disk::write_whole(disk, &name, &snapshot.bytes());
+    written.map_err(|error| JournalError::io(disk.place(&name), &error))
 }
 
 /// Reads the snapshot of a segment that ends at `end`, if there is one that can be trusted.

@@ -3,7 +3,7 @@
 use bytes::Bytes;
 
 use crate::entry::{self, Entry, FRAME, Framed};
-use crate::segment::{HEADER, mark_from};
+use crate::segment::{HEADER, STEP, is_zeros, mark_from};
 
 /// Past a broken place, entries up to this length are looked for at every byte; longer ones are
 /// found again where the next batch begins.
@@ -83,6 +83,17 @@ fn resume(all: &Bytes, number: u64, from: usize) -> Option<usize> {
         let length = frame.map_or(0, |frame| entry::length(*frame));
         FRAME < length && length <= SHORT && is_entry(*at)
     };
-    let until = mark.unwrap_or(all.len());
-    (from..until).find(short).or(mark)
+    let (mut at, until) = (from, mark.unwrap_or(all.len()));
+    while at < until {
+        let step = until.min(at + STEP);
+        if is_zeros(&all[at..step]) {
+            // A frame may begin with zeros, but not with four: they would be its length.
+            at = if step == until { until } else { step - 3 };
+        } else if let Some(found) = (at..step).find(short) {
+            return Some(found);
+        } else {
+            at = step;
+        }
+    }
+    mark
 }

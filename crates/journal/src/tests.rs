@@ -1,11 +1,13 @@
 //! The journal against a disk that loses, tears, refuses and flips.
 
+mod backup;
 mod crash;
 mod damage;
 mod full;
 mod golden;
 mod order;
 mod reclaim;
+mod restore;
 mod sim_disk;
 
 use std::sync::Arc;

@@ -279,6 +279,7 @@ impl Writer {
             }
             return;
         }
+        self.shared.synced_to(self.offset);
         self.show();
         for (_, tell) in self.pending.drain(..) {
             let _ = tell.send(Ok(Written::Done));

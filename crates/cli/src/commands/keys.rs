@@ -38,6 +38,7 @@ pub(crate) async fn run(command: KeysCommand) -> Result<(), Failure> {
                 Told::Key(Some(view)) => show(&view),
                 told @ (Told::Key(None)
                 | Told::Page { .. }
+                | Told::BackedUp { .. }
                 | Told::Resolved { .. }
                 | Told::Failed { .. }) => {
                     drop(told);

@@ -14,6 +14,7 @@ use tokio::sync::oneshot;
 use crate::args::{LogFormat, LogLevel, ProxyArgs};
 use crate::exit::Exit;
 use crate::failure::Failure;
+use crate::operate::Desk;
 use crate::operate::socket::Socket;
 use crate::output;
 use crate::place;
@@ -34,9 +35,11 @@ pub(crate) async fn run(args: ProxyArgs) -> Result<(), Failure> {
         Some(Arc::clone(&telemetry) as Arc<_>),
     )
     .await?;
-    let socket = Socket::open(dir, engine.clone(), config.policy.record);
+    let desk =
+        Desk { engine: engine.clone(), journal: journal.clone(), policy: config.policy.record };
+    let socket = Socket::open(dir, desk);
     let socket = socket.inspect_err(|error| {
-        tracing::warn!(%error, "no socket for operators: `onlyonce keys` works once this ends");
+        tracing::warn!(%error, "no socket for operators: keys and backups only once this ends");
     });
     let sweeping = tokio::spawn(Sweeper::new(engine.clone(), config.sweeping()).run());
     let keys = Arc::new(Keys::new(journal.secret().clone()));

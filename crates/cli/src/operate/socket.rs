@@ -7,14 +7,12 @@ use std::io;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
-use onlyonce::Engine;
-use onlyonce_core::Policy;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::task::JoinHandle;
 use tokio::time::{Duration, timeout};
 
-use super::{Ask, Told, answer};
+use super::{Ask, Desk, Told, answer};
 use crate::exit::Exit;
 use crate::failure::Failure;
 
@@ -33,7 +31,7 @@ pub(crate) struct Socket {
 impl Socket {
     /// Opens the socket in `dir`. Call it with the journal's lock held: what stands there is then
     /// left by a process that is gone.
-    pub(crate) fn open(dir: &Path, engine: Engine, policy: Policy) -> io::Result<Self> {
+    pub(crate) fn open(dir: &Path, desk: Desk) -> io::Result<Self> {
         let path = dir.join(NAME);
         match std::fs::remove_file(&path) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
@@ -45,9 +43,9 @@ impl Socket {
         let serving = tokio::spawn(async move {
             loop {
                 let Ok((stream, _)) = listener.accept().await else { continue };
-                let engine = engine.clone();
+                let desk = desk.clone();
                 tokio::spawn(async move {
-                    if let Err(error) = serve(stream, &engine, &policy).await {
+                    if let Err(error) = serve(stream, &desk).await {
                         tracing::debug!(%error, "an operator's connection ended");
                     }
                 });
@@ -64,12 +62,12 @@ impl Drop for Socket {
     }
 }
 
-async fn serve(mut stream: UnixStream, engine: &Engine, policy: &Policy) -> io::Result<()> {
+async fn serve(mut stream: UnixStream, desk: &Desk) -> io::Result<()> {
     let mut bytes = Vec::new();
     let (reading, mut writing) = stream.split();
     timeout(ASK_TIME, reading.take(ASK_MAX).read_to_end(&mut bytes)).await??;
     let told = match serde_json::from_slice::<Ask>(&bytes) {
-        Ok(ask) => answer(engine, policy, ask).await,
+        Ok(ask) => answer(desk, ask).await,
         Err(error) => {
             let text = format!("the question is not understood: {error}");
             Told::Failed { exit: Exit::Usage as u8, text }

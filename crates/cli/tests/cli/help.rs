@@ -9,7 +9,7 @@ const STORE: &[&str] = &["--store <URL>"];
 const KEY: &[&str] = &["[ID]", "--key <KEY>", "-H, --header <FIELD>", "--store <URL>"];
 
 /// Every command, and what can be said with it.
-const COMMANDS: [(&[&str], &[&[&str]]); 11] = [
+const COMMANDS: [(&[&str], &[&[&str]]); 13] = [
     (&["demo"], &[&["--port <PORT>", "--seed <SEED>", "--keep <DIR>"]]),
     (
         &["proxy"],
@@ -31,6 +31,8 @@ const COMMANDS: [(&[&str], &[&[&str]]); 11] = [
         ],
     ),
     (&["journal", "check"], &[&["<DIR>"]]),
+    (&["journal", "backup"], &[&["<DIR>", "<TO>"]]),
+    (&["journal", "restore"], &[&["<FROM>", "<TO>"]]),
     (&["journal", "salvage"], &[&["<FROM>", "<TO>"]]),
     (&["config", "check"], &[&["<FILE>"]]),
     (&["generate", "man"], &[]),

@@ -3,6 +3,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a test ends where something fails")]
 
+mod backup;
 mod caller;
 mod config;
 mod damage;

@@ -60,6 +60,14 @@ pub(crate) fn onlyonce<S: AsRef<OsStr>>(arguments: impl IntoIterator<Item = S>) 
     Running::start(arguments).ended()
 }
 
+/// The same as somebody does whose shell is in this folder.
+pub(crate) fn onlyonce_in<S: AsRef<OsStr>>(
+    folder: &Path,
+    arguments: impl IntoIterator<Item = S>,
+) -> Ran {
+    Running::start_in(folder, arguments).ended()
+}
+
 /// A command that runs, killed when it is dropped.
 pub(crate) struct Running {
     child: Child,
@@ -69,8 +77,13 @@ pub(crate) struct Running {
 
 impl Running {
     pub(crate) fn start<S: AsRef<OsStr>>(arguments: impl IntoIterator<Item = S>) -> Self {
+        Self::start_in(Path::new("."), arguments)
+    }
+
+    fn start_in<S: AsRef<OsStr>>(folder: &Path, arguments: impl IntoIterator<Item = S>) -> Self {
         let mut child = Command::new(env!("CARGO_BIN_EXE_onlyonce"))
             .args(arguments)
+            .current_dir(folder)
             .env_remove("ONLYONCE_STORE")
             .stdin(Stdio::null())
             .stdout(Stdio::piped())

@@ -13,7 +13,7 @@ fn init(folder: &Folder, more: &[&str]) -> crate::process::Ran {
 }
 
 /// A UUIDv7 (RFC 9562 section 5.7) made this long ago.
-fn uuid_v7(ago: Duration) -> String {
+pub(crate) fn uuid_v7(ago: Duration) -> String {
     let time = SystemTime::UNIX_EPOCH.elapsed().unwrap() - ago;
     let time = format!("{:012x}", time.as_millis());
     format!("{}-{}-7c11-8c55-2f6b8a4d1e90", &time[..8], &time[8..])

@@ -1,0 +1,108 @@
+//! A copy of a journal that is open and goes on, as it stood when the copy was begun.
+//!
+//! What is sealed or synced never changes again, so nothing has to stop: the open files of all
+//! segments and the place up to which the last one is synced are the whole state. A segment that
+//! is given back meanwhile has lost its name only.
+
+use std::path::{Path, PathBuf};
+
+use bytes::Bytes;
+use onlyonce_core::Timestamp;
+
+use crate::dir;
+use crate::disk::{Disk, Folder, Medium};
+use crate::error::JournalError;
+use crate::journal::Journal;
+use crate::label::{self, Extent};
+use crate::segment::{self, HEADER, Header};
+use crate::staging;
+
+/// So much is synced at once, in bytes: the journal's own syncs wait behind it on the same disk.
+const PIECE: usize = 4 << 20;
+
+/// What a backup holds.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Backup {
+    /// Segments that were copied.
+    pub segments: usize,
+    /// What they take, in bytes.
+    pub bytes: u64,
+}
+
+impl Journal {
+    /// Copies all that has been confirmed by now, the floor and the secret to a new folder `to`.
+    /// Blocks until it is durable there; callers of the journal need not wait for it.
+    ///
+    /// The folder is marked as a backup: [`crate::restore`] makes a journal of it.
+    ///
+    /// # Errors
+    /// `to` exists or lies in the journal's folder, a segment is damaged, or the system refuses.
+    /// Nothing is left at `to` then.
+    pub fn backup(&self, to: &Path, now: Timestamp) -> Result<Backup, JournalError> {
+        staging::refuse_within(&self.shared.disk.place(""), to)?;
+        staging::make(to, |new| self.copy_to(&Folder(new.to_owned()), now))
+    }
+
+    /// Makes the backup on an empty disk. Without its label, which comes last, it is none.
+    pub(crate) fn copy_to(
+        &self,
+        target: &dyn Disk,
+        now: Timestamp,
+    ) -> Result<Backup, JournalError> {
+        let (segments, until) = self.shared.standing();
+        let segments: Vec<(u64, _)> =
+            segments.into_iter().map(|(number, it)| (number.into(), it.medium)).collect();
+        let mut backup = Backup::default();
+        for (at, (number, medium)) in segments.iter().enumerate() {
+            let place = self.shared.disk.place(&segment::name(*number));
+            let end = match segments.get(at + 1) {
+                Some((next, medium)) => header(&**medium, &place, *next)?.previous.offset,
+                None => until.offset,
+            };
+            let all = whole(&**medium, &place, *number, end)?;
+            copy(target, *number, &all)?;
+            backup.segments += 1;
+            backup.bytes += end;
+        }
+        let from = segments.first().map_or(until.segment, |(number, _)| *number);
+        let labelled =
+            dir::write_secret(target, self.secret()).and_then(|()| target.sync_names()).and_then(
+                |()| label::write(target, self.secret(), Some(Extent { taken: now, from, until })),
+            );
+        labelled.map_err(|error| JournalError::io(target.place(""), &error))?;
+        Ok(backup)
+    }
+}
+
+fn header(medium: &dyn Medium, before: &Path, number: u64) -> Result<Header, JournalError> {
+    let place: PathBuf = before.with_file_name(segment::name(number));
+    let mut bytes = [0; HEADER];
+    medium.read_at(&mut bytes, 0).map_err(|error| JournalError::io(&place, &error))?;
+    Header::parse(&bytes).map_err(|text| JournalError::damaged(&place, 0, text))
+}
+
+/// A segment up to its end, if it is as it was written: a copy of damage would hide it.
+fn whole(medium: &dyn Medium, place: &Path, number: u64, end: u64) -> Result<Bytes, JournalError> {
+    // Segments are shorter than 4 GiB.
+    let mut all = vec![0; end as usize];
+    medium.read_at(&mut all, 0).map_err(|error| JournalError::io(place, &error))?;
+    let scan = segment::scan_bytes(place, number, Bytes::from(all))?;
+    if scan.end < end {
+        let why = scan.broken.unwrap_or("an entry is missing");
+        let text = format!("{why}, in a place that was synced before");
+        return Err(JournalError::damaged(place, scan.end, text));
+    }
+    Ok(scan.all)
+}
+
+fn copy(target: &dyn Disk, number: u64, all: &[u8]) -> Result<(), JournalError> {
+    let name = segment::name(number);
+    let copied = target.create(&name).and_then(|medium| {
+        for (at, piece) in all.chunks(PIECE).enumerate() {
+            medium.write_at(piece, (at * PIECE) as u64)?;
+            medium.sync()?;
+        }
+        Ok(())
+    });
+    copied.map_err(|error| JournalError::io(target.place(&name), &error))
+}

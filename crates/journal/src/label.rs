@@ -1,0 +1,113 @@
+//! The file that says what a folder is: a journal, or a backup of one. Written last when either is
+//! made, so that a half-made one is neither.
+
+use std::fs;
+use std::io;
+use std::path::Path;
+
+use onlyonce_core::{Secret, Timestamp};
+
+use crate::disk::{self, Disk};
+use crate::entry::Position;
+use crate::error::{JournalError, JournalErrorKind};
+
+pub(crate) const FORMAT_FILE: &str = "format";
+const JOURNAL_LINE: &str = "onlyonce journal, format 1";
+// A line of the same file and not a file of its own: a copy of the folder that misses some files
+// is then never a backup that is taken for a journal.
+const BACKUP_LINE: &str = "onlyonce backup, format 1";
+
+/// What the folder is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Label {
+    /// The check value of its secret, in hexadecimal.
+    pub(crate) check: Option<String>,
+    /// `None` for a journal.
+    pub(crate) extent: Option<Extent>,
+}
+
+/// What a backup holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Extent {
+    /// When it was taken: all that had been confirmed by then is in it.
+    pub(crate) taken: Timestamp,
+    /// Its first segment.
+    pub(crate) from: u64,
+    /// Its last segment, and where that ends.
+    pub(crate) until: Position,
+}
+
+/// Reads what the folder is.
+///
+/// # Errors
+/// It is neither a journal nor a backup, or a newer program made it.
+pub(crate) fn read(dir: &Path) -> Result<Label, JournalError> {
+    let place = dir.join(FORMAT_FILE);
+    let text = match fs::read_to_string(&place) {
+        Ok(text) => text,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            let text = "there is no journal here; `onlyonce store init` makes one";
+            return Err(JournalError::new(JournalErrorKind::Missing, dir, text));
+        }
+        Err(error) => return Err(JournalError::io(&place, &error)),
+    };
+    let wrong = |text: String| JournalError::new(JournalErrorKind::Format, &place, text);
+    let mut lines = text.lines();
+    let first = lines.next();
+    let check = lines.next().and_then(|line| line.strip_prefix("secret ")).map(str::to_owned);
+    if first == Some(JOURNAL_LINE) {
+        return Ok(Label { check, extent: None });
+    }
+    if first != Some(BACKUP_LINE) {
+        return Err(wrong(format!(
+            "the first line is neither `{JOURNAL_LINE}` nor `{BACKUP_LINE}`: a newer onlyonce \
+             wrote it"
+        )));
+    }
+    let extent = extent(lines).ok_or_else(|| wrong("what the backup holds is missing".into()))?;
+    Ok(Label { check, extent: Some(extent) })
+}
+
+fn extent<'a>(mut lines: impl Iterator<Item = &'a str>) -> Option<Extent> {
+    let mut line = |name: &str| lines.next()?.strip_prefix(name)?.strip_prefix(' ');
+    let taken = Timestamp::from_millis(line("taken")?.parse().ok()?);
+    let from = line("from")?.parse().ok()?;
+    let (segment, offset) = line("until")?.split_once(' ')?;
+    let until = Position { segment: segment.parse().ok()?, offset: offset.parse().ok()? };
+    Some(Extent { taken, from, until })
+}
+
+/// Says what the folder is. All else in it must be durable by then.
+pub(crate) fn write(disk: &dyn Disk, secret: &Secret, extent: Option<Extent>) -> io::Result<()> {
+    let check = hex(&secret.check_value());
+    let text = match extent {
+        None => format!("{JOURNAL_LINE}\nsecret {check}\n"),
+        Some(Extent { taken, from, until }) => {
+            let (taken, Position { segment, offset }) = (taken.as_millis(), until);
+            format!(
+                "{BACKUP_LINE}\nsecret {check}\ntaken {taken}\nfrom {from}\nuntil {segment} \
+                 {offset}\n"
+            )
+        }
+    };
+    disk::write_whole(disk, FORMAT_FILE, text.as_bytes())
+}
+
+impl Label {
+    /// That it is a journal.
+    ///
+    /// # Errors
+    /// It is a backup.
+    pub(crate) fn refuse_backup(&self, dir: &Path) -> Result<(), JournalError> {
+        if self.extent.is_none() {
+            return Ok(());
+        }
+        let text = "this is a backup: what ran after it was taken is not in it, and would run \
+                    again; `onlyonce journal restore` makes a journal of it";
+        Err(JournalError::new(JournalErrorKind::Backup, dir, text))
+    }
+}
+
+pub(crate) fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
