@@ -40,7 +40,7 @@ impl Journal {
     /// Nothing is left at `to` then.
     pub fn backup(&self, to: &Path, now: Timestamp) -> Result<Backup, JournalError> {
         staging::refuse_within(&self.shared.disk.place(""), to)?;
-        staging::make(to, |new| self.copy_to(&Folder(new.to_owned()), now))
+        staging::make(to, |new| self.copy_to(&Folder::at(new), now))
     }
 
     /// Makes the backup on an empty disk. Without its label, which comes last, it is none.

@@ -71,7 +71,7 @@ pub(crate) fn check_held(dir: &Path) -> Result<Report, JournalError> {
     if let Err(error) = dir::secret(dir) {
         report.find(error.place(), 0, error.to_string(), true);
     }
-    let disk = Folder(dir.to_owned());
+    let disk = Folder::at(dir);
     let numbers = segment::numbers(&disk)?;
     if numbers.is_empty() {
         report.find(dir, 0, "there is no segment", true);
@@ -146,7 +146,8 @@ impl Report {
             let why = survey.broken.unwrap_or("entries are missing");
             self.find(place, survey.end, format!("{why}; it was synced up to {synced}"), true);
         } else if let Some(why) = survey.broken {
-            let text = format!("{why}: a write that was never confirmed; opening cuts it");
+            let text =
+                format!("{why}: nothing proves that this write was confirmed; opening cuts it");
             self.find(place, survey.end, text, false);
         }
     }

@@ -47,7 +47,10 @@ pub(crate) fn init(dir: &Path, start: Start, segment_bytes: u64) -> Result<(), J
         let text = "there is a journal already; it is left as it is";
         return Err(JournalError::new(JournalErrorKind::Exists, dir, text));
     }
-    let disk = Folder(dir.to_owned());
+    let disk = Folder::at(dir);
+    if is_half_made(&disk)? {
+        disk.remove(&segment::name(1)).map_err(io)?;
+    }
     if let Some(number) = segment::numbers(&disk)?.first() {
         let text = format!("there is no journal here, but {} is", segment::name(*number));
         return Err(JournalError::new(JournalErrorKind::Exists, dir, text));
@@ -57,6 +60,16 @@ pub(crate) fn init(dir: &Path, start: Start, segment_bytes: u64) -> Result<(), J
     begin(&disk, &header, &secret, segment_bytes)
         .and_then(|()| label::write(&disk, &secret, None))
         .map_err(io)
+}
+
+/// Whether making a journal here has ended before its label was written: there is nothing but a
+/// first segment, and nothing in it.
+fn is_half_made(disk: &Folder) -> Result<bool, JournalError> {
+    if segment::numbers(disk)? != [1] {
+        return Ok(false);
+    }
+    let scan = segment::scan(disk, 1)?;
+    Ok(scan.end == segment::HEADER as u64 && scan.broken.is_none())
 }
 
 /// Makes the secret and the first segment. It is no journal before it has its label.

@@ -5,8 +5,8 @@ use std::fmt;
 use std::fs::{self, File, OpenOptions};
 use std::io;
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
-use std::path::PathBuf;
-use std::sync::Arc;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, OnceLock};
 
 /// A folder of files.
 pub(crate) trait Disk: Send + Sync + fmt::Debug {
@@ -58,39 +58,57 @@ pub(crate) fn write_whole(disk: &dyn Disk, name: &str, bytes: &[u8]) -> io::Resu
 
 /// The real one.
 #[derive(Debug)]
-pub(crate) struct Folder(pub(crate) PathBuf);
+pub(crate) struct Folder {
+    path: PathBuf,
+    /// Kept open once it was synced: a process that has run out of file handles must still be able
+    /// to go on in the segment that it has prepared.
+    names: OnceLock<File>,
+}
+
+impl Folder {
+    pub(crate) fn at(path: &Path) -> Self {
+        Self { path: path.to_owned(), names: OnceLock::new() }
+    }
+}
 
 impl Disk for Folder {
     fn list(&self) -> io::Result<Vec<String>> {
-        let names = fs::read_dir(&self.0)?
+        let names = fs::read_dir(&self.path)?
             .map(|entry| entry.map(|entry| entry.file_name().to_string_lossy().into_owned()));
         names.collect()
     }
 
     fn open(&self, name: &str) -> io::Result<Arc<dyn Medium>> {
-        Ok(Arc::new(OpenOptions::new().read(true).write(true).open(self.0.join(name))?))
+        Ok(Arc::new(OpenOptions::new().read(true).write(true).open(self.path.join(name))?))
     }
 
     fn create(&self, name: &str) -> io::Result<Arc<dyn Medium>> {
         let mut options = OpenOptions::new();
         options.read(true).write(true).create(true).truncate(true).mode(0o600);
-        Ok(Arc::new(options.open(self.0.join(name))?))
+        Ok(Arc::new(options.open(self.path.join(name))?))
     }
 
     fn rename(&self, from: &str, to: &str) -> io::Result<()> {
-        fs::rename(self.0.join(from), self.0.join(to))
+        fs::rename(self.path.join(from), self.path.join(to))
     }
 
     fn remove(&self, name: &str) -> io::Result<()> {
-        fs::remove_file(self.0.join(name))
+        fs::remove_file(self.path.join(name))
     }
 
     fn sync_names(&self) -> io::Result<()> {
-        File::open(&self.0)?.sync_all()
+        let names = match self.names.get() {
+            Some(names) => names,
+            None => {
+                let names = File::open(&self.path)?;
+                self.names.get_or_init(|| names)
+            }
+        };
+        names.sync_all()
     }
 
     fn place(&self, name: &str) -> PathBuf {
-        self.0.join(name)
+        self.path.join(name)
     }
 }
 

@@ -130,7 +130,7 @@ impl Journal {
         label::read(dir)?.refuse_backup(dir)?;
         let lock = dir::lock(dir)?;
         let secret = dir::secret(dir)?;
-        Self::on(Arc::new(Folder(dir.to_owned())), settings, secret, Some(lock))
+        Self::on(Arc::new(Folder::at(dir)), settings, secret, Some(lock))
     }
 
     /// Opens the journal in `dir`, or makes it first if there is none. The answer says whether

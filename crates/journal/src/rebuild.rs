@@ -67,7 +67,7 @@ pub(crate) fn rebuild(
     secret: &Secret,
     order: &Order,
 ) -> Result<Rebuilt, JournalError> {
-    let source = Source { disk: Folder(from.to_owned()), past: order.past };
+    let source = Source { disk: Folder::at(from), past: order.past };
     let standing = source.standing(order.floor)?;
     let header = Header {
         number: 1,
@@ -76,7 +76,7 @@ pub(crate) fn rebuild(
         ..Header::default()
     };
     staging::make(to, |new| {
-        let (disk, settings) = (Folder(new.to_owned()), Settings::default());
+        let (disk, settings) = (Folder::at(new), Settings::default());
         dir::begin(&disk, &header, secret, settings.segment_bytes)
             .map_err(|error| JournalError::io(new, &error))?;
         let disk = Arc::new(disk);

@@ -137,6 +137,8 @@ fn settle_end(disk: &dyn Disk, active: &Scan) -> Result<u64, JournalError> {
 
 /// Files that were being made when the process ended.
 fn remove_leftovers(disk: &dyn Disk) -> Result<(), JournalError> {
+    // From here on the folder is held open.
+    disk.sync_names().map_err(|error| JournalError::io(disk.place(""), &error))?;
     let names = disk.list().map_err(|error| JournalError::io(disk.place(""), &error))?;
     for name in names.iter().filter(|name| name.ends_with(".new")) {
         disk.remove(name).map_err(|error| JournalError::io(disk.place(name), &error))?;

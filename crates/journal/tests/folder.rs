@@ -228,3 +228,20 @@ fn salvage_keeps_answers_and_doubts_everything_open() {
     // The old one is as it was, and a second salvage does not overwrite the first.
     assert!(salvage(&dir, &to, now, Duration::ZERO).is_err());
 }
+
+#[test]
+fn making_a_journal_that_was_interrupted_begins_anew_and_loses_nothing_else() {
+    let folder = tempfile::tempdir().unwrap();
+    let dir = folder.path().join("journal");
+    Journal::init(&dir, SMALL, Start::First).unwrap();
+    fs::remove_file(dir.join("format")).unwrap();
+    assert!(Journal::open(&dir, SMALL).is_err());
+    Journal::init(&dir, SMALL, Start::First).unwrap();
+    let journal = Journal::open(&dir, SMALL).unwrap();
+    put(&journal, 1, None, &claim());
+    journal.close();
+    // With something in it, it is somebody's journal.
+    fs::remove_file(dir.join("format")).unwrap();
+    let error = Journal::init(&dir, SMALL, Start::First).unwrap_err();
+    assert_eq!(error.kind(), JournalErrorKind::Exists);
+}

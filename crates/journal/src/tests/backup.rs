@@ -39,7 +39,7 @@ fn opened(backup: Arc<dyn Disk>) -> Journal {
 }
 
 fn opened_at(dir: &Path) -> Journal {
-    opened(Arc::new(Folder(dir.to_owned())))
+    opened(Arc::new(Folder::at(dir)))
 }
 
 fn is_clean(dir: &Path) {
@@ -177,7 +177,7 @@ fn segments_that_are_given_back_meanwhile_are_in_it() {
         block_on(journal.reclaim()).unwrap();
         assert!(!dir.join(segment::name(2)).exists(), "it is unlinked while it is copied");
     };
-    let target = Meanwhile { disk: Folder(to.clone()), then: &meanwhile };
+    let target = Meanwhile { disk: Folder::at(&to), then: &meanwhile };
     journal.copy_to(&target, NOW).unwrap();
     is_clean(&to);
     let copy = opened_at(&to);
