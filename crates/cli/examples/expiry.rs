@@ -106,7 +106,7 @@ async fn main() {
             other => panic!("{other:?} is not known: --json, --keys N"),
         }
     }
-    let folder = tempfile::tempdir_in(".").unwrap();
+    let folder = tempfile::tempdir_in("target").unwrap();
     let dir = folder.path().join("journal");
     let (journal, _) = Journal::open_or_create(&dir, Default::default(), Start::First).unwrap();
     let runtime = Arc::new(TokioRuntime::new());

@@ -46,6 +46,8 @@ pub(crate) enum Command {
     /// Look a configuration through
     #[command(subcommand)]
     Config(ConfigCommand),
+    /// What a journal takes on disk and in memory, and what a late retry gets at each age
+    Size(SizeArgs),
     /// Write the man page or shell completions
     #[command(subcommand)]
     Generate(GenerateCommand),
@@ -166,6 +168,14 @@ FILE holds the answer that retries get from then on, as HTTP writes it:
 
   {\"charge\": \"ch_1\"}")]
     Resolve(ResolveArgs),
+    /// Say that a key must never run: cancel an operation before its request arrives
+    #[command(after_help = "\
+Done for keys that were never used and for those whose attempts certainly did not happen; whoever \
+comes with the key later is told 410 key-sealed. A key that runs, was answered or is in doubt is \
+left as it is.
+
+  onlyonce keys seal --key order-7829 -H 'Authorization: Bearer anna' --why \"cancelled by phone\"")]
+    Seal(SealArgs),
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
@@ -186,9 +196,26 @@ pub(crate) struct KeyArgs {
     /// The key as the client sent it, instead of the id
     #[arg(long, value_name = "KEY", conflicts_with = "id")]
     pub(crate) key: Option<String>,
+    /// Whom the route's keys belong to: auto, shared, header:NAME or cookie:NAME; with --key
+    #[arg(long, value_name = "RULE", default_value = "auto")]
+    pub(crate) scope: String,
     /// A header field that names the caller, as `Name: value`; with --key
     #[arg(short = 'H', long = "header", value_name = "FIELD", requires = "key")]
     pub(crate) headers: Vec<String>,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct SealArgs {
+    #[command(flatten)]
+    pub(crate) key: KeyArgs,
+    #[command(flatten)]
+    pub(crate) store: StoreArgs,
+    /// Why it must not run; kept in the key's history
+    #[arg(long, value_name = "TEXT")]
+    pub(crate) why: String,
+    /// Who you are; kept in the key's history
+    #[arg(long, value_name = "NAME", env = "USER", default_value = "unnamed")]
+    pub(crate) by: String,
 }
 
 #[derive(Args, Debug)]
@@ -263,6 +290,32 @@ folder is left as it is.")]
         /// A folder that does not exist yet
         to: PathBuf,
     },
+}
+
+#[derive(Args, Clone, Copy, Debug)]
+#[command(after_help = "\
+  onlyonce size --rate 50 --reply-size 2000 --retention 24h --remember 30d")]
+pub(crate) struct SizeArgs {
+    /// New keys a second, on average
+    #[arg(long, value_name = "N", default_value_t = 10.0, value_parser = rate)]
+    pub(crate) rate: f64,
+    /// The usual answer, head and body, in bytes
+    #[arg(long, value_name = "BYTES", default_value_t = 1024,
+          value_parser = clap::value_parser!(u64).range(..=16 << 20))]
+    pub(crate) reply_size: u64,
+    /// How long an answer is kept
+    #[arg(long, value_name = "DURATION", default_value = "24h")]
+    pub(crate) retention: humantime::Duration,
+    /// How long it is remembered that a key was used
+    #[arg(long, value_name = "DURATION", default_value = "30d")]
+    pub(crate) remember: humantime::Duration,
+}
+
+/// A number of keys a second.
+fn rate(text: &str) -> Result<f64, String> {
+    let number: f64 = text.parse().map_err(|_| format!("{text:?} is no number"))?;
+    let fits = (0.0..=10_000_000.0).contains(&number);
+    if fits { Ok(number) } else { Err("it must be between 0 and 10,000,000".to_owned()) }
 }
 
 #[derive(Subcommand)]

@@ -5,4 +5,5 @@ pub(crate) mod generate;
 pub(crate) mod journal;
 pub(crate) mod keys;
 pub(crate) mod proxy;
+pub(crate) mod size;
 pub(crate) mod store;

@@ -29,6 +29,7 @@ fn main() -> ExitCode {
         Command::Keys(command) => on_runtime(commands::keys::run(command)),
         Command::Journal(command) => on_runtime(commands::journal::run(command)),
         Command::Config(command) => commands::config::run(&command),
+        Command::Size(args) => commands::size::run(&args),
         Command::Generate(command) => commands::generate::run(&command),
     };
     match ended {

@@ -11,7 +11,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use bytes::Bytes;
 use onlyonce::{Acted, Engine, Settings};
-use onlyonce_core::{Fence, KeyId, Outcome, Policy, Reply, StateKind, Verdict};
+use onlyonce_core::{Fence, KeyId, Outcome, Policy, Reply, StateKind, Timestamp, Verdict};
 use onlyonce_journal::{Backup, Journal, JournalErrorKind};
 use onlyonce_store::{Cursor, Filter};
 use onlyonce_tokio::TokioRuntime;
@@ -32,6 +32,8 @@ pub(crate) enum Ask {
     Get { id: String },
     /// Settle an unknown outcome.
     Resolve { id: String, fence: u64, verdict: Finding, by: String, why: String },
+    /// Say that a key must never run; the time that it carries in milliseconds.
+    Seal { id: String, key_time: Option<u64>, by: String, why: String },
     /// Copy the journal to this folder.
     Backup { to: String },
 }
@@ -95,6 +97,9 @@ pub(crate) async fn answer(desk: &Desk, ask: Ask) -> Told {
         Ask::Get { id } => get(engine, &id).await,
         Ask::Resolve { id, fence, verdict, by, why } => {
             resolve(engine, policy, &id, fence, verdict, (&by, &why)).await
+        }
+        Ask::Seal { id, key_time, by, why } => {
+            seal(engine, policy, &id, key_time, (&by, &why)).await
         }
         Ask::Backup { to } => backup(desk.journal.clone(), to.into()).await,
     };
@@ -173,6 +178,39 @@ async fn resolve(
         | Outcome::OutcomeUnknown { .. }
         | Outcome::Gone { .. }
         | Outcome::Expired => (false, "nothing is in doubt about this key"),
+    };
+    let key = record.map(|record| Box::new(View::of(id, &record)));
+    Ok(Told::Resolved { done, text: text.to_owned(), key })
+}
+
+async fn seal(
+    engine: &Engine,
+    policy: &Policy,
+    id: &str,
+    key_time: Option<u64>,
+    (by, why): (&str, &str),
+) -> Result<Told, Failure> {
+    let id = id_of(id)?;
+    let key_time = key_time.map(Timestamp::from_millis);
+    // Whoever comes later is told by a problem, which is made when it is told.
+    let refusal = Reply::kept(410, Bytes::new());
+    let Acted { outcome, record } = engine.seal(id, policy, refusal, key_time, by, why).await?;
+    let (done, text) = match outcome {
+        Outcome::Done => (true, "done"),
+        Outcome::InFlight { .. } => (false, "the operation is running"),
+        Outcome::OutcomeUnknown { .. } => (false, "nobody knows whether it happened"),
+        Outcome::Expired => (false, "the key is too old: it never runs anyway"),
+        Outcome::Replay { sealed: true, .. } | Outcome::Gone { sealed: true, .. } => {
+            (false, "it was sealed already")
+        }
+        Outcome::Replay { .. } | Outcome::Gone { .. } => (false, "it has happened"),
+        Outcome::Granted(_)
+        | Outcome::Mismatch
+        | Outcome::CredentialChanged
+        | Outcome::Fenced
+        | Outcome::InvalidFence
+        | Outcome::SecondReply
+        | Outcome::Absent => (false, "the key is left as it is"),
     };
     let key = record.map(|record| Box::new(View::of(id, &record)));
     Ok(Told::Resolved { done, text: text.to_owned(), key })

@@ -62,7 +62,7 @@ fn a_process_without_free_file_handles_goes_on_in_the_next_segment() {
     }
     let limit = getrlimit(Resource::Nofile);
     let mut taken = Vec::new();
-    setrlimit(Resource::Nofile, Rlimit { current: Some(200), ..limit.clone() }).unwrap();
+    setrlimit(Resource::Nofile, Rlimit { current: Some(200), ..limit }).unwrap();
     while let Ok(file) = fs::File::open("/dev/null") {
         taken.push(file);
     }

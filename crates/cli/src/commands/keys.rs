@@ -1,15 +1,16 @@
-//! `onlyonce keys list`, `get` and `resolve`
+//! `onlyonce keys list`, `get`, `resolve` and `seal`
 
 use std::path::Path;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use http::{HeaderMap, HeaderName, HeaderValue, Response};
-use onlyonce_core::Key;
+use onlyonce_core::{Key, Timestamp};
+use onlyonce_http::key::{self, KeyFieldError, KeyFormat, KeySpelling};
 use onlyonce_http::{Keys, ScopeRule, capture, scope};
 use onlyonce_journal::Journal;
 
-use crate::args::{KeyArgs, KeysCommand, ResolveArgs, StateArg};
+use crate::args::{KeyArgs, KeysCommand, ResolveArgs, SealArgs, StateArg};
 use crate::exit::Exit;
 use crate::failure::Failure;
 use crate::operate::{Ask, Finding, Operator, Told, View};
@@ -42,11 +43,21 @@ pub(crate) async fn run(command: KeysCommand) -> Result<(), Failure> {
                 | Told::Resolved { .. }
                 | Told::Failed { .. }) => {
                     drop(told);
-                    Err(Failure::new(Exit::Refused, format!("{id}: there is no record")))
+                    let none = Failure::new(Exit::Refused, format!("{id}: there is no record"));
+                    Err(if key.key.is_some() {
+                        none.with_hint(format!(
+                            "the id was made of --key under scope {}; name the route's own scope \
+                             with --scope, and what names the caller with --header",
+                            key.scope
+                        ))
+                    } else {
+                        none
+                    })
                 }
             }
         }
         KeysCommand::Resolve(args) => resolve(args).await,
+        KeysCommand::Seal(args) => seal(args).await,
     }
 }
 
@@ -106,7 +117,7 @@ fn id(key: &KeyArgs, dir: &Path) -> Result<String, Failure> {
         return key.id.clone().ok_or_else(|| wrong("name a key by its id or with --key".into()));
     };
     let secret = Journal::read_secret(dir)?;
-    let parsed = Key::new(text.clone()).map_err(|error| wrong(format!("--key: {error}")))?;
+    let parsed = parsed(text).map_err(|error| wrong(format!("--key: {error}")))?;
     let mut headers = HeaderMap::new();
     for field in &key.headers {
         let pair = field.split_once(':').and_then(|(name, value)| {
@@ -118,9 +129,27 @@ fn id(key: &KeyArgs, dir: &Path) -> Result<String, Failure> {
         headers.append(name, value);
     }
     let keys = Keys::new(secret);
-    let caller = scope::caller(&ScopeRule::Auto, &headers, None, &keys, now())
+    let rule = scope_rule(&key.scope).ok_or_else(|| {
+        wrong(format!(
+            "--scope {:?} is not known; write auto, shared, header:NAME or cookie:NAME",
+            key.scope
+        ))
+    })?;
+    let caller = scope::caller(&rule, &headers, None, &keys, now())
         .map_err(|error| wrong(format!("--header: {error}")))?;
     Ok(keys.key_id(&caller.scope, &parsed).to_string())
+}
+
+fn scope_rule(text: &str) -> Option<ScopeRule> {
+    match text.split_once(':') {
+        None if text == "auto" => Some(ScopeRule::Auto),
+        None if text == "shared" => Some(ScopeRule::Shared),
+        Some(("header", name)) => {
+            HeaderName::from_bytes(name.as_bytes()).ok().map(ScopeRule::Header)
+        }
+        Some(("cookie", name)) => Some(ScopeRule::Cookie(name.to_owned())),
+        _ => None,
+    }
 }
 
 fn show(view: &View) -> Result<(), Failure> {
@@ -151,9 +180,28 @@ async fn resolve(args: ResolveArgs) -> Result<(), Failure> {
         None if args.run_again => Finding::RunAgain,
         None => Finding::NotExecuted,
     };
-    let operator = Operator::at(dir).await?;
     let ResolveArgs { fence, by, why, .. } = args;
-    let told = operator.ask(Ask::Resolve { id: id.clone(), fence, verdict, by, why }).await;
+    let ask = Ask::Resolve { id: id.clone(), fence, verdict, by, why };
+    let hint = "look again with `onlyonce keys get`, and name the fence that it prints";
+    change(dir, &id, ask, hint).await
+}
+
+async fn seal(args: SealArgs) -> Result<(), Failure> {
+    let SealArgs { key, store, why, by } = args;
+    let dir = store.store.dir();
+    let id = id(&key, dir)?;
+    // The time that it carries, so that it is forgotten no sooner than others of its age.
+    let text = key.key.as_deref().and_then(|text| parsed(text).ok());
+    let key_time = text.and_then(|key| key::carried_time(&key, KeyFormat::Any));
+    let key_time = key_time.map(Timestamp::as_millis);
+    let ask = Ask::Seal { id: id.clone(), key_time, by, why };
+    change(dir, &id, ask, "look at it with `onlyonce keys get`").await
+}
+
+/// Asks for a change and tells what it came to.
+async fn change(dir: &Path, id: &str, ask: Ask, hint: &str) -> Result<(), Failure> {
+    let operator = Operator::at(dir).await?;
+    let told = operator.ask(ask).await;
     operator.close();
     let Told::Resolved { done, text, key } = told? else {
         return Err(Failure::new(Exit::Unknown, "the answer is not understood"));
@@ -164,8 +212,12 @@ async fn resolve(args: ResolveArgs) -> Result<(), Failure> {
     if done {
         return Ok(());
     }
-    let hint = "look again with `onlyonce keys get`, and name the fence that it prints";
     Err(Failure::new(Exit::Refused, format!("{id}: {text}")).with_hint(hint))
+}
+
+/// A key as a header has it: quoted or bare.
+fn parsed(text: &str) -> Result<Key, KeyFieldError> {
+    key::parse_value(text.as_bytes(), KeySpelling::Lenient)
 }
 
 /// Reads an HTTP answer from a file.

@@ -95,7 +95,10 @@ fn open(args: &ProxyArgs) -> Result<Journal, Failure> {
     }
     if 0 < journal.cut() {
         let bytes = journal.cut();
-        tracing::warn!(bytes, "cut a write that was never confirmed from the journal's end");
+        tracing::warn!(
+            bytes,
+            "cut a write from the journal's end that nothing proves to have been confirmed"
+        );
     }
     Ok(journal)
 }

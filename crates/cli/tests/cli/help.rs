@@ -6,10 +6,11 @@ use crate::process::{Folder, Proxy, onlyonce};
 use crate::upstream::{Manner, Upstream};
 
 const STORE: &[&str] = &["--store <URL>"];
-const KEY: &[&str] = &["[ID]", "--key <KEY>", "-H, --header <FIELD>", "--store <URL>"];
+const KEY: &[&str] =
+    &["[ID]", "--key <KEY>", "--scope <RULE>", "-H, --header <FIELD>", "--store <URL>"];
 
 /// Every command, and what can be said with it.
-const COMMANDS: [(&[&str], &[&[&str]]); 13] = [
+const COMMANDS: [(&[&str], &[&[&str]]); 15] = [
     (&["demo"], &[&["--port <PORT>", "--seed <SEED>", "--keep <DIR>"]]),
     (
         &["proxy"],
@@ -30,11 +31,21 @@ const COMMANDS: [(&[&str], &[&[&str]]); 13] = [
             &["--why <TEXT>", "--by <NAME>"],
         ],
     ),
+    (&["keys", "seal"], &[KEY, &["--why <TEXT>", "--by <NAME>"]]),
     (&["journal", "check"], &[&["<DIR>"]]),
     (&["journal", "backup"], &[&["<DIR>", "<TO>"]]),
     (&["journal", "restore"], &[&["<FROM>", "<TO>"]]),
     (&["journal", "salvage"], &[&["<FROM>", "<TO>"]]),
     (&["config", "check"], &[&["<FILE>"]]),
+    (
+        &["size"],
+        &[&[
+            "--rate <N>",
+            "--reply-size <BYTES>",
+            "--retention <DURATION>",
+            "--remember <DURATION>",
+        ]],
+    ),
     (&["generate", "man"], &[]),
     (&["generate", "completions"], &[&["<SHELL>"]]),
 ];
@@ -119,4 +130,14 @@ fn a_proxy_says_where_it_listens_what_it_made_and_what_is_in_doubt() {
     assert!(hello.contains(doubt), "{hello}");
     assert!(hello.contains("operators at http://127.0.0.1:"), "{hello}");
     assert!(!hello.contains("0123456789abcdef"), "{hello}");
+}
+
+#[test]
+fn the_size_of_a_journal_is_told_with_what_a_late_retry_gets() {
+    let told = onlyonce(["size", "--rate", "100", "--retention", "1d", "--remember", "2d"]).done();
+    for says in ["8,640,000", "412 key-expired", "runs as new", "up to 1day", "GiB"] {
+        assert!(told.contains(says), "{says}: {told}");
+    }
+    onlyonce(["size", "--retention", "2d", "--remember", "1d"]).failed(2);
+    onlyonce(["size", "--rate", "many"]).failed(2);
 }

@@ -84,6 +84,11 @@ fn what_is_in_doubt_is_listed_and_shown_by_id_and_by_key() {
 
         let told = doubt.keys(&["get", "--key", "tap"]).failed(1);
         assert!(told.contains("there is no record"), "another caller's key is another: {told}");
+        assert!(told.contains("under scope auto"), "{told}");
+        // As a header has it, quotes and all.
+        let quoted = ["get", "--key", "\"tap\"", "-H", "Authorization: Bearer anna"];
+        assert_eq!(doubt.keys(&quoted).done(), shown);
+        doubt.keys(&["get", "--key", "tap", "--scope", "mine"]).failed(2);
         doubt.keys(&["get", "nonsense"]).failed(2);
         assert_eq!(doubt.keys(&["list", "--state", "completed", "--json"]).done(), "");
         assert_eq!(doubt.upstream.effects(), 1);
@@ -193,4 +198,24 @@ fn only_the_owner_can_ask_a_running_proxy() {
     order("tap").send(proxy.address).ran();
     let listed = onlyonce(["keys", "list", "--json", "--store", &folder.store()]).done();
     assert_eq!(listed.lines().count(), 1, "{listed}");
+}
+
+#[test]
+fn a_sealed_key_never_runs_and_one_that_ran_is_left_as_it_is() {
+    for is_running in [true, false] {
+        let doubt = Doubt::arises(is_running);
+        let seal = |key: &str| doubt.keys(&["seal", "--key", key, "--why", "cancelled by phone"]);
+        assert!(seal("later").done().contains("cancelled by phone"));
+        let told = seal("later").done();
+        assert!(told.contains("state             completed"), "{told}");
+        let (id, _) = doubt.listed();
+        let told = doubt.keys(&["seal", &id, "--why", "too late"]).failed(1);
+        assert!(told.contains("nobody knows whether it happened"), "{told}");
+        let effects = doubt.upstream.effects();
+        let mut doubt = doubt;
+        let told = order("later").send(doubt.proxy().address);
+        told.is_problem(410, "key-sealed");
+        assert_eq!(told.says(), "sealed");
+        assert_eq!(doubt.upstream.effects(), effects);
+    }
 }

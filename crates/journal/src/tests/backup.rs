@@ -19,7 +19,8 @@ use crate::dir::Start;
 use crate::disk::{Disk, Folder, Medium};
 use crate::error::JournalErrorKind;
 use crate::journal::Journal;
-use crate::segment;
+use crate::keeper::Prepared;
+use crate::segment::{self, Header};
 
 const NOW: Timestamp = Timestamp::from_millis(1_764_000_000_000);
 const KEYS: u64 = 60;
@@ -81,6 +82,26 @@ fn a_crash_while_it_is_made_leaves_none_or_a_whole_one() {
         }
     }
     assert!(0 < whole && whole < target.calls());
+}
+
+#[test]
+fn one_that_begins_with_a_new_segment_ends_at_its_start() {
+    let disk = new_disk();
+    let journal = open(&disk).unwrap();
+    let record = pair(&journal, 1, 8_000);
+    // What the writer does when a segment is full, before it writes to the next one.
+    let (before, end) = journal.shared.standing();
+    assert!(8_000 < end.offset);
+    let header = Header { number: 2, previous: end, ..Header::default() };
+    let (name, length) = (segment::name(2), SMALL.segment_bytes);
+    let medium = disk.create(&name).unwrap();
+    medium.write_at(&header.bytes(), 0).unwrap();
+    journal.shared.begin_segment(2, Prepared { name, medium, length });
+    let target = SimDisk::default();
+    let backup = journal.copy_to(&target, NOW).unwrap();
+    assert_eq!(backup.segments, before.len() + 1);
+    assert_eq!(backup.bytes, end.offset + segment::HEADER as u64);
+    assert_eq!(get(&opened(Arc::new(target)), 1), Some(record));
 }
 
 #[test]

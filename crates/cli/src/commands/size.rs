@@ -1,0 +1,140 @@
+//! `onlyonce size`: what a journal takes, and what a late retry gets at each age.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use onlyonce_core::{
+    Claim, ClaimId, Command, Fingerprint, Floor, Holder, KeyId, Next, Phase, Policy, Record, Reply,
+    Timestamp, decide,
+};
+use onlyonce_store::codec;
+
+use crate::args::SizeArgs;
+use crate::failure::Failure;
+use crate::output;
+
+/// Around each entry of the journal, in bytes.
+const FRAME: u64 = 8;
+/// A deletion with its frame, in bytes.
+const DELETED: u64 = FRAME + 25;
+/// What the index takes at most for a key, in bytes; a test of the journal holds it.
+const INDEX: u64 = 64;
+/// The segment that is written to and the one that comes next, in bytes.
+const SEGMENTS: u64 = 2 * (64 << 20);
+
+/// Bytes on disk of the entries of one key.
+struct Entries {
+    claim: u64,
+    complete: u64,
+    tombstone: u64,
+}
+
+pub(crate) fn run(args: &SizeArgs) -> Result<(), Failure> {
+    let SizeArgs { rate, reply_size, retention, remember } = *args;
+    let (retention, remember) = (Duration::from(retention), Duration::from(remember));
+    let policy = Policy { retention, remember, ..Policy::default() };
+    let policy = policy.check().map_err(|error| {
+        Failure::new(crate::exit::Exit::Usage, format!("--retention and --remember: {error}"))
+    })?;
+    let one = entries(reply_size, &policy);
+    let with_reply = rate * retention.as_secs_f64();
+    let without = rate * (remember - retention).as_secs_f64();
+    let kept = with_reply * (one.claim + one.complete) as f64 + without * one.tombstone as f64;
+    let rows = [
+        ["keys with a reply".to_owned(), count(with_reply)],
+        ["keys without it, remembered as used".to_owned(), count(without)],
+        ["disk, at least".to_owned(), bytes(kept + SEGMENTS as f64)],
+        ["disk, before dead records are reclaimed".to_owned(), bytes(2.0 * kept + SEGMENTS as f64)],
+        ["memory of the index, at most".to_owned(), bytes((with_reply + without) * INDEX as f64)],
+        ["written, a second".to_owned(), {
+            let of_one = one.claim + one.complete + one.tombstone + DELETED;
+            bytes(rate * of_one as f64)
+        }],
+        ["syncs, a second, at most".to_owned(), count(4.0 * rate)],
+    ];
+    output::line(&output::table(["A JOURNAL TAKES", ""], &rows))?;
+    output::line("")?;
+    output::line(&output::table(["A RETRY AFTER", "TIMED KEY", "OTHER KEY"], &ages(&policy)))?;
+    Ok(output::line("Ages count from completion. A timed key carries its time, such as a UUIDv7.")?)
+}
+
+fn ages(policy: &Policy) -> [[String; 3]; 3] {
+    let span = |it: Duration| humantime::format_duration(it).to_string();
+    let (retention, remember) = (span(policy.retention), span(policy.remember));
+    let row = |age: String, timed: &str, other: &str| [age, timed.to_owned(), other.to_owned()];
+    let (gone, expired) = ("410 reply-not-kept", "412 key-expired, never a second run");
+    [
+        row(format!("up to {retention}"), "the same answer", "the same answer"),
+        row(format!("{retention} to {remember}"), gone, gone),
+        row(format!("more than {remember}"), expired, "runs as new"),
+    ]
+}
+
+/// What the journal would write for one key.
+fn entries(reply_size: u64, policy: &Policy) -> Entries {
+    let now = Timestamp::from_millis(1_764_000_000_000);
+    let claim = Command::Claim(Claim {
+        fingerprint: Fingerprint::new(1, [7; 32]),
+        claim_id: ClaimId::from_bytes([1; 16]),
+        holder: Holder::default(),
+        key_time: Some(now),
+        credential: None,
+        phase: Phase::Committing,
+    });
+    let claimed = written(now, policy, None, &claim);
+    let reply = Reply::kept(201, Bytes::from(vec![0; reply_size as usize]));
+    let fence = claimed.fence;
+    let complete = Command::Complete { fence, reply };
+    let completed = written(now.plus_millis(40), policy, Some(&claimed), &complete);
+    let late = now.plus(policy.retention).plus_millis(50);
+    let tombstone = written(late, policy, Some(&completed), &Command::Sweep);
+    let size = |record: &Record| {
+        let mut bytes = Vec::new();
+        codec::encode(KeyId::from_bytes([1; 16]), record, &mut bytes);
+        FRAME + bytes.len() as u64
+    };
+    let (claim, complete, tombstone) = (size(&claimed), size(&completed), size(&tombstone));
+    Entries { claim, complete, tombstone }
+}
+
+fn written(now: Timestamp, policy: &Policy, record: Option<&Record>, command: &Command) -> Record {
+    match decide(now, Floor::NONE, policy, record, command).next {
+        Next::Write(record) => record,
+        Next::Keep | Next::Delete => unreachable!("a new key is written at each of these steps"),
+    }
+}
+
+fn bytes(number: f64) -> String {
+    let units = ["B", "KiB", "MiB", "GiB", "TiB", "PiB"];
+    let (mut number, mut at) = (number, 0);
+    while 1024.0 <= number && at + 1 < units.len() {
+        (number, at) = (number / 1024.0, at + 1);
+    }
+    format!("{number:.1} {}", units[at])
+}
+
+fn count(number: f64) -> String {
+    let digits = format!("{number:.0}");
+    let mut text = String::new();
+    for (at, digit) in digits.chars().enumerate() {
+        if 0 < at && (digits.len() - at) % 3 == 0 {
+            text.push(',');
+        }
+        text.push(digit);
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_are_those_of_the_format() {
+        let one = entries(1_024, &Policy::default());
+        assert!(one.tombstone <= 96, "{}", one.tombstone);
+        assert!(1_024 < one.complete && one.complete < 1_200, "{}", one.complete);
+        assert!(one.claim < 200, "{}", one.claim);
+        assert_eq!((bytes(1_536.0), count(1_234_567.0)), ("1.5 KiB".into(), "1,234,567".into()));
+    }
+}
