@@ -5,20 +5,24 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use bytes::Bytes;
 use futures_executor::block_on;
 use onlyonce_core::{
     Cause, Claim, ClaimId, Command, Event, Fingerprint, Floor, Holder, Outcome, Phase, Policy,
     Record, State, Timestamp, decide,
 };
-use onlyonce_store::Store;
+use onlyonce_store::{Store, codec};
 
 use super::{SMALL, claimed, completed, get, id, pair, put, written};
 use crate::check::check;
 use crate::dir::Start;
+use crate::entry;
 use crate::error::JournalErrorKind;
 use crate::journal::{Journal, Settings};
 use crate::restore::restore;
 use crate::salvage::salvage;
+use crate::segment::{HEADER, STEP};
+use crate::survey::survey;
 
 /// Times of records count from here.
 const EPOCH: u64 = 1_764_000_000_000;
@@ -228,4 +232,25 @@ fn a_backup_that_is_not_whole_or_is_damaged_is_not_restored() {
     fs::remove_file(name(last)).unwrap();
     assert!(30 <= salvage(&backup, &to, NOW, AHEAD).unwrap().records);
     assert!(Journal::open(&to, Settings::default()).is_ok());
+}
+
+/// Zeros are passed by in steps, and an entry may begin with zeros itself.
+#[test]
+fn an_entry_behind_zeros_is_found_wherever_it_begins() {
+    let payload = (0..).find_map(|reply| {
+        let (mut payload, record) = (Vec::new(), completed(&claimed(1), 2, vec![7; reply]));
+        codec::encode(id(1), &record, &mut payload);
+        (payload.len() == 512).then_some(payload)
+    });
+    let payload = payload.unwrap();
+    for at in (STEP + HEADER - 8)..(STEP + HEADER + 8) {
+        let mut entry = Vec::new();
+        entry::append(&mut entry, 1, at as u64, &payload);
+        assert_eq!(entry[..2], [0, 2], "its length begins with a zero");
+        let mut all = vec![0; 4 * STEP];
+        all[at..at + entry.len()].copy_from_slice(&entry);
+        let survey = survey(&Bytes::from(all), 1);
+        let found: Vec<u64> = survey.entries.iter().map(|(offset, _)| *offset).collect();
+        assert_eq!(found, [at as u64]);
+    }
 }
