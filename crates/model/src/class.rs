@@ -1,0 +1,91 @@
+//! What a receiver offers to settle an unknown outcome, and what may be done with it.
+
+use core::time::Duration;
+
+use onlyonce_core::{OnUnknown, Policy, Timestamp};
+
+/// The instants of the model are so far apart, in milliseconds: at each next one a lease is over.
+pub(crate) const TICK: u64 = 100_000;
+/// The last instant.
+pub(crate) const LAST: u8 = 4;
+/// How many instants a keyed receiver remembers a key, from the effect.
+pub(crate) const WINDOW: u8 = 3;
+/// How many instants after its mark an attempt can still take effect, where that is bounded.
+pub(crate) const LATE: u8 = 1;
+/// How many instants it takes until a queryable receiver shows an effect.
+pub(crate) const SETTLE: u8 = 1;
+
+/// What the receiver offers. The table of these is in DESIGN.md.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Class {
+    /// The effect and the record are written in one transaction.
+    Transactional,
+    /// It rejects older fences.
+    Fenced,
+    /// It keeps a name for ever.
+    UniqueName,
+    /// A key can be occupied there, so that earlier attempts come too late.
+    Sealable,
+    /// It remembers a key for some time.
+    Keyed,
+    /// It can be asked.
+    Queryable,
+    /// It offers nothing.
+    Bare,
+}
+
+impl Class {
+    /// All of them.
+    pub const ALL: [Self; 7] = [
+        Self::Transactional,
+        Self::Fenced,
+        Self::UniqueName,
+        Self::Sealable,
+        Self::Keyed,
+        Self::Queryable,
+        Self::Bare,
+    ];
+
+    /// Whether its promise rests on a bound of how late an attempt can take effect. All others
+    /// hold however late a holder or a message is.
+    pub(crate) fn is_bounded(self) -> bool {
+        matches!(self, Self::Keyed | Self::Queryable)
+    }
+
+    /// Whether running again out of an unknown outcome is harmless at `tick`, when an attempt
+    /// first went out at `first`. A keyed receiver is only bare once its window closes, and what
+    /// goes out now may arrive as late as the bound allows.
+    pub(crate) fn dedupes(self, tick: u8, first: Option<Timestamp>) -> bool {
+        match self {
+            Self::Fenced | Self::UniqueName => true,
+            Self::Keyed => {
+                first.is_none_or(|first| at(tick + LATE) < first.plus_millis(millis(WINDOW)))
+            }
+            Self::Transactional | Self::Sealable | Self::Queryable | Self::Bare => false,
+        }
+    }
+
+    /// The policy that is right for it at that moment.
+    pub(crate) fn policy(self, tick: u8, first: Option<Timestamp>) -> Policy {
+        let retry = self.dedupes(tick, first);
+        Policy {
+            lease: Duration::from_millis(TICK / 2),
+            retention: Duration::from_millis(TICK),
+            remember: REMEMBER,
+            on_unknown: if retry { OnUnknown::Retry } else { OnUnknown::Hold },
+            ..Policy::default()
+        }
+    }
+}
+
+/// How long it is remembered that a key was answered.
+pub(crate) const REMEMBER: Duration = Duration::from_millis(2 * TICK);
+
+/// The instant `tick`.
+pub(crate) const fn at(tick: u8) -> Timestamp {
+    Timestamp::from_millis(TICK + millis(tick))
+}
+
+const fn millis(ticks: u8) -> u64 {
+    TICK * ticks as u64
+}
