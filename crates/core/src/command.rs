@@ -133,7 +133,8 @@ pub enum Outcome {
         reply: Reply,
         /// When.
         answered_at: Timestamp,
-        /// It never ran and never will.
+        /// It was sealed, so it never runs from then on. Whether an attempt may have happened
+        /// before, by a person's leave, the record tells: [`Record::may_have_run`].
         sealed: bool,
     },
     /// A holder may be running it.

@@ -74,7 +74,7 @@ pub enum State {
         answered_at: Timestamp,
         /// Until when the reply is kept.
         retain_until: Timestamp,
-        /// It never ran and never will: the reply is the refusal.
+        /// It was sealed and never runs from then on: the reply is the refusal.
         sealed: bool,
     },
     /// Nobody knows whether it happened.

@@ -1,0 +1,122 @@
+//! The store around another.
+
+use onlyonce_core::{Floor, KeyId, Record, Reply, Revision, State};
+use onlyonce_store::{
+    BoxFuture, Cursor, Due, Filter, Page, Store, StoreError, StoreErrorKind, Swap,
+};
+
+use crate::keyring::{Keyring, OVERHEAD};
+
+/// Encrypts the answers that another store keeps. Records from before are read as they are.
+#[derive(Debug)]
+pub struct Encrypted<S> {
+    inner: S,
+    keys: Keyring,
+}
+
+impl<S> Encrypted<S> {
+    /// A store around `inner`. Whoever opens it without `keys` reads no answer that it has kept.
+    pub const fn new(inner: S, keys: Keyring) -> Self {
+        Self { inner, keys }
+    }
+
+    fn sealed(&self, id: KeyId, record: Record) -> Record {
+        let revision = record.revision;
+        with_content(record, |content| Ok::<_, ()>(Some(self.keys.seal(id, revision, content))))
+            .unwrap_or_else(|()| unreachable!("sealing does not fail"))
+    }
+
+    fn opened(&self, id: KeyId, record: Record) -> Result<Record, StoreError> {
+        let revision = record.revision;
+        with_content(record, |content| {
+            let opened = self.keys.open(id, revision, content).transpose();
+            opened.map_err(|closed| {
+                StoreError::new(StoreErrorKind::Damaged, format!("{id}: {closed}"))
+            })
+        })
+    }
+}
+
+/// The record with its reply's content changed; `None` leaves it.
+fn with_content<E>(
+    mut record: Record,
+    change: impl FnOnce(&[u8]) -> Result<Option<Vec<u8>>, E>,
+) -> Result<Record, E> {
+    if let State::Completed { reply, .. } = &mut record.state
+        && let Some(content) = reply.content()
+        && let Some(changed) = change(content)?
+    {
+        *reply = Reply::kept(reply.status(), changed);
+    }
+    Ok(record)
+}
+
+impl<S: Store> Store for Encrypted<S> {
+    fn get(&self, id: KeyId) -> BoxFuture<'_, Result<Option<Record>, StoreError>> {
+        Box::pin(async move {
+            let found = self.inner.get(id).await?;
+            found.map(|record| self.opened(id, record)).transpose()
+        })
+    }
+
+    fn swap(
+        &self,
+        id: KeyId,
+        expected: Option<Revision>,
+        next: Option<Record>,
+    ) -> BoxFuture<'_, Result<Swap, StoreError>> {
+        Box::pin(async move {
+            let next = next.map(|record| self.sealed(id, record));
+            Ok(match self.inner.swap(id, expected, next).await? {
+                Swap::Conflict(Some(record)) => Swap::Conflict(Some(self.opened(id, record)?)),
+                swap @ (Swap::Done | Swap::Conflict(None)) => swap,
+            })
+        })
+    }
+
+    fn floor(&self) -> BoxFuture<'_, Result<Floor, StoreError>> {
+        self.inner.floor()
+    }
+
+    fn raise_floor(&self, to: Floor) -> BoxFuture<'_, Result<(), StoreError>> {
+        self.inner.raise_floor(to)
+    }
+
+    fn revision_max(&self) -> BoxFuture<'_, Result<u64, StoreError>> {
+        self.inner.revision_max()
+    }
+
+    fn due(&self, due: Due, limit: usize) -> BoxFuture<'_, Result<Vec<KeyId>, StoreError>> {
+        self.inner.due(due, limit)
+    }
+
+    fn reclaim(&self) -> BoxFuture<'_, Result<(), StoreError>> {
+        self.inner.reclaim()
+    }
+
+    fn list(
+        &self,
+        filter: Filter,
+        after: Option<Cursor>,
+    ) -> BoxFuture<'_, Result<Page, StoreError>> {
+        Box::pin(async move {
+            let Page { records, mut damaged, next } = self.inner.list(filter, after).await?;
+            let mut opened = Vec::with_capacity(records.len());
+            for (id, record) in records {
+                match self.opened(id, record) {
+                    Ok(record) => opened.push((id, record)),
+                    Err(error) => damaged.push((id, error)),
+                }
+            }
+            Ok(Page { records: opened, damaged, next })
+        })
+    }
+
+    fn reply_max(&self) -> usize {
+        self.inner.reply_max().saturating_sub(OVERHEAD)
+    }
+
+    fn is_exclusive(&self) -> bool {
+        self.inner.is_exclusive()
+    }
+}
