@@ -11,6 +11,7 @@ use hyper::body::Incoming;
 use tokio::time::Sleep;
 
 use crate::BoxError;
+use crate::pace::Busy;
 use crate::upstream::Pool;
 
 /// A body that fails if nothing of it comes for some time.
@@ -20,14 +21,16 @@ pub(crate) struct Patient {
     /// Made when the body first has to be waited for: most never are.
     silence: Option<Pin<Box<Sleep>>>,
     limit: Duration,
+    /// On a caller's connection: its request is not over.
+    _busy: Option<Busy>,
 }
 
 /// The body of a request as a caller sends it.
 pub(crate) type CallerBody = Patient;
 
 impl Patient {
-    pub(crate) const fn new(body: Incoming, limit: Duration) -> Self {
-        Self { body, silence: None, limit }
+    pub(crate) const fn new(body: Incoming, limit: Duration, busy: Option<Busy>) -> Self {
+        Self { body, silence: None, limit, _busy: busy }
     }
 }
 
@@ -70,7 +73,7 @@ type Home = (std::sync::Arc<Pool>, crate::upstream::Lent);
 
 impl AnswerBody {
     pub(crate) fn new(body: Incoming, limit: Duration, home: Option<Home>) -> Self {
-        let mut answer = Self { body: Patient::new(body, limit), home };
+        let mut answer = Self { body: Patient::new(body, limit, None), home };
         if answer.body.is_end_stream() {
             answer.go_home();
         }
@@ -93,12 +96,19 @@ impl Body for AnswerBody {
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
         let frame = ready!(Pin::new(&mut self.body).poll_frame(context));
+        if let (Some((_, lent)), Some(Ok(_))) = (&self.home, &frame) {
+            lent.lives();
+        }
         match &frame {
             None => self.go_home(),
             Some(Ok(_)) if self.body.is_end_stream() => self.go_home(),
             Some(Ok(_)) => {}
             // Whatever else comes on this connection belongs to nobody.
-            Some(Err(_)) => self.home = None,
+            Some(Err(_)) => {
+                if let Some((_, lent)) = self.home.take() {
+                    lent.spoil();
+                }
+            }
         }
         Poll::Ready(frame)
     }

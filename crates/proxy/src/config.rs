@@ -1,6 +1,7 @@
 //! What the proxy is told: a TOML file, or a few flags. All defaults stand here.
 
 mod file;
+mod limits;
 mod policy;
 mod text;
 
@@ -85,17 +86,22 @@ pub struct Limits {
     pub streams: u32,
     /// Callers that wait for another's answer. Default 10,000.
     pub waiters: usize,
-    /// From the first byte of a head to its last. Default 15 s.
+    /// From a connection's beginning, or the end of its last answer, until the head of the next
+    /// request is there. Default 15 s.
     pub head_time: Duration,
     /// How long nothing of a request's body may come. Default 30 s.
     pub body_time: Duration,
     /// Until a connection to the upstream stands. Default 5 s.
     pub connect_time: Duration,
-    /// Until the upstream's head, and between frames of its body. Default 60 s.
+    /// How long nothing of an answer may be taken by its caller. Default 30 s.
+    pub write_time: Duration,
+    /// From the end of a request until the upstream's head, and between frames of its body; also
+    /// how long nothing of a request may be taken by the upstream. Default 60 s.
     pub answer_time: Duration,
     /// How long an idle connection to the upstream is used again. Default 2 s.
     pub upstream_idle: Duration,
-    /// How long running operations may take to end after the proxy was told to stop. Default 30 s.
+    /// How long running operations may take to end after the proxy was told to stop. Default 65 s:
+    /// longer than an answer may take, so that an ordinary stop makes no unknown outcome.
     pub drain_time: Duration,
 }
 
@@ -110,10 +116,24 @@ impl Default for Limits {
             head_time: Duration::from_secs(15),
             body_time: Duration::from_secs(30),
             connect_time: Duration::from_secs(5),
+            write_time: Duration::from_secs(30),
             answer_time: Duration::from_secs(60),
             upstream_idle: Duration::from_secs(2),
-            drain_time: Duration::from_secs(30),
+            drain_time: Duration::from_secs(65),
         }
+    }
+}
+
+impl Limits {
+    fn warning(&self) -> Option<String> {
+        let (drain, answer) = (self.drain_time, self.answer_time);
+        (drain < answer).then(|| {
+            format!(
+                "drain_time = {drain:?} is shorter than answer_time = {answer:?}: an operation \
+                 that the upstream would still have answered becomes unknown when the proxy is \
+                 stopped"
+            )
+        })
     }
 }
 
@@ -191,7 +211,7 @@ impl Config {
         let warn = |(path, policy): (&str, &Arc<RoutePolicy>)| -> Vec<String> {
             policy.warnings().into_iter().map(|text| format!("{path}: {text}")).collect()
         };
-        own.chain(routes).flat_map(warn).collect()
+        own.chain(routes).flat_map(warn).chain(self.limits.warning()).collect()
     }
 }
 

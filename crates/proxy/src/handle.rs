@@ -20,11 +20,15 @@ use tracing::Instrument as _;
 
 use crate::body::{AnswerBody, Patient};
 use crate::config::{Config, Route};
+use crate::pace::{Busy, Pace, Paced};
 use crate::telemetry::Telemetry;
 use crate::upstream::{Failed, Upstream};
 
 /// The body of an answer to a caller.
 pub(crate) type Answer = Response<Either<ResponseBody<AnswerBody>, Full<Bytes>>>;
+
+/// It as it goes out.
+pub(crate) type Leaving = Response<Paced<Either<ResponseBody<AnswerBody>, Full<Bytes>>>>;
 
 /// A protected upstream with one policy.
 pub(crate) type Guarded = Once<Upstream>;
@@ -52,27 +56,33 @@ pub(crate) struct Peer {
 pub(crate) struct Handler {
     pub(crate) proxy: Arc<Proxy>,
     pub(crate) peer: Peer,
+    pub(crate) pace: Arc<Pace>,
 }
 
 impl hyper::service::Service<Request<Incoming>> for Handler {
-    type Response = Answer;
+    type Response = Leaving;
     type Error = Infallible;
-    type Future = Pin<Box<dyn Future<Output = Result<Answer, Infallible>> + Send>>;
+    type Future = Pin<Box<dyn Future<Output = Result<Leaving, Infallible>> + Send>>;
 
     fn call(&self, request: Request<Incoming>) -> Self::Future {
-        let Self { proxy, peer } = self.clone();
+        let Self { proxy, peer, pace } = self.clone();
+        let (coming, going) = (pace.busy(), pace.busy());
         let span = tracing::info_span!(
             "request",
             method = %request.method(),
             path = request.uri().path(),
             peer = %peer.address,
         );
-        Box::pin(async move { Ok(proxy.handle(request, peer).await) }.instrument(span))
+        let answered = async move {
+            let answer = proxy.handle(request, peer, coming).await;
+            Ok(answer.map(|body| Paced::new(body, going)))
+        };
+        Box::pin(answered.instrument(span))
     }
 }
 
 impl Proxy {
-    async fn handle(&self, mut request: Request<Incoming>, peer: Peer) -> Answer {
+    async fn handle(&self, mut request: Request<Incoming>, peer: Peer, coming: Busy) -> Answer {
         let started = Instant::now();
         if request.method() == Method::CONNECT {
             return whole(
@@ -94,7 +104,8 @@ impl Proxy {
         let mut guarded = guarded.clone();
         let limit = self.config.limits.body_time;
         // It was ready when it was made, and always is.
-        let answered = guarded.call(request.map(|body| Patient::new(body, limit))).await;
+        let request = request.map(|body| Patient::new(body, limit, Some(coming)));
+        let answered = guarded.call(request).await;
         let answer = match answered {
             Ok(answer) => answer.map(Either::Left),
             Err(failed) => self.unprotected_failed(&failed, policy),

@@ -6,14 +6,18 @@
 mod admin;
 mod body;
 mod config;
+mod connection;
 mod handle;
+mod handles;
+mod pace;
 mod serve;
 mod telemetry;
 mod tls;
 mod upstream;
 
 pub use config::{Admin, Config, ConfigError, LISTEN, Limits, Route, Target, Tls};
-pub use serve::{Drained, ProxyError, Server};
+pub use handles::raise_open_files;
+pub use serve::{Drained, Ports, ProxyError, Server};
 pub use telemetry::Telemetry;
 
 /// An error of any kind.

@@ -30,6 +30,15 @@ fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, ProxyError>
     Ok(found)
 }
 
+fn roots(path: &Path) -> Result<RootCertStore, ProxyError> {
+    let mut roots = RootCertStore::empty();
+    let (usable, _) = roots.add_parsable_certificates(certificates(path)?);
+    if usable == 0 {
+        return Err(wrong(path, "none of the certificates in this file can be used"));
+    }
+    Ok(roots)
+}
+
 /// For callers.
 pub(crate) fn acceptor(tls: &Tls) -> Result<TlsAcceptor, ProxyError> {
     let chain = certificates(&tls.certificate)?;
@@ -40,8 +49,7 @@ pub(crate) fn acceptor(tls: &Tls) -> Result<TlsAcceptor, ProxyError> {
     let builder = match &tls.client_trust {
         None => builder.with_no_client_auth(),
         Some(path) => {
-            let mut roots = RootCertStore::empty();
-            roots.add_parsable_certificates(certificates(path)?);
+            let roots = roots(path)?;
             let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider())
                 .allow_unauthenticated()
                 .build()
@@ -59,20 +67,19 @@ pub(crate) fn acceptor(tls: &Tls) -> Result<TlsAcceptor, ProxyError> {
 
 /// For the upstream.
 pub(crate) fn client(target: &Target) -> Result<Arc<ClientConfig>, ProxyError> {
-    let mut roots = RootCertStore::empty();
-    match &target.trust {
-        Some(path) => {
-            roots.add_parsable_certificates(certificates(path)?);
-        }
+    let roots = match &target.trust {
+        Some(path) => roots(path)?,
         None => {
+            let mut roots = RootCertStore::empty();
             let native = rustls_native_certs::load_native_certs();
             roots.add_parsable_certificates(native.certs);
             if roots.is_empty() {
                 let error = io::Error::other("this system has no trusted certificates");
                 return Err(ProxyError::new(target.authority.as_str(), error));
             }
+            roots
         }
-    }
+    };
     let mut config = ClientConfig::builder_with_provider(provider())
         .with_safe_default_protocol_versions()
         .map_err(|error| ProxyError::new(target.authority.as_str(), error))?

@@ -14,7 +14,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use http::uri::{Authority, PathAndQuery, Scheme, Uri};
-use http::{HeaderValue, Request, Response, Version, header};
+use http::{HeaderValue, Request, Response, StatusCode, Version, header};
 use http_body::Body as _;
 use onlyonce_http::headers::strip_hop_by_hop;
 use onlyonce_http::{FailureKind, UpstreamFailure, render};
@@ -23,22 +23,29 @@ use tower_service::Service;
 
 use crate::body::{AnswerBody, CallerBody};
 use crate::handle::kind_name;
+use crate::pace::Paced;
 use crate::telemetry::Telemetry;
 pub(crate) use connect::Connector;
 pub(crate) use pool::{Lent, Pool};
 
-/// The body of a request to the upstream.
+/// The body of a request for the upstream.
 pub(crate) type Outgoing = RequestBody<CallerBody>;
+
+/// It as it goes out.
+pub(crate) type Leaving = Paced<Outgoing>;
 
 /// How long things may take, and how idle connections are kept.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Limits {
     /// Until a connection stands, TLS included.
     pub(crate) connect: Duration,
-    /// From the request until the head of its answer, and between two frames of its body.
+    /// How long the upstream may be silent in its turn: from the request's end until the head of
+    /// its answer, and between two frames of its body; and how long it may take nothing of the
+    /// request.
     pub(crate) answer: Duration,
     /// How long a connection is kept for the next request. Short, so that the upstream hardly
-    /// ever closes one just as it is used again.
+    /// ever closes one just as it is used again. One of HTTP/2 is used while something came on it
+    /// that recently: who sends into silence learns of a dead connection by unknown outcomes.
     pub(crate) idle: Duration,
 }
 
@@ -76,15 +83,18 @@ impl Upstream {
             upgrade.announce(request.headers_mut());
         }
         self.target(&mut request)?;
-        let answered = self.pool.send(request).await?;
-        Ok(match upgrade {
-            Some(upgrade) => upgrade.join(answered),
-            None => {
-                let mut answered = answered;
-                strip_hop_by_hop(answered.headers_mut());
-                answered
-            }
-        })
+        let mut answered = self.pool.send(request).await?;
+        if answered.status() == StatusCode::SWITCHING_PROTOCOLS {
+            return match upgrade.filter(|it| it.is_agreed(&answered)) {
+                Some(upgrade) => Ok(upgrade.join(answered)),
+                None => {
+                    let text = "it changes to a protocol that was not asked for";
+                    Err(Failed::new(FailureKind::SentAndLost, "the answer", text))
+                }
+            };
+        }
+        strip_hop_by_hop(answered.headers_mut());
+        Ok(answered)
     }
 
     /// Path and query for HTTP/1.1 with a `Host`, the whole address for HTTP/2.

@@ -10,8 +10,8 @@ use serde::Deserialize;
 use toml::Spanned;
 
 use super::policy::PolicyTable;
-use super::text::{ConfigError, Size, Span, mended, parsed};
-use super::{Admin, Config, LISTEN, Limits, Route, Target, Tls, target};
+use super::text::{ConfigError, mended, parsed};
+use super::{Admin, Config, LISTEN, Route, Target, Tls, limits, target};
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -21,7 +21,7 @@ pub(super) struct File {
     upstream_trust: Option<PathBuf>,
     tls: Option<TlsTable>,
     #[serde(default)]
-    limits: LimitsTable,
+    limits: limits::Table,
     admin: Option<Spanned<AdminTable>>,
     policy: Option<Spanned<PolicyTable>>,
     #[serde(default)]
@@ -44,22 +44,6 @@ struct TlsTable {
     client_trust: Option<PathBuf>,
 }
 
-#[derive(Default, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct LimitsTable {
-    head_bytes: Option<Size>,
-    head_fields: Option<usize>,
-    connections: Option<usize>,
-    streams: Option<u32>,
-    waiters: Option<usize>,
-    head_time: Option<Span>,
-    body_time: Option<Span>,
-    connect_time: Option<Span>,
-    answer_time: Option<Span>,
-    upstream_idle: Option<Span>,
-    drain_time: Option<Span>,
-}
-
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct AdminTable {
@@ -75,13 +59,13 @@ struct RouteTable {
 }
 
 /// The text and its name, for mistakes.
-struct Source<'a> {
+pub(super) struct Source<'a> {
     name: &'a str,
     text: &'a str,
 }
 
 impl Source<'_> {
-    fn wrong(&self, span: Option<Range<usize>>, text: &str) -> ConfigError {
+    pub(super) fn wrong(&self, span: Option<Range<usize>>, text: &str) -> ConfigError {
         ConfigError::at(self.name, self.text, span, text)
     }
 
@@ -112,8 +96,10 @@ pub(super) fn parse(name: &str, text: &str, upstream: Option<&str>) -> Result<Co
         let span = source.head(table.span());
         checked(&source, span, table.into_inner(), RoutePolicy::default())
     })?;
-    let routes = file.route.into_iter().map(|table| route(&source, table, &own));
-    let mut routes = routes.collect::<Result<Vec<_>, _>>()?;
+    let mut routes: Vec<Route> = Vec::new();
+    for table in file.route {
+        routes.push(route(&source, table, &own, &routes)?);
+    }
     // The longest path that fits counts.
     routes.sort_by_key(|route| std::cmp::Reverse(route.path.len()));
     let tls = file.tls.map(|TlsTable { certificate, key, client_trust }| Tls {
@@ -121,36 +107,23 @@ pub(super) fn parse(name: &str, text: &str, upstream: Option<&str>) -> Result<Co
         key,
         client_trust,
     });
+    let listen = file.listen.unwrap_or(LISTEN);
     Ok(Config {
-        listen: file.listen.unwrap_or(LISTEN),
+        listen,
         upstream: Target { trust: file.upstream_trust, ..upstream },
         tls,
-        limits: limits(file.limits),
-        admin: file.admin.map(|table| admin(&source, table)).transpose()?,
+        limits: file.limits.checked(&source)?,
+        admin: file.admin.map(|table| admin(&source, table, listen)).transpose()?,
         policy: Arc::new(own),
         routes,
     })
 }
 
-fn limits(table: LimitsTable) -> Limits {
-    let default = Limits::default();
-    let span = |it: Option<Span>, default| it.map_or(default, |span| span.0);
-    Limits {
-        head_bytes: table.head_bytes.map_or(default.head_bytes, |size| size.0.max(8 << 10)),
-        head_fields: table.head_fields.unwrap_or(default.head_fields),
-        connections: table.connections.unwrap_or(default.connections).max(1),
-        streams: table.streams.unwrap_or(default.streams).max(1),
-        waiters: table.waiters.unwrap_or(default.waiters),
-        head_time: span(table.head_time, default.head_time),
-        body_time: span(table.body_time, default.body_time),
-        connect_time: span(table.connect_time, default.connect_time),
-        answer_time: span(table.answer_time, default.answer_time),
-        upstream_idle: span(table.upstream_idle, default.upstream_idle),
-        drain_time: span(table.drain_time, default.drain_time),
-    }
-}
-
-fn admin(source: &Source<'_>, table: Spanned<AdminTable>) -> Result<Admin, ConfigError> {
+fn admin(
+    source: &Source<'_>,
+    table: Spanned<AdminTable>,
+    callers: SocketAddr,
+) -> Result<Admin, ConfigError> {
     let span = source.head(table.span());
     let AdminTable { listen, token } = table.into_inner();
     if !listen.ip().is_loopback() {
@@ -158,6 +131,10 @@ fn admin(source: &Source<'_>, table: Spanned<AdminTable>) -> Result<Admin, Confi
             "the admin port must be on loopback, and {listen} is not; use 127.0.0.1:{}",
             listen.port()
         );
+        return Err(source.wrong(Some(span), &text));
+    }
+    if listen == callers && listen.port() != 0 {
+        let text = format!("callers connect to {listen} already; give operators another port");
         return Err(source.wrong(Some(span), &text));
     }
     if token.len() < TOKEN_MIN || !token.bytes().all(|it| it.is_ascii_graphic()) {
@@ -174,6 +151,7 @@ fn route(
     source: &Source<'_>,
     table: Spanned<RouteTable>,
     own: &RoutePolicy,
+    others: &[Route],
 ) -> Result<Route, ConfigError> {
     let span = source.head(table.span());
     let RouteTable { path, policy } = table.into_inner();
@@ -183,6 +161,14 @@ fn route(
         let text = "a route's path begins with / and stands for itself and all below it, such as \
                     \"/orders\"";
         return Err(source.wrong(Some(at), text));
+    }
+    let bare = |path: &str| path.trim_end_matches('/').len();
+    if others.iter().any(|other| path[..bare(&path)] == other.path[..bare(&other.path)]) {
+        let text = format!(
+            "there is a route for {path:?} already, and only one can count; put what both say \
+             into one table"
+        );
+        return Err(source.wrong(Some(at), &text));
     }
     let policy = match policy {
         Some(table) => checked(source, span, table, own.clone())?,

@@ -54,6 +54,31 @@ fn every_mistake_names_its_place_and_the_way_out() {
             ":2:1",
             "at least 16",
         ),
+        ("upstream = \"http://a\"\n[limits]\nhead_bytes = 100", ":3:14", "\"8KiB\""),
+        ("upstream = \"http://a\"\n[limits]\nhead_fields = 0", ":3:15", "from 10"),
+        (
+            "upstream = \"http://a\"\n[limits]\nconnections = 9223372036854775807",
+            ":3:15",
+            "to 1000000",
+        ),
+        ("upstream = \"http://a\"\n[limits]\nconnections = 0", ":3:15", "from 1 "),
+        ("upstream = \"http://a\"\n[limits]\nstreams = 0", ":3:11", "from 1 "),
+        ("upstream = \"http://a\"\n[limits]\nwaiters = 99999999", ":3:11", "to 1000000"),
+        ("upstream = \"http://a\"\n[limits]\nanswer_time = \"0s\"", ":3:15", "\"10ms\""),
+        ("upstream = \"http://a\"\n[limits]\nhead_time = \"0s\"", ":3:13", "\"10ms\""),
+        ("upstream = \"http://a\"\n[limits]\ndrain_time = \"2d\"", ":3:14", "\"1d\""),
+        ("upstream = \"http://a\"\n[policy]\nremember = \"99999d\"", ":3:12", "36500d"),
+        (
+            "upstream = \"http://a\"\n[[route]]\npath = \"/a\"\n[[route]]\npath = \"/a/\"",
+            ":5:8",
+            "already",
+        ),
+        (
+            "listen = \"127.0.0.1:9\"\nupstream = \"http://a\"\n[admin]\n\
+             listen = \"127.0.0.1:9\"\ntoken = \"0123456789abcdef\"",
+            ":3:1",
+            "another port",
+        ),
         ("upstream = \"http://a", ":1:", "string"),
     ] {
         let error = read(text).expect_err(text);
@@ -83,6 +108,44 @@ fn a_route_has_the_policy_around_it_but_for_what_it_says() {
     assert_eq!(shallow.policy.wait, Duration::from_secs(1));
     assert!(deep.fits("/a/b") && deep.fits("/a/b/c") && !deep.fits("/a/bc"));
     assert!(shallow.fits("/a") && !shallow.fits("/"));
+}
+
+#[test]
+fn a_stop_that_makes_unknown_outcomes_is_warned_of() {
+    let warned = |lines: &str| {
+        let config = read(&format!("upstream = \"http://a\"\n[limits]\n{lines}")).unwrap();
+        config.warnings().iter().any(|it| it.contains("drain_time"))
+    };
+    assert!(!warned(""));
+    assert!(!warned("drain_time = \"5s\"\nanswer_time = \"5s\""));
+    assert!(warned("drain_time = \"30s\""));
+    assert!(warned("answer_time = \"66s\""));
+}
+
+#[test]
+fn files_that_cannot_be_used_are_found_without_starting() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = |name: &str| folder.path().join(name).display().to_string();
+    std::fs::write(at("empty.pem"), "").unwrap();
+    let junk = "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n";
+    std::fs::write(at("junk.pem"), junk).unwrap();
+    let of = |names: [&str; 2]| {
+        let [certificate, key] = names.map(at);
+        format!("upstream = \"http://a\"\n[tls]\ncertificate = {certificate:?}\nkey = {key:?}")
+    };
+    let trust =
+        |name: &str| format!("upstream = \"https://localhost\"\nupstream_trust = {:?}", at(name));
+    for (text, says) in [
+        (of(["none.pem", "none.pem"]), "none.pem"),
+        (of(["empty.pem", "none.pem"]), "no certificate in this file"),
+        (of(["junk.pem", "none.pem"]), "none.pem"),
+        (trust("none.pem"), "none.pem"),
+        (trust("junk.pem"), "none of the certificates"),
+    ] {
+        let error = crate::Ports::rehearse(&read(&text).unwrap()).unwrap_err().to_string();
+        assert!(error.contains(says), "{text}\n{error}");
+    }
+    crate::Ports::rehearse(&read("upstream = \"http://a\"").unwrap()).unwrap();
 }
 
 /// The page with all settings.

@@ -90,11 +90,11 @@ fn with_nearest(message: &str) -> String {
 }
 
 /// A duration as a person writes it: a whole number and a unit.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Span(pub(crate) Duration);
 
 /// A number of bytes: plain, or with a unit.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Size(pub(crate) usize);
 
 fn split(text: &str) -> Option<(u64, &str)> {
@@ -102,6 +102,9 @@ fn split(text: &str) -> Option<(u64, &str)> {
     let (number, unit) = text.split_at(digits);
     Some((number.parse().ok()?, unit.trim()))
 }
+
+/// The longest duration, in milliseconds: what is added to the present must still be a time.
+const SPAN_MAX: u64 = 36_500 * 86_400_000;
 
 /// Reads a duration such as `200ms`, `5s`, `2m`, `24h`, `30d`.
 pub(crate) fn duration(text: &str) -> Result<Duration, String> {
@@ -116,7 +119,11 @@ pub(crate) fn duration(text: &str) -> Result<Duration, String> {
         "d" => 86_400_000,
         _ => return Err(unknown()),
     };
-    number.checked_mul(millis).map(Duration::from_millis).ok_or_else(unknown)
+    let millis = number.checked_mul(millis).ok_or_else(unknown)?;
+    if SPAN_MAX < millis {
+        return Err(format!("{text:?} is too long; the longest is \"36500d\", a hundred years"));
+    }
+    Ok(Duration::from_millis(millis))
 }
 
 /// Reads a size such as `65536`, `64KiB`, `16MiB`.

@@ -3,15 +3,21 @@
 use std::io;
 use std::net::TcpStream as StdStream;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use http::uri::Authority;
 use hyper::client::conn::{http1, http2};
-use hyper_util::rt::{TokioExecutor, TokioIo};
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use rustls::pki_types::ServerName;
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 
-use super::{Failed, Outgoing};
+use super::{Failed, Leaving};
+use crate::pace::Pace;
+
+/// The longest time without a word after which the upstream is asked whether it is there.
+const PING_MAX: Duration = Duration::from_secs(30);
 
 /// Where the upstream is, and how to speak to it.
 #[derive(Clone)]
@@ -20,6 +26,8 @@ pub(crate) struct Connector {
     port: u16,
     http2: bool,
     tls: Option<(TlsConnector, ServerName<'static>)>,
+    /// How long the upstream may be silent in its turn.
+    answer: Duration,
 }
 
 impl std::fmt::Debug for Connector {
@@ -31,11 +39,32 @@ impl std::fmt::Debug for Connector {
 /// A connection that requests can be sent on.
 pub(crate) enum Connection {
     Http1 {
-        sender: http1::SendRequest<Outgoing>,
+        sender: http1::SendRequest<Leaving>,
         /// The same socket, to look whether its other end has closed it.
         socket: Option<StdStream>,
     },
-    Http2(http2::SendRequest<Outgoing>),
+    Http2(Shared),
+}
+
+/// A connection of HTTP/2, which requests share.
+#[derive(Clone)]
+pub(crate) struct Shared {
+    pub(crate) sender: http2::SendRequest<Leaving>,
+    /// When something last came on it.
+    pub(crate) life: Arc<Pace>,
+    spoilt: Arc<AtomicBool>,
+}
+
+impl Shared {
+    /// It takes no more requests. Those on it go on.
+    pub(crate) fn spoil(&self) {
+        self.spoilt.store(true, Ordering::Release);
+    }
+
+    /// Whether it takes another request: something came on it within `idle`.
+    pub(crate) fn is_fresh(&self, idle: Duration) -> bool {
+        self.life.still() < idle && !self.spoilt.load(Ordering::Acquire) && !self.sender.is_closed()
+    }
 }
 
 impl std::fmt::Debug for Connection {
@@ -53,6 +82,7 @@ impl Connector {
         authority: Authority,
         http2: bool,
         tls: Option<Arc<rustls::ClientConfig>>,
+        answer: Duration,
     ) -> Result<Self, rustls::pki_types::InvalidDnsNameError> {
         let port = authority.port_u16().unwrap_or(if tls.is_some() { 443 } else { 80 });
         let tls = tls
@@ -62,7 +92,7 @@ impl Connector {
                 Ok((TlsConnector::from(config), name))
             })
             .transpose()?;
-        Ok(Self { authority, port, http2, tls })
+        Ok(Self { authority, port, http2, tls, answer })
     }
 
     pub(crate) const fn authority(&self) -> &Authority {
@@ -99,7 +129,15 @@ impl Connector {
     {
         let stream = TokioIo::new(stream);
         if self.http2 {
-            let builder = http2::Builder::new(TokioExecutor::new());
+            let mut builder = http2::Builder::new(TokioExecutor::new());
+            // A dead connection is one on which nothing comes for as long as an answer may take,
+            // not even what every end sends by itself. Asked sooner or more often, a busy upstream
+            // would lose answers that it was about to give, and some end a connection for it.
+            let interval = (self.answer / 2).min(PING_MAX);
+            builder
+                .timer(TokioTimer::new())
+                .keep_alive_interval(interval)
+                .keep_alive_timeout(self.answer - interval);
             let (sender, connection) =
                 builder.handshake(stream).await.map_err(|error| Failed::never("HTTP/2", error))?;
             tokio::spawn(async move {
@@ -107,7 +145,8 @@ impl Connector {
                     tracing::debug!(%error, "a connection to the upstream ended");
                 }
             });
-            return Ok(Connection::Http2(sender));
+            let (life, spoilt) = (Pace::new(), Arc::default());
+            return Ok(Connection::Http2(Shared { sender, life, spoilt }));
         }
         let (sender, connection) =
             http1::handshake(stream).await.map_err(|error| Failed::never("HTTP/1.1", error))?;
@@ -141,7 +180,7 @@ impl Connection {
                 });
                 silent && !sender.is_closed()
             }
-            Self::Http2(sender) => !sender.is_closed(),
+            Self::Http2(shared) => !shared.sender.is_closed(),
         }
     }
 }

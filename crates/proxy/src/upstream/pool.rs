@@ -9,9 +9,10 @@ use hyper::client::conn::TrySendError;
 use onlyonce_http::FailureKind;
 use tokio::time::{Instant, timeout};
 
-use super::connect::{Connection, Connector};
-use super::{Failed, Limits, Outgoing};
+use super::connect::{Connection, Connector, Shared};
+use super::{Failed, Leaving, Limits, Outgoing};
 use crate::body::AnswerBody;
+use crate::pace::{Pace, Paced};
 
 /// Idle connections that are kept at most.
 const IDLE_MAX: usize = 1_024;
@@ -47,13 +48,23 @@ impl Pool {
     /// Sends one request, once.
     pub(crate) async fn send(
         self: &Arc<Self>,
-        mut request: Request<Outgoing>,
+        request: Request<Outgoing>,
     ) -> Result<Response<AnswerBody>, Failed> {
+        let pace = Pace::new();
+        let mut request = request.map(|body| Paced::new(body, pace.busy()));
         loop {
             let mut lent = self.take().await?;
             let reused = lent.reused;
-            let sending = lent.send(request);
-            let Ok(sent) = timeout(self.limits.answer, sending).await else {
+            // The time for connecting is another one.
+            pace.touch();
+            let sent = tokio::select! {
+                // An answer that is there counts, however late.
+                biased;
+                sent = lent.send(request) => Some(sent),
+                () = pace.silence(self.limits.answer) => None,
+            };
+            let Some(sent) = sent else {
+                lent.spoil();
                 let text = format!("no answer within {:?}", self.limits.answer);
                 let failed = Failed::new(FailureKind::TimedOut, "waiting", text);
                 return Err(Failed { reused, ..failed });
@@ -71,13 +82,9 @@ impl Pool {
     }
 
     fn answer(self: &Arc<Self>, answer: Response<Incoming>, lent: Lent) -> Response<AnswerBody> {
-        let limit = self.limits.answer;
-        // Requests share a connection of HTTP/2; it is back in the pool already.
-        let home = match &lent.connection {
-            Connection::Http1 { .. } => Some((Arc::clone(self), lent)),
-            Connection::Http2(_) => None,
-        };
-        answer.map(|body| AnswerBody::new(body, limit, home))
+        lent.lives();
+        let (limit, home) = (self.limits.answer, (Arc::clone(self), lent));
+        answer.map(|body| AnswerBody::new(body, limit, Some(home)))
     }
 
     /// An idle connection that is still open, the youngest first, or else a new one.
@@ -92,8 +99,13 @@ impl Pool {
             let text = format!("no connection within {:?}", self.limits.connect);
             Err(Failed::never("connecting", text))
         })?;
-        if let Connection::Http2(sender) = &connection {
-            self.idle().push_back((Instant::now(), Connection::Http2(sender.clone())));
+        if let Connection::Http2(shared) = &connection {
+            let mut idle = self.idle();
+            idle.retain(|(_, other)| match other {
+                Connection::Http2(other) => other.is_fresh(self.limits.idle),
+                Connection::Http1 { .. } => true,
+            });
+            idle.push_back((Instant::now(), Connection::Http2(shared.clone())));
         }
         Ok(Lent { connection, reused: false })
     }
@@ -103,10 +115,11 @@ impl Pool {
         loop {
             let (since, connection) = idle.pop_back()?;
             match connection {
-                Connection::Http2(sender) if !sender.is_closed() => {
-                    idle.push_back((since, Connection::Http2(sender.clone())));
-                    return Some(Connection::Http2(sender));
+                Connection::Http2(shared) if shared.is_fresh(self.limits.idle) => {
+                    idle.push_back((since, Connection::Http2(shared.clone())));
+                    return Some(Connection::Http2(shared));
                 }
+                // The requests on it keep it until they are over.
                 Connection::Http2(_) => {}
                 connection @ Connection::Http1 { .. } => {
                     if since.elapsed() < self.limits.idle {
@@ -122,6 +135,11 @@ impl Pool {
 
     /// Takes a connection back when its answer has been read.
     pub(crate) fn give_back(&self, lent: Lent) {
+        match &lent.connection {
+            Connection::Http1 { .. } => {}
+            // It was shared all the time.
+            Connection::Http2(_) => return,
+        }
         let mut idle = self.idle();
         let now = Instant::now();
         while idle.front().is_some_and(|(since, _)| self.limits.idle <= now - *since) {
@@ -134,10 +152,26 @@ impl Pool {
 }
 
 impl Lent {
+    /// Something came on it.
+    pub(crate) fn lives(&self) {
+        match &self.connection {
+            Connection::Http1 { .. } => {}
+            Connection::Http2(shared) => shared.life.touch(),
+        }
+    }
+
+    /// Nothing more is to be expected of it. One of HTTP/1.1 ends when it is dropped.
+    pub(crate) fn spoil(&self) {
+        match &self.connection {
+            Connection::Http1 { .. } => {}
+            Connection::Http2(shared) => shared.spoil(),
+        }
+    }
+
     async fn send(
         &mut self,
-        request: Request<Outgoing>,
-    ) -> Result<Response<Incoming>, TrySendError<Request<Outgoing>>> {
+        request: Request<Leaving>,
+    ) -> Result<Response<Incoming>, TrySendError<Request<Leaving>>> {
         match &mut self.connection {
             Connection::Http1 { sender, .. } => {
                 // Its task may still be putting the last answer away. If it fails, so does the
@@ -145,7 +179,7 @@ impl Lent {
                 let _ = sender.ready().await;
                 sender.try_send_request(request).await
             }
-            Connection::Http2(sender) => {
+            Connection::Http2(Shared { sender, .. }) => {
                 let _ = sender.ready().await;
                 sender.try_send_request(request).await
             }
@@ -155,7 +189,9 @@ impl Lent {
 
 /// What an error after the request was handed over says about it.
 fn sorted(error: hyper::Error) -> Failed {
-    // RFC 9113 section 8.7: a stream that its receiver refused was not processed.
+    // RFC 9113 section 8.7: a stream that its receiver refused was not processed. Neither was one
+    // above the last one of GOAWAY, but the same error also comes of a stream below it whose
+    // sending was just beginning when GOAWAY arrived, and that one may have been sent.
     let source = std::error::Error::source(&error).and_then(|it| it.downcast_ref::<h2::Error>());
     let refused = source.is_some_and(|error| {
         error.is_reset() && error.is_remote() && error.reason() == Some(h2::Reason::REFUSED_STREAM)

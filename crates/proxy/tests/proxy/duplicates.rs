@@ -57,11 +57,7 @@ async fn all_have_come(proxy: &Proxy, requests: usize) {
 }
 
 /// The run ends once all have come, and everyone is told.
-async fn end(
-    (upstream, proxy): (&Upstream, &Proxy),
-    tasks: Vec<JoinHandle<Told>>,
-    round: u32,
-) {
+async fn end((upstream, proxy): (&Upstream, &Proxy), tasks: Vec<JoinHandle<Told>>, round: u32) {
     all_have_come(proxy, DUPLICATES).await;
     upstream.permits.add_permits(1);
     let mut answers = Vec::new();

@@ -224,17 +224,16 @@ async fn an_upgrade_is_joined_end_to_end_but_not_with_a_key() {
         let read = stream.read(&mut bytes).await.unwrap();
         let asked = String::from_utf8_lossy(&bytes[..read]).to_ascii_lowercase();
         assert!(
-            asked.contains("upgrade: echo") && asked.contains("connection: upgrade"),
+            asked.contains("upgrade: websocket") && asked.contains("connection: upgrade"),
             "{asked}"
         );
-        let answer =
-            b"HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\nupgrade: echo\r\n\r\n";
+        let answer = b"HTTP/1.1 101 Agreed\r\nconnection: upgrade\r\nupgrade: WebSocket\r\n\r\n";
         stream.write_all(answer).await.unwrap();
         let read = stream.read(&mut bytes).await.unwrap();
         stream.write_all(&bytes[..read]).await.unwrap();
     });
     let proxy = proxy(upstream, "").await;
-    let head = "POST / HTTP/1.1\r\nhost: a\r\nconnection: upgrade, close\r\nupgrade: echo\r\n";
+    let head = "POST / HTTP/1.1\r\nhost: a\r\nconnection: upgrade, close\r\nupgrade: websocket\r\n";
     let refused = raw(
         proxy.address,
         format!("{head}idempotency-key: tap\r\ncontent-length: 0\r\n\r\n").as_bytes(),
@@ -242,7 +241,7 @@ async fn an_upgrade_is_joined_end_to_end_but_not_with_a_key() {
     .await;
     assert!(refused.contains("upgrade-refused"), "{refused}");
     let mut stream = TcpStream::connect(proxy.address).await.unwrap();
-    let head = "GET / HTTP/1.1\r\nhost: a\r\nconnection: upgrade\r\nupgrade: echo\r\n\r\n";
+    let head = "GET / HTTP/1.1\r\nhost: a\r\nconnection: upgrade\r\nupgrade: websocket\r\n\r\n";
     stream.write_all(head.as_bytes()).await.unwrap();
     let (mut bytes, mut all) = ([0; 1024], Vec::new());
     while !all.ends_with(b"\r\n\r\n") {
@@ -254,4 +253,35 @@ async fn an_upgrade_is_joined_end_to_end_but_not_with_a_key() {
     stream.write_all(b"ping").await.unwrap();
     let read = stream.read(&mut bytes).await.unwrap();
     assert_eq!(&bytes[..read], b"ping");
+}
+
+#[tokio::test]
+async fn no_other_protocol_goes_around_the_proxy() {
+    let (upstream, runs) = crate::common::rude(
+        "HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\nupgrade: h2c\r\n\r\n",
+    )
+    .await;
+    let shop = upstream_of_orders().await;
+    let (rude, proxy) = (proxy(upstream, "").await, proxy(shop.address, "").await);
+    let twice = ["h2c\r\nupgrade: websocket", "websocket\r\nupgrade: h2c"];
+    for asked in ["h2c", "websocket, h2c"].into_iter().chain(twice) {
+        let request = format!(
+            "GET /orders HTTP/1.1\r\nhost: a\r\nconnection: upgrade, http2-settings, close\r\n\
+             upgrade: {asked}\r\nhttp2-settings: AAMAAABkAAQAoAAAAAIAAAAA\r\n\r\n"
+        );
+        let answer = raw(proxy.address, request.as_bytes()).await;
+        assert!(answer.starts_with("HTTP/1.1 201"), "{answer}");
+        let seen = shop.seen(shop.runs() as usize - 1);
+        for name in ["upgrade", "http2-settings"] {
+            assert!(!seen.headers.contains_key(name), "{asked}: {name}");
+        }
+        // Who agrees to what it was not asked for makes no tunnel either.
+        let answer = raw(rude.address, request.as_bytes()).await;
+        assert!(!answer.starts_with("HTTP/1.1 101"), "{answer}");
+    }
+    assert_eq!(runs.load(std::sync::atomic::Ordering::SeqCst), 4);
+}
+
+async fn upstream_of_orders() -> crate::common::Upstream {
+    upstream(orders(), Semaphore::MAX_PERMITS).await
 }

@@ -8,3 +8,4 @@ mod duplicates;
 mod failures;
 mod forwarding;
 mod operating;
+mod silence;

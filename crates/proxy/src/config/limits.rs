@@ -1,0 +1,86 @@
+//! `[limits]` as it is written in the file, and what its values may be.
+
+use std::ops::RangeInclusive;
+use std::time::Duration;
+
+use serde::Deserialize;
+use toml::Spanned;
+
+use super::Limits;
+use super::file::Source;
+use super::text::{ConfigError, Size, Span};
+
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Table {
+    head_bytes: Option<Spanned<Size>>,
+    head_fields: Option<Spanned<usize>>,
+    connections: Option<Spanned<usize>>,
+    streams: Option<Spanned<u32>>,
+    waiters: Option<Spanned<usize>>,
+    head_time: Option<Spanned<Span>>,
+    body_time: Option<Spanned<Span>>,
+    connect_time: Option<Spanned<Span>>,
+    write_time: Option<Spanned<Span>>,
+    answer_time: Option<Spanned<Span>>,
+    upstream_idle: Option<Spanned<Span>>,
+    drain_time: Option<Spanned<Span>>,
+}
+
+/// What values may be, and how a person writes that.
+struct Bounds<T>(RangeInclusive<T>, &'static str);
+
+const fn span(millis: u64) -> Span {
+    Span(Duration::from_millis(millis))
+}
+
+/// Below 8 KiB hyper cannot read a head at all.
+const HEAD_BYTES: Bounds<Size> =
+    Bounds(Size(8 << 10)..=Size(16 << 20), "from \"8KiB\" to \"16MiB\"");
+/// Any request has some, and a map of them holds 32,768.
+const HEAD_FIELDS: Bounds<usize> = Bounds(10..=10_000, "from 10 to 10000");
+const CONNECTIONS: Bounds<usize> = Bounds(1..=1_000_000, "from 1 to 1000000");
+const STREAMS: Bounds<u32> = Bounds(1..=10_000, "from 1 to 10000");
+const WAITERS: Bounds<usize> = Bounds(0..=1_000_000, "from 0 to 1000000");
+/// A time in which something must happen. In none, nothing could.
+const WITHIN: Bounds<Span> = Bounds(span(10)..=span(86_400_000), "from \"10ms\" to \"1d\"");
+/// A time that may be none.
+const DURING: Bounds<Span> = Bounds(span(0)..=span(86_400_000), "from \"0s\" to \"1d\"");
+
+impl Table {
+    pub(super) fn checked(self, source: &Source<'_>) -> Result<Limits, ConfigError> {
+        let default = Limits::default();
+        let within = |said: Option<Spanned<Span>>, default, bounds| {
+            checked(source, said, Span(default), bounds).map(|span| span.0)
+        };
+        Ok(Limits {
+            head_bytes: checked(source, self.head_bytes, Size(default.head_bytes), HEAD_BYTES)?.0,
+            head_fields: checked(source, self.head_fields, default.head_fields, HEAD_FIELDS)?,
+            connections: checked(source, self.connections, default.connections, CONNECTIONS)?,
+            streams: checked(source, self.streams, default.streams, STREAMS)?,
+            waiters: checked(source, self.waiters, default.waiters, WAITERS)?,
+            head_time: within(self.head_time, default.head_time, WITHIN)?,
+            body_time: within(self.body_time, default.body_time, WITHIN)?,
+            connect_time: within(self.connect_time, default.connect_time, WITHIN)?,
+            write_time: within(self.write_time, default.write_time, WITHIN)?,
+            answer_time: within(self.answer_time, default.answer_time, WITHIN)?,
+            upstream_idle: within(self.upstream_idle, default.upstream_idle, DURING)?,
+            drain_time: within(self.drain_time, default.drain_time, DURING)?,
+        })
+    }
+}
+
+fn checked<T: PartialOrd>(
+    source: &Source<'_>,
+    said: Option<Spanned<T>>,
+    default: T,
+    Bounds(range, shown): Bounds<T>,
+) -> Result<T, ConfigError> {
+    let Some(said) = said else { return Ok(default) };
+    let span = said.span();
+    let said = said.into_inner();
+    if range.contains(&said) {
+        return Ok(said);
+    }
+    Err(source.wrong(Some(span), &format!("this cannot be kept; write a value {shown}")))
+}
