@@ -87,8 +87,8 @@ pub fn classify(status: StatusCode, headers: &HeaderMap, rules: &ClassifyRules) 
 /// How a request got no answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FailureKind {
-    /// Provably nothing was sent: the connection was refused, TLS failed, the stream was refused,
-    /// or its id is above the last one that the peer will handle.
+    /// Provably nothing was sent or begun: the connection was refused, TLS failed, or the stream
+    /// was refused (RFC 9113 section 8.7).
     NeverSent,
     /// The connection was lost after something was sent.
     SentAndLost,
