@@ -1,6 +1,6 @@
 //! `onlyonce config check`
 
-use onlyonce_proxy::{Config, ConfigError};
+use onlyonce_proxy::{Config, ConfigError, Ports};
 
 use crate::args::ConfigCommand;
 use crate::exit::Exit;
@@ -10,6 +10,7 @@ use crate::output;
 pub(crate) fn run(command: &ConfigCommand) -> Result<(), Failure> {
     let ConfigCommand::Check { file } = command;
     let config = Config::read(file, None)?;
+    Ports::rehearse(&config).map_err(|error| Failure::new(Exit::Usage, error.to_string()))?;
     for warning in config.warnings() {
         output::line(&format!("note: {warning}"))?;
     }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use onlyonce::{Engine, Settings, Sweeper};
 use onlyonce_http::Keys;
 use onlyonce_journal::Journal;
-use onlyonce_proxy::{Config, Drained, Server, Telemetry};
+use onlyonce_proxy::{Config, Drained, Ports, Server, Telemetry};
 use onlyonce_tokio::TokioRuntime;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::oneshot;
@@ -24,10 +24,18 @@ pub(crate) async fn run(args: ProxyArgs) -> Result<(), Failure> {
     // Asked for first, so that a signal during the start ends cleanly too.
     let mut ends = Ends::new()?;
     let config = config(&args)?;
+    let disk_max = disk_max(&args)?;
+    let mut warnings = config.warnings();
+    warnings.extend(few_files(config.limits.connections, onlyonce_proxy::raise_open_files()));
+    let (limits, record, sweeping) = (config.limits, config.policy.record, config.sweeping());
+    let upstream = config.upstream.authority.clone();
+    // Before the store, so that a start that fails here leaves no new one behind.
+    let ports = Ports::bind(config).await;
+    let ports = ports.map_err(|error| Failure::new(Exit::Unavailable, error.to_string()))?;
     let dir = args.store.store.dir();
-    let journal = open(&args)?;
+    let journal = open(dir, disk_max)?;
     let telemetry = Arc::new(Telemetry::default());
-    let settings = Settings { waiters_max: config.limits.waiters, ..Settings::default() };
+    let settings = Settings { waiters_max: limits.waiters, ..Settings::default() };
     let engine = Engine::start(
         Arc::new(journal.clone()),
         Arc::new(TokioRuntime::new()),
@@ -35,17 +43,14 @@ pub(crate) async fn run(args: ProxyArgs) -> Result<(), Failure> {
         Some(Arc::clone(&telemetry) as Arc<_>),
     )
     .await?;
-    let desk =
-        Desk { engine: engine.clone(), journal: journal.clone(), policy: config.policy.record };
+    let desk = Desk { engine: engine.clone(), journal: journal.clone(), policy: record };
     let socket = Socket::open(dir, desk);
     let socket = socket.inspect_err(|error| {
         tracing::warn!(%error, "no socket for operators: keys and backups only once this ends");
     });
-    let sweeping = tokio::spawn(Sweeper::new(engine.clone(), config.sweeping()).run());
+    let sweeping = tokio::spawn(Sweeper::new(engine.clone(), sweeping).run());
     let keys = Arc::new(Keys::new(journal.secret().clone()));
-    let (warnings, upstream) = (config.warnings(), config.upstream.authority.clone());
-    let server = Server::bind(config, engine, keys, telemetry).await;
-    let server = server.map_err(|error| Failure::new(Exit::Unavailable, format!("{error}")))?;
+    let server = ports.serve_with(engine, keys, telemetry);
     let (poison, mut poisoned) = oneshot::channel();
     journal.on_poison(move |why| {
         let _ = poison.send(why.to_owned());
@@ -80,9 +85,28 @@ fn config(args: &ProxyArgs) -> Result<Config, Failure> {
     Ok(config)
 }
 
-fn open(args: &ProxyArgs) -> Result<Journal, Failure> {
-    let dir = args.store.store.dir();
-    let disk_max = args.disk_max.map(|mib| mib << 20);
+/// In bytes.
+fn disk_max(args: &ProxyArgs) -> Result<Option<u64>, Failure> {
+    let Some(mib) = args.disk_max else { return Ok(None) };
+    let bytes = mib.checked_mul(1 << 20);
+    bytes.map(Some).ok_or_else(|| {
+        let text = format!("--disk-max {mib}: there are no disks of so many MiB");
+        Failure::new(Exit::Usage, text)
+    })
+}
+
+/// If fewer callers can be connected than the configuration says.
+fn few_files(connections: usize, callers: usize) -> Option<String> {
+    (callers < connections).then(|| {
+        format!(
+            "connections = {connections}, but the files that this process may have open are \
+             enough for {callers} only; raise the limit (`ulimit -Hn`, LimitNOFILE=) or lower \
+             connections"
+        )
+    })
+}
+
+fn open(dir: &Path, disk_max: Option<u64>) -> Result<Journal, Failure> {
     let settings = onlyonce_journal::Settings { disk_max, ..Default::default() };
     let (journal, created) = place::open_or_create(dir, settings, place::strict())?;
     if created {

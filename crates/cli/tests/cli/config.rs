@@ -63,7 +63,8 @@ fn a_valid_file_is_said_to_be_valid_and_starts_nothing() {
     assert!(said.contains(&format!("{file} is valid: 1 ")), "{said}");
 }
 
-/// But for its token, which says what to put in its place.
+/// But for its token, which says what to put in its place, and the certificates, which are not
+/// there.
 #[test]
 fn the_file_in_the_documents_is_valid() {
     let page = concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/config.md");
@@ -72,7 +73,33 @@ fn the_file_in_the_documents_is_valid() {
     let folder = Folder::empty();
     let example = example.replace("at least sixteen characters", "0123456789abcdef");
     let file = folder.write("onlyonce.toml", &example);
+    let told = onlyonce(["config", "check", &file]).failed(2);
+    assert!(told.contains("cert.pem"), "{told}");
+    let with_files = |line: &&str| line.contains(".pem") || line.starts_with("[tls]");
+    let lines: Vec<&str> = example.lines().filter(|line| !with_files(line)).collect();
+    let file = folder.write("onlyonce.toml", &lines.join("\n"));
     onlyonce(["config", "check", &file]).done();
+}
+
+#[test]
+fn a_start_that_fails_before_the_store_makes_none() {
+    let folder = Folder::empty();
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = taken.local_addr().unwrap().to_string();
+    let text = "upstream = \"http://a\"\n[tls]\ncertificate = \"/none.pem\"\n\
+                key = \"/none.pem\"\n";
+    let file = folder.write("onlyonce.toml", text);
+    for (flags, code, says) in [
+        (["--listen", &address], 6, address.as_str()),
+        (["--config", &file], 6, "/none.pem"),
+        // One MiB more than a number of bytes can say.
+        (["--disk-max", "17592186044416"], 2, "--disk-max 17592186044416"),
+    ] {
+        let start = ["proxy", "--upstream", "http://a", "--store", &folder.store()];
+        let told = onlyonce(start.into_iter().chain(flags)).failed(code);
+        assert!(told.contains(says) && told.contains("nothing was done"), "{told}");
+        assert!(!folder.journal().exists(), "{told}");
+    }
 }
 
 #[test]
