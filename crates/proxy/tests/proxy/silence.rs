@@ -28,7 +28,7 @@ const SETTINGS: &[u8] = &[0, 0, 0, 4, 0, 0, 0, 0, 0];
 #[tokio::test]
 async fn who_asks_for_nothing_keeps_no_place() {
     let upstream = upstream(orders(), Semaphore::MAX_PERMITS).await;
-    let lines = "[limits]\nconnections = 3\nhead_time = \"100ms\"";
+    let lines = "[limits]\nconnections = 3\nhead_time = \"300ms\"";
     let proxy = proxy(upstream.address, lines).await;
     let whole = b"GET /a HTTP/1.1\r\nhost: a\r\n\r\n";
     let cases: [(&str, Vec<u8>); 7] = [
@@ -58,7 +58,7 @@ async fn who_asks_for_nothing_keeps_no_place() {
 #[tokio::test]
 async fn who_waits_for_an_answer_is_not_silent() {
     let upstream = upstream(orders(), 0).await;
-    let lines = "[limits]\nhead_time = \"20ms\"\nwrite_time = \"20ms\"";
+    let lines = "[limits]\nhead_time = \"200ms\"\nwrite_time = \"200ms\"";
     let proxy = proxy(upstream.address, lines).await;
     let mut two = caller2(proxy.address).await;
     let both = tokio::spawn(async move {
@@ -68,7 +68,7 @@ async fn who_waits_for_an_answer_is_not_silent() {
     });
     upstream.started.notified().await;
     // Several times as long as either may be silent.
-    tokio::time::sleep(Duration::from_millis(200)).await;
+    tokio::time::sleep(Duration::from_millis(800)).await;
     upstream.permits.add_permits(2);
     let (one, two) = soon(both).await.unwrap();
     assert_eq!((one.status, two.status), (201, 201));
@@ -116,7 +116,7 @@ async fn who_takes_nothing_of_an_answer_keeps_no_place() {
 #[tokio::test]
 async fn who_takes_an_answer_slowly_gets_all_of_it() {
     let upstream = upstream(large(), Semaphore::MAX_PERMITS).await;
-    let lines = "[limits]\nhead_time = \"50ms\"\n[policy]\nreply_max = \"64MiB\"";
+    let lines = "[limits]\nhead_time = \"300ms\"\n[policy]\nreply_max = \"64MiB\"";
     let proxy = proxy(upstream.address, lines).await;
     for _ in ["executed", "replayed"] {
         let mut caller = caller2(proxy.address).await;
@@ -139,7 +139,7 @@ async fn an_upload_may_take_longer_than_an_answer() {
     let upstream = upstream(orders(), Semaphore::MAX_PERMITS).await;
     for scheme in ["http", "h2c"] {
         let lines = format!(
-            "upstream = \"{scheme}://{}\"\n[limits]\nanswer_time = \"400ms\"",
+            "upstream = \"{scheme}://{}\"\n[limits]\nanswer_time = \"1s\"",
             upstream.address
         );
         let proxy = proxy(upstream.address, &lines).await;
@@ -150,9 +150,9 @@ async fn an_upload_may_take_longer_than_an_answer() {
         tokio::spawn(connection);
         let told =
             tokio::spawn(async move { read(sender.send_request(request).await.unwrap()).await });
-        for _ in 0..12 {
-            body.send_data(Bytes::from_static(b"piece")).await.unwrap();
-            tokio::time::sleep(Duration::from_millis(60)).await;
+        for _ in 0..15 {
+            body.send_data(Bytes::from_static(b"part")).await.unwrap();
+            tokio::time::sleep(Duration::from_millis(100)).await;
         }
         drop(body);
         assert_eq!(soon(told).await.unwrap().status, 201, "{scheme}");
@@ -216,7 +216,7 @@ async fn a_dead_connection_of_http2_costs_one_outcome() {
     let relay = relay(upstream.address).await;
     // Only the time limit of one request tells that the connection is dead.
     let lines = format!(
-        "upstream = \"h2c://{}\"\n[limits]\nanswer_time = \"300ms\"\nupstream_idle = \"1h\"",
+        "upstream = \"h2c://{}\"\n[limits]\nanswer_time = \"1s\"\nupstream_idle = \"1h\"",
         relay.address
     );
     let proxy = proxy(nobody().await, &lines).await;
