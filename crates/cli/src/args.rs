@@ -65,6 +65,10 @@ pub(crate) struct StoreArgs {
         default_value = "journal:./onlyonce-data"
     )]
     pub(crate) store: Place,
+    /// Encrypt kept answers with the first key in this file, 64 hexadecimal digits a line; the
+    /// others read what was encrypted with them
+    #[arg(long, value_name = "FILE", env = "ONLYONCE_KEY_FILE", hide_env_values = true)]
+    pub(crate) key_file: Option<PathBuf>,
 }
 
 #[derive(Args, Debug)]
@@ -174,7 +178,7 @@ Done for keys that were never used and for those whose attempts certainly did no
 comes with the key later is told 410 key-sealed. A key that runs, was answered or is in doubt is \
 left as it is.
 
-  onlyonce keys seal --key order-7829 -H 'Authorization: Bearer anna' --why \"cancelled by phone\"")]
+  onlyonce keys seal --key order-7829 -H 'Authorization: Bearer anna' --why \"cancelled\"")]
     Seal(SealArgs),
 }
 

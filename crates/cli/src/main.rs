@@ -10,6 +10,7 @@ mod output;
 #[cfg(test)]
 mod page;
 mod place;
+mod vault;
 
 use std::future::Future;
 use std::process::ExitCode;

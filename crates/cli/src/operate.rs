@@ -4,7 +4,7 @@
 pub(crate) mod socket;
 mod view;
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use base64::Engine as _;
@@ -17,9 +17,11 @@ use onlyonce_store::{Cursor, Filter};
 use onlyonce_tokio::TokioRuntime;
 use serde::{Deserialize, Serialize};
 
+use crate::args::StoreArgs;
 use crate::exit::Exit;
 use crate::failure::Failure;
 use crate::place::now;
+use crate::vault;
 pub(crate) use view::{View, time};
 
 /// A question or a change.
@@ -232,11 +234,13 @@ pub(crate) enum Operator {
 }
 
 impl Operator {
-    /// Opens the journal in `dir`, or finds the process that has it.
-    pub(crate) async fn at(dir: &Path) -> Result<Self, Failure> {
+    /// Opens the journal, or finds the process that has it.
+    pub(crate) async fn at(args: &StoreArgs) -> Result<Self, Failure> {
+        let dir = args.store.dir();
         match Journal::open(dir, onlyonce_journal::Settings::default()) {
             Ok(journal) => {
-                let (store, runtime) = (Arc::new(journal.clone()), Arc::new(TokioRuntime::new()));
+                let (store, runtime) =
+                    (vault::store(&journal, args)?, Arc::new(TokioRuntime::new()));
                 let engine = Engine::start(store, runtime, Settings::default(), None).await?;
                 Ok(Self::Here(Desk { engine, journal, policy: Policy::default() }))
             }

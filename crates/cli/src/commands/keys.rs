@@ -10,7 +10,7 @@ use onlyonce_http::key::{self, KeyFieldError, KeyFormat, KeySpelling};
 use onlyonce_http::{Keys, ScopeRule, capture, scope};
 use onlyonce_journal::Journal;
 
-use crate::args::{KeyArgs, KeysCommand, ResolveArgs, SealArgs, StateArg};
+use crate::args::{KeyArgs, KeysCommand, ResolveArgs, SealArgs, StateArg, StoreArgs};
 use crate::exit::Exit;
 use crate::failure::Failure;
 use crate::operate::{Ask, Finding, Operator, Told, View};
@@ -25,14 +25,14 @@ const REPLY_MAX: usize = 16 << 20;
 pub(crate) async fn run(command: KeysCommand) -> Result<(), Failure> {
     match command {
         KeysCommand::List { store, state, json, limit } => {
-            let operator = Operator::at(store.store.dir()).await?;
+            let operator = Operator::at(&store).await?;
             let listed = list(&operator, state, json, limit).await;
             operator.close();
             listed
         }
         KeysCommand::Get { key, store } => {
             let id = id(&key, store.store.dir())?;
-            let operator = Operator::at(store.store.dir()).await?;
+            let operator = Operator::at(&store).await?;
             let got = operator.ask(Ask::Get { id: id.clone() }).await;
             operator.close();
             match got? {
@@ -173,34 +173,32 @@ fn show(view: &View) -> Result<(), Failure> {
 }
 
 async fn resolve(args: ResolveArgs) -> Result<(), Failure> {
-    let dir = args.store.store.dir();
-    let id = id(&args.key, dir)?;
+    let id = id(&args.key, args.store.store.dir())?;
     let verdict = match &args.happened {
         Some(file) => happened(file)?,
         None if args.run_again => Finding::RunAgain,
         None => Finding::NotExecuted,
     };
-    let ResolveArgs { fence, by, why, .. } = args;
+    let ResolveArgs { fence, by, why, store, .. } = args;
     let ask = Ask::Resolve { id: id.clone(), fence, verdict, by, why };
     let hint = "look again with `onlyonce keys get`, and name the fence that it prints";
-    change(dir, &id, ask, hint).await
+    change(&store, &id, ask, hint).await
 }
 
 async fn seal(args: SealArgs) -> Result<(), Failure> {
     let SealArgs { key, store, why, by } = args;
-    let dir = store.store.dir();
-    let id = id(&key, dir)?;
+    let id = id(&key, store.store.dir())?;
     // The time that it carries, so that it is forgotten no sooner than others of its age.
     let text = key.key.as_deref().and_then(|text| parsed(text).ok());
     let key_time = text.and_then(|key| key::carried_time(&key, KeyFormat::Any));
     let key_time = key_time.map(Timestamp::as_millis);
     let ask = Ask::Seal { id: id.clone(), key_time, by, why };
-    change(dir, &id, ask, "look at it with `onlyonce keys get`").await
+    change(&store, &id, ask, "look at it with `onlyonce keys get`").await
 }
 
 /// Asks for a change and tells what it came to.
-async fn change(dir: &Path, id: &str, ask: Ask, hint: &str) -> Result<(), Failure> {
-    let operator = Operator::at(dir).await?;
+async fn change(store: &StoreArgs, id: &str, ask: Ask, hint: &str) -> Result<(), Failure> {
+    let operator = Operator::at(store).await?;
     let told = operator.ask(ask).await;
     operator.close();
     let Told::Resolved { done, text, key } = told? else {

@@ -17,7 +17,7 @@ use crate::failure::Failure;
 use crate::operate::Desk;
 use crate::operate::socket::Socket;
 use crate::output;
-use crate::place;
+use crate::{place, vault};
 
 pub(crate) async fn run(args: ProxyArgs) -> Result<(), Failure> {
     log(args.log, args.log_level);
@@ -37,7 +37,7 @@ pub(crate) async fn run(args: ProxyArgs) -> Result<(), Failure> {
     let telemetry = Arc::new(Telemetry::default());
     let settings = Settings { waiters_max: limits.waiters, ..Settings::default() };
     let engine = Engine::start(
-        Arc::new(journal.clone()),
+        vault::store(&journal, &args.store)?,
         Arc::new(TokioRuntime::new()),
         settings,
         Some(Arc::clone(&telemetry) as Arc<_>),

@@ -5,9 +5,15 @@ use crate::caller::order;
 use crate::process::{Folder, Proxy, onlyonce};
 use crate::upstream::{Manner, Upstream};
 
-const STORE: &[&str] = &["--store <URL>"];
-const KEY: &[&str] =
-    &["[ID]", "--key <KEY>", "--scope <RULE>", "-H, --header <FIELD>", "--store <URL>"];
+const STORE: &[&str] = &["--store <URL>", "--key-file <FILE>"];
+const KEY: &[&str] = &[
+    "[ID]",
+    "--key <KEY>",
+    "--scope <RULE>",
+    "-H, --header <FIELD>",
+    "--store <URL>",
+    "--key-file <FILE>",
+];
 
 /// Every command, and what can be said with it.
 const COMMANDS: [(&[&str], &[&[&str]]); 15] = [

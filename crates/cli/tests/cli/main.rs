@@ -16,3 +16,4 @@ mod replay;
 mod stop;
 mod store;
 mod upstream;
+mod vault;
