@@ -86,6 +86,8 @@ pub struct Limits {
     pub streams: u32,
     /// Callers that wait for another's answer. Default 10,000.
     pub waiters: usize,
+    /// Memory for the bodies of keyed requests that run or wait, in bytes, all together.
+    pub bodies: usize,
     /// From a connection's beginning, or the end of its last answer, until the head of the next
     /// request is there. Default 15 s.
     pub head_time: Duration,
@@ -113,6 +115,7 @@ impl Default for Limits {
             connections: 10_000,
             streams: 250,
             waiters: 10_000,
+            bodies: 512 << 20,
             head_time: Duration::from_secs(15),
             body_time: Duration::from_secs(30),
             connect_time: Duration::from_secs(5),

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use onlyonce::Engine;
 use onlyonce_http::Keys;
-use onlyonce_tower::OnceLayer;
+use onlyonce_tower::{OnceLayer, Room};
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 use tokio::time::timeout;
@@ -112,10 +112,11 @@ impl Ports {
             idle: config.limits.upstream_idle,
         };
         let upstream = Upstream::new(connector, limits, Arc::clone(&telemetry));
-        let tasks = TaskTracker::new();
+        let (tasks, room) = (TaskTracker::new(), Room::new(config.limits.bodies));
         let guard = |policy| {
             OnceLayer::new(engine.clone(), Arc::clone(&keys), Arc::clone(policy))
                 .with_tasks(tasks.clone())
+                .with_room(room.clone())
                 .layer(upstream.clone())
         };
         let routes = config.routes.iter().map(|route| guard(&route.policy)).collect();

@@ -18,6 +18,7 @@ pub(super) struct Table {
     connections: Option<Spanned<usize>>,
     streams: Option<Spanned<u32>>,
     waiters: Option<Spanned<usize>>,
+    bodies: Option<Spanned<Size>>,
     head_time: Option<Spanned<Span>>,
     body_time: Option<Spanned<Span>>,
     connect_time: Option<Spanned<Span>>,
@@ -42,6 +43,8 @@ const HEAD_FIELDS: Bounds<usize> = Bounds(10..=10_000, "from 10 to 10000");
 const CONNECTIONS: Bounds<usize> = Bounds(1..=1_000_000, "from 1 to 1000000");
 const STREAMS: Bounds<u32> = Bounds(1..=10_000, "from 1 to 10000");
 const WAITERS: Bounds<usize> = Bounds(0..=1_000_000, "from 0 to 1000000");
+/// Less than one body of the usual limit would refuse what a route allows.
+const BODIES: Bounds<Size> = Bounds(Size(1 << 20)..=Size(1 << 40), "from \"1MiB\" to \"1024GiB\"");
 /// A time in which something must happen. In none, nothing could.
 const WITHIN: Bounds<Span> = Bounds(span(10)..=span(86_400_000), "from \"10ms\" to \"1d\"");
 /// A time that may be none.
@@ -59,6 +62,7 @@ impl Table {
             connections: checked(source, self.connections, default.connections, CONNECTIONS)?,
             streams: checked(source, self.streams, default.streams, STREAMS)?,
             waiters: checked(source, self.waiters, default.waiters, WAITERS)?,
+            bodies: checked(source, self.bodies, Size(default.bodies), BODIES)?.0,
             head_time: within(self.head_time, default.head_time, WITHIN)?,
             body_time: within(self.body_time, default.body_time, WITHIN)?,
             connect_time: within(self.connect_time, default.connect_time, WITHIN)?,
