@@ -235,6 +235,9 @@ pub(crate) struct ResolveArgs {
     /// It happened; FILE holds the answer that retries get
     #[arg(long, value_name = "FILE", group = "verdict")]
     pub(crate) happened: Option<PathBuf>,
+    /// How long that answer is kept [default: as the running proxy's [policy] says, else 24h]
+    #[arg(long, value_name = "DURATION", requires = "happened")]
+    pub(crate) retention: Option<humantime::Duration>,
     /// It did not happen and no longer can: the key is free again
     #[arg(long, group = "verdict")]
     pub(crate) did_not_happen: bool,

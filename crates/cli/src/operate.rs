@@ -6,6 +6,7 @@ mod view;
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
@@ -32,8 +33,15 @@ pub(crate) enum Ask {
     List { state: Option<String>, after: Option<String>, limit: usize },
     /// One key.
     Get { id: String },
-    /// Settle an unknown outcome.
-    Resolve { id: String, fence: u64, verdict: Finding, by: String, why: String },
+    /// Settle an unknown outcome; how long its answer is kept in milliseconds.
+    Resolve {
+        id: String,
+        fence: u64,
+        verdict: Finding,
+        retention: Option<u64>,
+        by: String,
+        why: String,
+    },
     /// Say that a key must never run; the time that it carries in milliseconds.
     Seal { id: String, key_time: Option<u64>, by: String, why: String },
     /// Copy the journal to this folder.
@@ -97,15 +105,25 @@ pub(crate) async fn answer(desk: &Desk, ask: Ask) -> Told {
     let told = match ask {
         Ask::List { state, after, limit } => list(engine, state, after, limit).await,
         Ask::Get { id } => get(engine, &id).await,
-        Ask::Resolve { id, fence, verdict, by, why } => {
-            resolve(engine, policy, &id, fence, verdict, (&by, &why)).await
-        }
+        Ask::Resolve { id, fence, verdict, retention, by, why } => match kept(policy, retention) {
+            Ok(policy) => resolve(engine, &policy, &id, fence, verdict, (&by, &why)).await,
+            Err(failure) => Err(failure),
+        },
         Ask::Seal { id, key_time, by, why } => {
             seal(engine, policy, &id, key_time, (&by, &why)).await
         }
         Ask::Backup { to } => backup(desk.journal.clone(), to.into()).await,
     };
     told.unwrap_or_else(|failure| Told::Failed { exit: failure.exit as u8, text: failure.what })
+}
+
+/// The policy, with another retention if one is given.
+fn kept(policy: &Policy, retention: Option<u64>) -> Result<Policy, Failure> {
+    let Some(millis) = retention else { return Ok(*policy) };
+    let retention = Duration::from_millis(millis);
+    let remember = policy.remember.max(retention);
+    let policy = Policy { retention, remember, ..*policy }.check();
+    policy.map_err(|error| Failure::new(Exit::Usage, format!("--retention: {error}")))
 }
 
 async fn list(

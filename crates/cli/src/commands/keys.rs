@@ -179,8 +179,9 @@ async fn resolve(args: ResolveArgs) -> Result<(), Failure> {
         None if args.run_again => Finding::RunAgain,
         None => Finding::NotExecuted,
     };
-    let ResolveArgs { fence, by, why, store, .. } = args;
-    let ask = Ask::Resolve { id: id.clone(), fence, verdict, by, why };
+    let ResolveArgs { fence, by, why, store, retention, .. } = args;
+    let retention = retention.map(|it| u64::try_from(it.as_millis()).unwrap_or(u64::MAX));
+    let ask = Ask::Resolve { id: id.clone(), fence, verdict, retention, by, why };
     let hint = "look again with `onlyonce keys get`, and name the fence that it prints";
     change(&store, &id, ask, hint).await
 }

@@ -33,7 +33,13 @@ const COMMANDS: [(&[&str], &[&[&str]]); 15] = [
         &["keys", "resolve"],
         &[
             KEY,
-            &["--fence <N>", "--happened <FILE>", "--did-not-happen", "--run-again"],
+            &[
+                "--fence <N>",
+                "--happened <FILE>",
+                "--retention <DURATION>",
+                "--did-not-happen",
+                "--run-again",
+            ],
             &["--why <TEXT>", "--by <NAME>"],
         ],
     ),

@@ -137,10 +137,17 @@ fn an_operation_that_happened_is_answered_with_the_file_and_not_run() {
                     {\"charge\": \"ch_1\"}";
         let reply = doubt.folder.write("reply.http", text);
         // The second time is the same change again, as after a lost answer.
+        let for_ever = ["--happened", &reply, "--retention", "1000000d"];
+        assert!(doubt.resolve(&id, fence, &for_ever).failed(2).contains("--retention"));
         for _ in 0..2 {
-            let shown = doubt.resolve(&id, fence, &["--happened", &reply]).done();
+            let verdict = ["--happened", &reply, "--retention", "7d"];
+            let shown = doubt.resolve(&id, fence, &verdict).done();
             assert!(shown.contains("state             completed"), "{shown}");
             assert!(shown.contains("by olga: looked"), "{shown}");
+            let until = shown.split_once("bytes kept until ").unwrap().1;
+            let until = humantime::parse_rfc3339(until.lines().next().unwrap()).unwrap();
+            let left = until.duration_since(std::time::SystemTime::now()).unwrap();
+            assert_eq!(left.as_secs().div_ceil(24 * 60 * 60), 7, "{shown}");
         }
         let other = doubt.folder.write("other.http", "HTTP/1.1 200 OK\n\nother");
         doubt.resolve(&id, fence, &["--happened", &other]).failed(1);
