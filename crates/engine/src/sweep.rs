@@ -11,10 +11,12 @@ use crate::engine::{Engine, FLOOR_AGE_MAX};
 use crate::error::EngineError;
 use crate::observe::EngineEvent;
 
-/// Keys that the store is asked for at once.
-const FOUND_MAX: usize = 20_000;
-/// Keys that are on their way at once: they share syncs and round trips.
-const TOGETHER: usize = 256;
+/// Keys that the store is asked for at once: few, since an embedded store looks for them on this
+/// thread.
+const FOUND_MAX: usize = 2_000;
+/// Keys that are on their way at once: they share syncs and round trips, and callers wait behind
+/// so many at most.
+const TOGETHER: usize = 64;
 
 /// Forgets, pass by pass. One at a time is enough for all processes on a store; more do no harm.
 ///

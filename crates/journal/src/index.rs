@@ -174,14 +174,17 @@ impl Index {
         page
     }
 
-    /// Every key with its slot that `wanted` names, shard by shard.
-    pub(crate) fn select(&self, mut wanted: impl FnMut(KeyId, Slot) -> bool) {
-        for shard in &self.shards {
+    /// The keys with their slots that `wanted` names, a shard at a time, so that whoever looks for
+    /// a few holds nobody up for long.
+    pub(crate) fn select<'a>(
+        &'a self,
+        wanted: impl Fn(KeyId, Slot) -> bool + 'a,
+    ) -> impl Iterator<Item = Vec<(KeyId, Slot)>> + 'a {
+        self.shards.iter().map(move |shard| {
             let table = shard.read().unwrap_or_else(PoisonError::into_inner);
-            if !table.iter().all(|(id, slot)| wanted(*id, *slot)) {
-                return;
-            }
-        }
+            let all = table.iter().map(|(id, slot)| (*id, *slot));
+            all.filter(|(id, slot)| wanted(*id, *slot)).collect()
+        })
     }
 }
 

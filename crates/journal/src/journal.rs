@@ -18,7 +18,7 @@ use crate::dir::{self, Start};
 use crate::disk::{Disk, Folder};
 use crate::entry;
 use crate::error::{JournalError, JournalErrorKind};
-use crate::index::Keys;
+use crate::index::{Keys, Slot};
 use crate::keeper::{self, Sizes};
 use crate::label;
 use crate::recover;
@@ -342,15 +342,9 @@ impl Journal {
             });
             due.map(|(number, _)| *number).collect()
         };
-        let mut candidates = Vec::new();
-        self.shared.index.select(|id, slot| {
-            if due.binary_search(&slot.segment).is_ok() {
-                candidates.push((id, slot));
-            }
-            true
-        });
+        let is_in = |_: KeyId, slot: Slot| due.binary_search(&slot.segment).is_ok();
         let mut found = Vec::new();
-        for (id, slot) in candidates {
+        for (id, slot) in self.shared.index.select(is_in).flatten() {
             if found.len() == limit {
                 break;
             }
