@@ -231,7 +231,8 @@ where
     let (tell, told) = oneshot::channel();
     // Both on a task of its own: a client that goes away meanwhile cancels nothing.
     let request = Request::from_parts(head, body);
-    let running = claim_and_run(inner, request, exchange.clone(), (say, tell));
+    // Boxed, since a future is copied whole each time that it is handed on.
+    let running = Box::pin(claim_and_run(inner, request, exchange.clone(), (say, tell)));
     exchange.shared().tasks.spawn(running);
     match said.await {
         // Nothing is told if the task panicked; its ticket was abandoned on the way.
