@@ -129,6 +129,7 @@ fn a_wrong_fence_or_id_changes_nothing() {
 }
 
 #[test]
+#[allow(clippy::disallowed_methods, reason = "the binary has the system's clock")]
 fn an_operation_that_happened_is_answered_with_the_file_and_not_run() {
     for is_running in [true, false] {
         let mut doubt = Doubt::arises(is_running);
