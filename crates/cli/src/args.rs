@@ -95,6 +95,9 @@ pub(crate) struct ProxyArgs {
     /// How much the journal may take on disk, in MiB [default: what there is]
     #[arg(long, value_name = "MIB")]
     pub(crate) disk_max: Option<u64>,
+    /// The clock is right, although the store was last written more than a year ago
+    #[arg(long)]
+    pub(crate) clock_is_right: bool,
     /// How the log on standard error is written
     #[arg(long, value_enum, default_value_t = LogFormat::Text)]
     pub(crate) log: LogFormat,

@@ -58,6 +58,10 @@ impl From<EngineError> for Failure {
         if let EngineError::Store(error) = error {
             return error.into();
         }
+        if let EngineError::ClockDoubtful { .. } = error {
+            let hint = "set the clock right; if it is right, start with --clock-is-right";
+            return Self::new(Exit::StoreUnavailable, error.to_string()).with_hint(hint);
+        }
         let lost = error == EngineError::StoreTimeout;
         let exit = if lost { Exit::Unknown } else { Exit::StoreUnavailable };
         Self::new(exit, error.to_string())

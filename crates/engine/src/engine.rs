@@ -12,7 +12,7 @@ use onlyonce_core::{
 use onlyonce_store::{Cursor, Filter, Page, Store, StoreError};
 
 use crate::act::{Act, Acted, Refingerprint, Step};
-use crate::error::EngineError;
+use crate::error::{CLOCK_GAP_MAX, EngineError};
 use crate::observe::{EngineEvent, NoObserver, Observer};
 use crate::runtime::Runtime;
 use crate::ticket::Ticket;
@@ -31,6 +31,9 @@ pub struct Settings {
     pub waiters_max: usize,
     /// How often a waiter looks again if other processes use the store too. Default 200 ms.
     pub poll_every: Duration,
+    /// Whether the clock is known to be right, however long ago the store was last written.
+    /// Default `false`: more than [`CLOCK_GAP_MAX`](crate::CLOCK_GAP_MAX) is an error.
+    pub clock_is_right: bool,
 }
 
 impl Default for Settings {
@@ -39,6 +42,7 @@ impl Default for Settings {
             store_wait: Duration::from_secs(2),
             waiters_max: 10_000,
             poll_every: Duration::from_millis(200),
+            clock_is_right: false,
         }
     }
 }
@@ -117,7 +121,7 @@ impl Engine {
     /// that earlier processes left: prepared ones are released, the others become unknown.
     ///
     /// # Errors
-    /// What the store says. Nothing can be claimed then.
+    /// What the store says, or that the clock is in doubt. Nothing can be claimed then.
     pub async fn start(
         store: Arc<dyn Store>,
         runtime: Arc<dyn Runtime>,
@@ -125,8 +129,13 @@ impl Engine {
         observer: Option<Arc<dyn Observer>>,
     ) -> Result<Self, EngineError> {
         // Above it, not at it: a deleted record's last number must not be given out again.
-        let unused = Timestamp::from_millis(store.revision_max().await?).plus_millis(1);
-        let clock_offset = unused.since(runtime.now());
+        let last = Timestamp::from_millis(store.revision_max().await?);
+        let now = runtime.now();
+        let gap = now.since(last);
+        if last != Timestamp::default() && CLOCK_GAP_MAX < gap && !settings.clock_is_right {
+            return Err(EngineError::ClockDoubtful { gap });
+        }
+        let clock_offset = last.plus_millis(1).since(now);
         let floor = Mutex::new((store.floor().await?, runtime.now().plus(clock_offset)));
         let engine = Self {
             inner: Arc::new(Inner {

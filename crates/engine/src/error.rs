@@ -1,6 +1,7 @@
 //! Why the engine could not carry out a command, and what that says about the operation.
 
 use std::fmt;
+use std::time::Duration;
 
 use onlyonce_store::StoreError;
 
@@ -18,7 +19,17 @@ pub enum EngineError {
     ClaimLost,
     /// Too little of the lease is left to begin the dangerous phase; nothing was sent.
     LeaseShort,
+    /// The clock is more than [`CLOCK_GAP_MAX`] ahead of the last write in the store, so it may be
+    /// wrong; the engine has not started. Under a wrong clock replies end and the store's floor
+    /// rises, and neither can be taken back.
+    ClockDoubtful {
+        /// By how much it is ahead.
+        gap: Duration,
+    },
 }
+
+/// How long a store may have been unused before the clock is doubted.
+pub const CLOCK_GAP_MAX: Duration = Duration::from_secs(366 * 24 * 3600);
 
 impl EngineError {
     /// Whether asking again later may help.
@@ -26,7 +37,7 @@ impl EngineError {
         match self {
             Self::Store(error) => error.is_transient(),
             Self::StoreTimeout | Self::Contended | Self::LeaseShort => true,
-            Self::ClaimLost => false,
+            Self::ClaimLost | Self::ClockDoubtful { .. } => false,
         }
     }
 }
@@ -45,6 +56,10 @@ impl fmt::Display for EngineError {
             Self::Contended => f.write_str("too many writers changed the record at once"),
             Self::ClaimLost => f.write_str("the claim was lost before the operation began"),
             Self::LeaseShort => f.write_str("too little of the lease is left to begin"),
+            Self::ClockDoubtful { gap } => {
+                let days = gap.as_secs() / (24 * 3600);
+                write!(f, "by the clock the store was last written {days} days ago: is it right?")
+            }
         }
     }
 }
@@ -53,7 +68,11 @@ impl std::error::Error for EngineError {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match self {
             Self::Store(error) => Some(error),
-            Self::StoreTimeout | Self::Contended | Self::ClaimLost | Self::LeaseShort => None,
+            Self::StoreTimeout
+            | Self::Contended
+            | Self::ClaimLost
+            | Self::LeaseShort
+            | Self::ClockDoubtful { .. } => None,
         }
     }
 }

@@ -67,7 +67,7 @@ pub use onlyonce_store as store;
 pub use act::{Acted, Refingerprint};
 pub use effect::{Answer, Attempt, Direct, Effect, Ran, Run, direct};
 pub use engine::{Claimed, Engine, FLOOR_AGE_MAX, Request, Settings, Waited};
-pub use error::EngineError;
+pub use error::{CLOCK_GAP_MAX, EngineError};
 pub use observe::{EngineEvent, NoObserver, Observer};
 pub use probe::{InDoubt, Probed};
 pub use runtime::Runtime;

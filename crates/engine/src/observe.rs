@@ -1,5 +1,7 @@
 //! What the engine tells to logs and metrics: a closed list of what happened.
 
+use std::time::Duration;
+
 use onlyonce_core::{Cause, Fence, KeyId};
 
 use crate::error::EngineError;
@@ -72,6 +74,12 @@ pub enum EngineEvent {
     Swept {
         /// What it has done.
         swept: Swept,
+    },
+    /// An alarm: the system's clock was put forward and is not followed. Told at every pass of the
+    /// sweeper until it is set right or the process begins anew.
+    ClockStepped {
+        /// By how much.
+        by: Duration,
     },
     /// A call of the store failed; it may be repeated.
     StoreFailed {

@@ -11,6 +11,12 @@ pub trait Runtime: Send + Sync + 'static {
     /// The present time. Must not run backwards within a process.
     fn now(&self) -> Timestamp;
 
+    /// By how much the system's clock was put forward without the runtime following it, because
+    /// that is more than a mended clock explains. Zero if it was not.
+    fn step_refused(&self) -> Duration {
+        Duration::ZERO
+    }
+
     /// Completes after `duration` on this runtime's clock.
     fn sleep(&self, duration: Duration) -> BoxFuture<'static, ()>;
 

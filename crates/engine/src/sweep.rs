@@ -39,7 +39,7 @@ pub struct Swept {
     pub ended: u64,
     /// Records that were deleted.
     pub deleted: u64,
-    /// Records that cannot be read. They stay.
+    /// Records that may be due and cannot be read. They stay, and each pass counts them anew.
     pub damaged: u64,
 }
 
@@ -81,6 +81,10 @@ impl Sweeper {
     /// The store failed; what was done so far is done.
     pub async fn pass(&mut self) -> Result<Swept, EngineError> {
         let now = self.engine.now();
+        let by = self.engine.inner.runtime.step_refused();
+        if !by.is_zero() {
+            self.engine.inner.observer.on(&EngineEvent::ClockStepped { by });
+        }
         let pause = self.pause();
         if let Some((floor, _)) = self.raised.take_if(|(_, at)| at.plus(pause) <= now) {
             self.ready = self.ready.max(floor);

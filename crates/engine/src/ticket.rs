@@ -156,7 +156,8 @@ impl Ticket {
             EngineError::StoreTimeout
             | EngineError::Contended
             | EngineError::ClaimLost
-            | EngineError::LeaseShort => false,
+            | EngineError::LeaseShort
+            | EngineError::ClockDoubtful { .. } => false,
         };
         let fits = reply.content().is_none_or(|it| it.len() <= self.inner.store.reply_max());
         let first = if fits { reply.clone() } else { reply.without_content() };

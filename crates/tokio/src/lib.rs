@@ -10,8 +10,13 @@ use std::time::{Duration, SystemTime};
 use onlyonce::Runtime;
 use onlyonce::core::{ClaimId, Holder, Timestamp};
 
+/// How far the clock follows when the system's is put forward. A clock that was wrong by years for
+/// a minute would end every reply and raise the store's floor, and neither can be taken back.
+const STEP_MAX: Duration = Duration::from_secs(3600);
+
 /// A [`Runtime`] on tokio. Its clock is the system's, but for that it never runs backwards: it
-/// follows when the system's is put forward, and waits when that is put back.
+/// follows when the system's is put forward by up to an hour in all, and waits when that is put
+/// back. The time for which the machine slept is no step.
 ///
 /// Its tasks run on the tokio runtime it was made on.
 #[derive(Debug)]
@@ -42,14 +47,26 @@ impl TokioRuntime {
     }
 }
 
-/// By how much the system's clock was put forward since the process began, which the monotonic
-/// clock does not know: it was wrong at the start, or the machine slept.
+/// By how much the system's clock went further since the process began than the monotonic clock
+/// did: the machine slept, or somebody has put it forward.
 #[derive(Debug)]
 struct Steps {
     system: SystemTime,
+    /// Goes on while the machine sleeps.
+    boot: Duration,
     monotonic: std::time::Instant,
-    /// The largest step so far, in milliseconds: time does not run backwards here.
+    /// The largest lead so far, in milliseconds: time does not run backwards here.
     largest: AtomicU64,
+    /// The step that is not followed, in milliseconds.
+    refused: AtomicU64,
+}
+
+/// How far each clock has gone on.
+#[derive(Clone, Copy)]
+struct Elapsed {
+    system: Duration,
+    boot: Duration,
+    monotonic: Duration,
 }
 
 impl Steps {
@@ -57,21 +74,37 @@ impl Steps {
     fn new() -> Self {
         // In this order, and in the other below: a pause between the two makes no step.
         let monotonic = std::time::Instant::now();
-        Self { system: SystemTime::now(), monotonic, largest: AtomicU64::new(0) }
+        let (boot, system) = (since_boot(), SystemTime::now());
+        let (largest, refused) = (AtomicU64::new(0), AtomicU64::new(0));
+        Self { system, boot, monotonic, largest, refused }
     }
 
     #[allow(clippy::disallowed_methods, reason = "this is the clock")]
     fn ahead(&self) -> Duration {
         let system = self.system.elapsed().unwrap_or_default();
-        self.of(system, self.monotonic.elapsed())
+        let boot = since_boot().saturating_sub(self.boot);
+        self.of(Elapsed { system, boot, monotonic: self.monotonic.elapsed() })
     }
 
-    /// What the two clocks tell, each by how much it has gone on.
-    fn of(&self, system: Duration, monotonic: Duration) -> Duration {
-        let step = system.saturating_sub(monotonic).as_millis();
-        let step = u64::try_from(step).unwrap_or(u64::MAX);
-        Duration::from_millis(self.largest.fetch_max(step, Ordering::Relaxed).max(step))
+    fn of(&self, Elapsed { system, boot, monotonic }: Elapsed) -> Duration {
+        let slept = boot.saturating_sub(monotonic);
+        let step = system.saturating_sub(boot);
+        let follow = if step <= STEP_MAX { step } else { Duration::ZERO };
+        self.refused.store(millis(step - follow), Ordering::Relaxed);
+        let lead = millis(slept.saturating_add(follow));
+        Duration::from_millis(self.largest.fetch_max(lead, Ordering::Relaxed).max(lead))
     }
+}
+
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
+/// Time since boot, that for which the machine slept included (`CLOCK_BOOTTIME`,
+/// clock_gettime(2)).
+fn since_boot() -> Duration {
+    let time = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
+    Duration::try_from(time).unwrap_or_default()
 }
 
 impl Default for TokioRuntime {
@@ -83,6 +116,10 @@ impl Default for TokioRuntime {
 impl Runtime for TokioRuntime {
     fn now(&self) -> Timestamp {
         self.started_at.plus(self.started.elapsed()).plus(self.steps.ahead())
+    }
+
+    fn step_refused(&self) -> Duration {
+        Duration::from_millis(self.steps.refused.load(Ordering::Relaxed))
     }
 
     fn sleep(&self, duration: Duration) -> Pin<Box<dyn Future<Output = ()> + Send>> {
@@ -154,15 +191,42 @@ mod tests {
         assert_ne!(runtime.claim_id(), runtime.claim_id());
     }
 
+    fn elapsed(system: u64, boot: u64, monotonic: u64) -> Elapsed {
+        let [system, boot, monotonic] = [system, boot, monotonic].map(Duration::from_secs);
+        Elapsed { system, boot, monotonic }
+    }
+
+    fn refused(steps: &Steps) -> u64 {
+        steps.refused.load(Ordering::Relaxed) / 1_000
+    }
+
     #[test]
-    fn the_clock_follows_a_step_forward_and_never_goes_back() {
-        let steps = Steps::new();
-        let second = Duration::from_secs(1);
-        assert_eq!(steps.of(10 * second, 10 * second), Duration::ZERO);
-        // The machine slept for an hour, or somebody has set the clock right.
-        assert_eq!(steps.of(3_620 * second, 20 * second), 3_600 * second);
-        assert_eq!(steps.of(30 * second, 30 * second), 3_600 * second);
-        assert_eq!(steps.of(3_700 * second, 90 * second), 3_610 * second);
+    fn the_clock_follows_a_small_step_forward_and_never_goes_back() {
+        let (steps, second) = (Steps::new(), Duration::from_secs(1));
+        assert_eq!(steps.of(elapsed(10, 10, 10)), Duration::ZERO);
+        assert_eq!(steps.of(elapsed(320, 20, 20)), 300 * second);
+        assert_eq!(steps.of(elapsed(30, 30, 30)), 300 * second);
+        assert_eq!(steps.of(elapsed(400, 90, 90)), 310 * second);
+        assert_eq!(refused(&steps), 0);
+    }
+
+    #[test]
+    fn the_clock_knows_how_long_the_machine_slept() {
+        let (steps, day) = (Steps::new(), 24 * 3_600);
+        let slept = steps.of(elapsed(3 * day + 10, 3 * day + 10, 10));
+        assert_eq!(slept, Duration::from_secs(3 * day));
+        assert_eq!(refused(&steps), 0);
+    }
+
+    #[test]
+    fn a_clock_that_is_put_forward_by_years_is_not_followed_and_that_is_told() {
+        let (steps, year) = (Steps::new(), 365 * 24 * 3_600);
+        assert_eq!(steps.of(elapsed(60, 10, 10)), Duration::from_secs(50));
+        assert_eq!(steps.of(elapsed(5 * year, 20, 20)), Duration::from_secs(50));
+        assert_eq!(refused(&steps), 5 * year - 20);
+        // Set right again.
+        assert_eq!(steps.of(elapsed(30, 30, 30)), Duration::from_secs(50));
+        assert_eq!(refused(&steps), 0);
     }
 
     #[test]

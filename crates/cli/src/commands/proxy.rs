@@ -35,7 +35,8 @@ pub(crate) async fn run(args: ProxyArgs) -> Result<(), Failure> {
     let dir = args.store.store.dir();
     let journal = open(dir, disk_max)?;
     let telemetry = Arc::new(Telemetry::default());
-    let settings = Settings { waiters_max: limits.waiters, ..Settings::default() };
+    let clock_is_right = args.clock_is_right;
+    let settings = Settings { waiters_max: limits.waiters, clock_is_right, ..Settings::default() };
     let engine = Engine::start(
         vault::store(&journal, &args.store)?,
         Arc::new(TokioRuntime::new()),

@@ -6,7 +6,10 @@ use onlyonce::core::{
     Cause, Claim, ClaimId, Command, Floor, Holder, KeyId, Outcome, Phase, State, Timestamp,
 };
 use onlyonce::store::Store;
-use onlyonce::{Answer, Claimed, EngineEvent, Request, Settings};
+use onlyonce::{
+    Answer, CLOCK_GAP_MAX, Claimed, Engine, EngineError, EngineEvent, Request, Settings,
+};
+use onlyonce_tokio::TokioRuntime;
 
 use crate::common::{Rigged, World, id, order, request, seconds};
 
@@ -82,4 +85,23 @@ async fn a_clock_behind_the_store_is_put_forward_to_it() {
     ticket.release(false, None).await.unwrap();
     assert_eq!(world.look().await.outcome, Outcome::Absent);
     assert!(world.engine.get(id()).await.unwrap().is_some());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_clock_that_is_years_ahead_of_the_store_is_believed_only_if_somebody_says_so() {
+    let store = Arc::new(Rigged::new());
+    let before = World::on(Arc::clone(&store), Settings::default()).await;
+    let runtime = Arc::new(TokioRuntime::new());
+    assert_eq!(before.order(seconds(0)).await.unwrap(), Answer::Reply(order(1)));
+    let start = |clock_is_right| {
+        let store: Arc<dyn Store> = store.clone();
+        let settings = Settings { clock_is_right, ..Settings::default() };
+        Engine::start(store, runtime.clone(), settings, None)
+    };
+    tokio::time::advance(CLOCK_GAP_MAX - seconds(3_600)).await;
+    assert!(start(false).await.is_ok());
+    tokio::time::advance(seconds(86_400)).await;
+    let doubted = start(false).await.map(|_| ());
+    assert!(matches!(doubted, Err(EngineError::ClockDoubtful { .. })), "{doubted:?}");
+    assert!(start(true).await.is_ok());
 }
