@@ -1,6 +1,7 @@
 //! The cases, each named after a sentence of `docs/store-contract.md`.
 
 pub mod content;
+pub mod damage;
 pub mod durable;
 pub mod facts;
 pub mod listing;

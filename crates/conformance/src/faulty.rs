@@ -111,6 +111,10 @@ impl<S: Store> Store for FaultyStore<S> {
         self.inner.due(due, limit)
     }
 
+    fn reclaim(&self) -> BoxFuture<'_, Result<(), StoreError>> {
+        self.inner.reclaim()
+    }
+
     fn list(
         &self,
         filter: Filter,

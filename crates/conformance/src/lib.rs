@@ -2,7 +2,8 @@
 //! `docs/store-contract.md`.
 //!
 //! A store brings a [`StoreBuilder`] and calls [`conformance_suite!`] in a test file; one that
-//! claims to survive its process also calls [`durable_suite!`]. No case is skipped: a store that
+//! claims to survive its process also calls [`durable_suite!`], and one whose bytes can be spoiled
+//! behind its back [`damage_suite!`]. No case is skipped: a store that
 //! cannot do something does not pass. [`FaultyStore`] loses and delays calls for tests of whoever
 //! uses stores.
 
@@ -12,6 +13,7 @@ pub mod cases;
 mod faulty;
 mod records;
 
+use onlyonce_core::KeyId;
 use onlyonce_store::Store;
 
 pub use faulty::{Fault, FaultyStore};
@@ -29,6 +31,13 @@ pub trait StoreBuilder {
     /// The same store after its process has ended without a word to it and another has begun.
     /// Only called by [`durable_suite!`].
     fn after_crash(&self, store: Self::Store) -> Self::Store;
+}
+
+/// Makes stores whose bytes can be spoiled: all that keep bytes.
+pub trait Damages: StoreBuilder {
+    /// Spoils what the open store keeps for this key, behind its back, so that its record cannot
+    /// be read any more. Only called by [`damage_suite!`].
+    fn damage(&self, store: &Self::Store, id: KeyId);
 }
 
 /// Calls `$then!` with the names of all cases of one suite.
@@ -73,6 +82,19 @@ macro_rules! each_durable_case {
             durable::a_deletion_survives_a_crash,
             durable::floor_and_revisions_survive_a_crash,
             durable::what_was_never_confirmed_is_there_whole_or_not_at_all,
+        }
+    };
+}
+
+/// As [`each_case!`], for stores whose bytes can be spoiled.
+#[doc(hidden)]
+#[macro_export]
+macro_rules! each_damage_case {
+    ($then:ident, $builder:expr) => {
+        $crate::$then! { $builder;
+            damage::a_record_that_cannot_be_read_is_said_to_be_damaged,
+            damage::a_listing_names_what_cannot_be_read,
+            damage::due_names_what_cannot_be_read,
         }
     };
 }
@@ -122,9 +144,18 @@ macro_rules! durable_suite {
     };
 }
 
+/// Makes a test of every case about bytes that were spoiled.
+#[macro_export]
+macro_rules! damage_suite {
+    ($builder:expr) => {
+        $crate::each_damage_case!(as_tests, $builder);
+    };
+}
+
 /// The names of all cases.
 pub fn case_names() -> Vec<&'static str> {
     let mut names = each_case!(as_names, ()).to_vec();
     names.extend(each_durable_case!(as_names, ()));
+    names.extend(each_damage_case!(as_names, ()));
     names
 }

@@ -146,6 +146,10 @@ impl Store for Broken {
         })
     }
 
+    fn reclaim(&self) -> BoxFuture<'_, Result<(), StoreError>> {
+        self.inner.reclaim()
+    }
+
     fn list(
         &self,
         filter: Filter,

@@ -348,8 +348,13 @@ impl Journal {
             if found.len() == limit {
                 break;
             }
-            // One that moved or changed meanwhile is found by the next pass.
-            if self.shared.read_slot(id, slot).is_ok_and(|record| wanted.names(&record)) {
+            let is_due = match self.shared.read_slot(id, slot) {
+                Ok(record) => wanted.names(&record),
+                // One that moved or changed meanwhile is found by the next pass. Of one that cannot
+                // be read nobody can say, so whoever asks must hear of it.
+                Err(_) => self.shared.read(id).is_err(),
+            };
+            if is_due {
                 found.push(id);
             }
         }

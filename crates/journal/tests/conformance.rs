@@ -2,10 +2,12 @@
 
 #![allow(clippy::unwrap_used, reason = "a test ends where something fails")]
 
+use std::os::unix::fs::FileExt as _;
 use std::path::PathBuf;
 use std::sync::Mutex;
 
-use onlyonce_conformance::StoreBuilder;
+use onlyonce_conformance::{Damages, StoreBuilder};
+use onlyonce_core::KeyId;
 use onlyonce_journal::{Journal, Settings, Start};
 use tempfile::TempDir;
 
@@ -48,5 +50,28 @@ impl StoreBuilder for Journals {
     }
 }
 
+impl Damages for Journals {
+    fn damage(&self, _store: &Journal, id: KeyId) {
+        let folders = self.0.lock().unwrap();
+        let (dir, _) = folders.last().unwrap();
+        let mut spoiled = 0;
+        for entry in std::fs::read_dir(dir).unwrap().map(Result::unwrap) {
+            let mut bytes = std::fs::read(entry.path()).unwrap();
+            let at = bytes.windows(16).rposition(|it| it == id.as_bytes());
+            let Some(at) = at.filter(|_| entry.path().extension().is_some_and(|it| it == "log"))
+            else {
+                continue;
+            };
+            bytes[at + 16] ^= 0xFF;
+            // In its place: the journal has the file open.
+            let file = std::fs::File::options().write(true).open(entry.path()).unwrap();
+            file.write_all_at(&bytes[at + 16..=at + 16], at as u64 + 16).unwrap();
+            spoiled += 1;
+        }
+        assert_eq!(spoiled, 1, "its newest entry stands in one segment");
+    }
+}
+
 onlyonce_conformance::conformance_suite!(Journals::default());
 onlyonce_conformance::durable_suite!(Journals::default());
+onlyonce_conformance::damage_suite!(Journals::default());

@@ -2,56 +2,18 @@
 
 #![allow(clippy::unwrap_used, reason = "a test ends where something fails")]
 
+mod common;
+
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use bytes::Bytes;
 use futures_executor::block_on;
-use onlyonce_core::{
-    Cause, Claim, ClaimId, Command, Fingerprint, Floor, Holder, KeyId, Next, Phase, Policy, Record,
-    Reply, State, Timestamp, decide,
-};
+use onlyonce_core::{Cause, Command, Floor, Record, State, Timestamp};
 use onlyonce_journal::{Journal, JournalErrorKind, Settings, Start, check, salvage};
-use onlyonce_store::{Store, Swap};
+use onlyonce_store::Store;
 
-const SMALL: Settings = Settings { segment_bytes: 128 << 10, disk_max: None };
-const NOW: u64 = 1_764_000_000_000;
-
-fn id(number: u8) -> KeyId {
-    KeyId::from_bytes([number; 16])
-}
-
-fn written(record: Option<&Record>, command: &Command) -> Record {
-    let now = Timestamp::from_millis(NOW);
-    match decide(now, Floor::NONE, &Policy::default(), record, command).next {
-        Next::Write(record) => record,
-        other @ (Next::Keep | Next::Delete) => panic!("{other:?}"),
-    }
-}
-
-fn claim() -> Record {
-    let claim = Claim {
-        fingerprint: Fingerprint::new(1, [7; 32]),
-        claim_id: ClaimId::from_bytes([1; 16]),
-        holder: Holder::default(),
-        key_time: None,
-        credential: None,
-        phase: Phase::Committing,
-    };
-    written(None, &Command::Claim(claim))
-}
-
-fn complete(record: &Record, reply: usize) -> Record {
-    let reply = Reply::kept(201, Bytes::from(vec![7; reply]));
-    written(Some(record), &Command::Complete { fence: record.fence, reply })
-}
-
-fn put(journal: &Journal, number: u8, before: Option<&Record>, next: &Record) {
-    let expected = before.map(|record| record.revision);
-    let swapped = block_on(journal.swap(id(number), expected, Some(next.clone())));
-    assert_eq!(swapped.unwrap(), Swap::Done);
-}
+use common::{NOW, SMALL, claim, complete, id, pair, put, written};
 
 fn get(journal: &Journal, number: u8) -> Option<Record> {
     block_on(journal.get(id(number))).unwrap()
@@ -64,9 +26,7 @@ fn with_pairs(pairs: u8) -> (tempfile::TempDir, PathBuf) {
     Journal::init(&dir, SMALL, Start::First).unwrap();
     let journal = Journal::open(&dir, SMALL).unwrap();
     for number in 0..pairs {
-        let claimed = claim();
-        put(&journal, number, None, &claimed);
-        put(&journal, number, Some(&claimed), &complete(&claimed, 4_000));
+        pair(&journal, number, 4_000);
     }
     journal.close();
     (folder, dir)

@@ -40,7 +40,8 @@ pub trait Store: Send + Sync + 'static {
     fn revision_max(&self) -> BoxFuture<'_, Result<u64, StoreError>>;
 
     /// Keys with a record that `due` names, at most `limit`, in no order; perhaps more, never
-    /// fewer. For the sweeper, which lets the core decide.
+    /// fewer. Those that may be due and cannot be read are among them. For the sweeper, which lets
+    /// the core decide.
     fn due(&self, due: Due, limit: usize) -> BoxFuture<'_, Result<Vec<KeyId>, StoreError>>;
 
     /// Gives back the room of what was deleted and replaced, if that takes doing. The sweeper

@@ -90,7 +90,7 @@ pub fn an_empty_listing_has_no_next_page<B: StoreBuilder>(builder: &B) {
 
 const EARLY: Timestamp = Timestamp::from_millis(1);
 /// When all that time can end is over.
-const LATE: Due = Due {
+pub(super) const LATE: Due = Due {
     over_at: Timestamp::from_millis(u64::MAX / 2),
     released_until: Timestamp::from_millis(u64::MAX / 2),
 };

@@ -158,6 +158,10 @@ impl Store for FaultyStore {
         self.inner.due(due, limit)
     }
 
+    fn reclaim(&self) -> BoxFuture<'_, Result<(), StoreError>> {
+        self.inner.reclaim()
+    }
+
     fn list(
         &self,
         filter: Filter,

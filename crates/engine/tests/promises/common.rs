@@ -147,6 +147,10 @@ impl Store for Rigged {
         self.faults.due(due, limit)
     }
 
+    fn reclaim(&self) -> BoxFuture<'_, Result<(), StoreError>> {
+        self.faults.reclaim()
+    }
+
     fn list(
         &self,
         filter: Filter,

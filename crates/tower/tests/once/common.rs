@@ -204,6 +204,10 @@ impl Store for Slow {
         self.inner.due(due, limit)
     }
 
+    fn reclaim(&self) -> BoxFuture<'_, Result<(), StoreError>> {
+        self.inner.reclaim()
+    }
+
     fn list(
         &self,
         filter: Filter,
