@@ -9,6 +9,7 @@ use onlyonce_core::{
     Cause, Claim, ClaimId, Command, Credential, Fence, Fingerprint, Floor, KeyId, Look, Outcome,
     Phase, Policy, Record, Reply, State, StateKind, Timestamp, Verdict,
 };
+use onlyonce_failpoint::failpoint;
 use onlyonce_store::{Cursor, Filter, Page, Store, StoreError};
 
 use crate::act::{Act, Acted, Refingerprint, Step};
@@ -239,6 +240,7 @@ impl Engine {
             return Ok(Waited::Ended { acted, shared: None });
         }
         let Some(mut place) = place else { return Ok(Waited::StillRunning(acted)) };
+        failpoint!("wait.joined", acted);
         loop {
             let left = until.since(self.now());
             if left.is_zero() {
@@ -252,6 +254,7 @@ impl Engine {
             let sleep = self.inner.runtime.sleep(pause);
             match select(&mut place.ended, sleep).await {
                 Either::Left((Ok(Ended { record, shared }), _)) => {
+                    failpoint!("wait.woken", record);
                     let acted = self.looked(request, policy, record);
                     return Ok(Waited::Ended { acted, shared });
                 }
@@ -487,7 +490,9 @@ impl Inner {
                     act.read(found);
                 }
                 Step::Swap { expected, next } => {
+                    failpoint!("engine.swap.before", act);
                     let swap = self.store.swap(id, expected, next).await?;
+                    failpoint!("engine.swap.after", act);
                     if let Some(acted) = act.swapped(swap) {
                         return Ok(acted);
                     }

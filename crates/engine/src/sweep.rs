@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use futures_util::future::join_all;
 use onlyonce_core::{Command, Floor, KeyId, Policy, Record, State, Timestamp};
+use onlyonce_failpoint::failpoint;
 use onlyonce_store::{Due, StoreErrorKind};
 
 use crate::act::{Act, Step};
@@ -91,7 +92,9 @@ impl Sweeper {
         }
         if self.raised.is_none() {
             let to = Floor::at(now.minus(self.policy.remember));
+            failpoint!("sweep.floor.before", to);
             self.engine.inner.store.raise_floor(to).await?;
+            failpoint!("sweep.floor.after", to);
             // The wait counts from when it was durable.
             self.raised = Some((to, self.engine.now()));
         }
@@ -155,7 +158,9 @@ impl Sweeper {
             match act.step(engine.now(), self.ready) {
                 Step::Get => act.read(engine.store.get(id).await?),
                 Step::Swap { expected, next } => {
+                    failpoint!("sweep.swap.before", next);
                     let swap = engine.store.swap(id, expected, next).await?;
+                    failpoint!("sweep.swap.after", swap);
                     if let Some(acted) = act.swapped(swap) {
                         let ended = |record| One::Ended(Box::new(record));
                         return Ok(acted.record.map_or(One::Deleted, ended));

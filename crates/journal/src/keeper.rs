@@ -4,6 +4,8 @@ use std::io;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender};
 
+use onlyonce_failpoint::failpoint;
+
 use crate::disk::{Disk, Medium};
 use crate::segment;
 use crate::snapshot::{self, Snapshot};
@@ -46,7 +48,9 @@ pub(crate) fn run(
     while let Ok(chore) = chores.recv() {
         match chore {
             Chore::Prepare { number } => {
+                failpoint!("journal.prepare.before", number);
                 let made = prepare(disk, sizes, number).map_err(|error| error.to_string());
+                failpoint!("journal.prepare.after", number);
                 if prepared.send(made).is_err() {
                     return;
                 }
@@ -56,7 +60,9 @@ pub(crate) fn run(
                 if let Ok(scan) = segment::scan(disk, number)
                     && scan.end == end
                 {
+                    failpoint!("journal.snapshot.before", number);
                     let _ = snapshot::write(disk, &Snapshot::of(&scan));
+                    failpoint!("journal.snapshot.after", number);
                 }
             }
         }

@@ -5,6 +5,7 @@
 
 use std::sync::PoisonError;
 
+use onlyonce_failpoint::failpoint;
 use onlyonce_store::{StoreError, StoreErrorKind};
 
 use crate::error::JournalError;
@@ -27,9 +28,11 @@ impl Journal {
             if !is_mostly_dead && !self.is_mostly_garbage() {
                 break;
             }
+            failpoint!("reclaim.carry.before", living);
             if !self.carry(&oldest, &living).await? {
                 break;
             }
+            failpoint!("reclaim.carry.after", living);
             self.unlink(oldest.number)?;
         }
         self.shared.index.shrink();
@@ -104,7 +107,9 @@ impl Journal {
         // again.
         let _ = disk.remove(&snapshot::name(number));
         let name = segment::name(number);
+        failpoint!("reclaim.unlink.before", name);
         let removed = disk.remove(&name).and_then(|()| disk.sync_names());
+        failpoint!("reclaim.unlink.after", name);
         removed.map_err(|error| refused(&JournalError::io(disk.place(&name), &error)))?;
         let mut segments = self.shared.segments.write().unwrap_or_else(PoisonError::into_inner);
         segments.remove(&(number as u32));

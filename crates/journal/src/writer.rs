@@ -8,6 +8,7 @@ use std::sync::mpsc::{Receiver, Sender};
 
 use futures_channel::oneshot;
 use onlyonce_core::Floor;
+use onlyonce_failpoint::failpoint;
 use onlyonce_store::{StoreError, StoreErrorKind};
 
 use crate::disk::Medium;
@@ -260,8 +261,11 @@ impl Writer {
         if self.batch.is_empty() {
             return;
         }
+        failpoint!("journal.write.before", self.pending);
         let written = self.medium.write_at(&self.batch, self.offset);
+        failpoint!("journal.sync.before", self.pending);
         let synced = written.and_then(|()| self.medium.sync());
+        failpoint!("journal.sync.after", self.pending);
         self.shared.syncs.fetch_add(1, Ordering::Relaxed);
         self.shared.entries.fetch_add(self.pending.len() as u64, Ordering::Relaxed);
         self.offset += self.batch.len() as u64;
@@ -281,6 +285,7 @@ impl Writer {
         }
         self.shared.synced_to(self.offset);
         self.show();
+        failpoint!("journal.tell.before", self.pending);
         for (_, tell) in self.pending.drain(..) {
             let _ = tell.send(Ok(Written::Done));
         }
@@ -315,12 +320,14 @@ impl Writer {
             revision_max: self.shared.revision_max(),
         };
         let (disk, name) = (&self.shared.disk, segment::name(header.number));
+        failpoint!("journal.roll.before", name);
         let begun = prepared
             .medium
             .write_at(&header.bytes(), 0)
             .and_then(|()| prepared.medium.sync())
             .and_then(|()| disk.rename(&prepared.name, &name))
             .and_then(|()| disk.sync_names());
+        failpoint!("journal.roll.after", name);
         if let Err(error) = begun {
             let place = disk.place(&name);
             self.shared.poison(format!("{} could not be begun: {error}", place.display()));

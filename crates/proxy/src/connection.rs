@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
+use onlyonce_failpoint::tapped;
 use onlyonce_tower::ClientCertificate;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
@@ -37,7 +38,7 @@ impl Connection {
         // Answers are small and complete; waiting to join them helps nobody.
         let _ = stream.set_nodelay(true);
         let pace = Pace::new();
-        let stream = Watched::new(stream, Arc::clone(&pace));
+        let stream = Watched::new(tapped!("caller", stream), Arc::clone(&pace));
         let Some(acceptor) = self.tls.clone() else {
             let peer = Peer { address: self.address, certificate: None, tls: false };
             return self.speak(stream, peer, pace).await;

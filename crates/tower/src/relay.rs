@@ -10,6 +10,7 @@ use http::{HeaderMap, Response};
 use http_body::{Body, Frame};
 use onlyonce::core::{Cause, Outcome};
 use onlyonce::{Acted, Ticket};
+use onlyonce_failpoint::failpoint;
 use onlyonce_http::{Capture, IdempotencyStatus};
 use tokio::sync::mpsc;
 
@@ -94,7 +95,10 @@ where
             Next::Cut => return None,
         };
         capture.push(&data);
-        if let Some(earlier) = held.replace(data) {
+        failpoint!("relay.hold.before", data);
+        let earlier = held.replace(data);
+        failpoint!("relay.hold.after", held);
+        if let Some(earlier) = earlier {
             client.send(Frame::data(earlier)).await;
         }
         next_one = next(body).await;

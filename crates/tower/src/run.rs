@@ -6,6 +6,7 @@ use http::{HeaderValue, Request, Response, StatusCode, header};
 use http_body::Body;
 use onlyonce::core::{Cause, Command, Fence, Next, Outcome, Record, Reply, decide};
 use onlyonce::{Acted, EngineError, Ticket};
+use onlyonce_failpoint::failpoint;
 use onlyonce_http::headers::announce;
 use onlyonce_http::{
     Capture, Ending, FailureKind, IdempotencyStatus, UpstreamFailure, answer, capture, classify,
@@ -49,7 +50,9 @@ pub(crate) async fn run<S, Q, R>(
         return;
     }
     announce(request.headers_mut(), ticket.attempt(), ticket.fence());
+    failpoint!("run.call.before", ticket);
     let called = ticket.hold(inner.call(request)).await;
+    failpoint!("run.call.after", ticket);
     // The connection to the service inside is not ours any more while its answer is read.
     drop(inner);
     let (head, body) = match called {

@@ -9,6 +9,7 @@ use std::time::Duration;
 use http::uri::Authority;
 use hyper::client::conn::{http1, http2};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use onlyonce_failpoint::{failpoint, tapped};
 use rustls::pki_types::ServerName;
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
@@ -110,10 +111,13 @@ impl Connector {
     /// A new connection. Whatever fails here, no request was sent.
     pub(crate) async fn connect(&self) -> Result<Connection, Failed> {
         let host = self.authority.host().trim_start_matches('[').trim_end_matches(']');
+        failpoint!("upstream.connect.before", host);
         let stream = TcpStream::connect((host, self.port)).await;
+        failpoint!("upstream.connect.after", host);
         let stream = stream.map_err(|error| Failed::never("connecting", error))?;
         stream.set_nodelay(true).map_err(|error| Failed::never("connecting", error))?;
         let (stream, socket) = split(stream).map_err(|error| Failed::never("connecting", error))?;
+        let stream = tapped!("upstream", stream);
         match &self.tls {
             None => self.speak(stream, socket).await,
             Some((connector, name)) => {

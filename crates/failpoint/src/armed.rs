@@ -1,0 +1,112 @@
+//! What the macros do in a build of the tests that kill.
+
+use std::fmt::Debug;
+use std::io::{self, IoSlice};
+use std::path::PathBuf;
+use std::pin::Pin;
+use std::sync::LazyLock;
+use std::task::{Context, Poll};
+
+use rustix::process::{Signal, getpid, kill_process};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+
+/// Names the file that says where to end.
+const ORDER: &str = "ONLYONCE_KILL_AT";
+
+static FILE: LazyLock<Option<PathBuf>> = LazyLock::new(|| Some(std::env::var_os(ORDER)?.into()));
+
+/// Ends the process if this is the place, and its state is the one.
+pub fn pass(name: &str, state: &dyn Debug) {
+    // Written while we run: an order counts from then on.
+    let Some(order) = FILE.as_ref().and_then(|file| std::fs::read_to_string(file).ok()) else {
+        return;
+    };
+    let mut lines = order.lines();
+    if lines.next() != Some(name) {
+        return;
+    }
+    let state = format!("{state:?}");
+    if lines.all(|line| state.contains(line)) {
+        let _ = kill_process(getpid(), Signal::KILL);
+        // The signal is on its way; nothing more is done until it is here.
+        loop {
+            std::thread::park();
+        }
+    }
+}
+
+/// A stream with places around its reads and writes.
+#[derive(Debug)]
+pub struct Tapped<T> {
+    name: &'static str,
+    stream: T,
+}
+
+impl<T> Tapped<T> {
+    /// `name` says whose stream it is.
+    pub const fn new(name: &'static str, stream: T) -> Self {
+        Self { name, stream }
+    }
+
+    fn pass(&self, what: &str, bytes: &[u8]) {
+        pass(&format!("{}.{what}", self.name), &String::from_utf8_lossy(bytes));
+    }
+
+    fn wrote(&self, bytes: &[u8], polled: &Poll<io::Result<usize>>) {
+        if let Poll::Ready(Ok(count)) = polled {
+            self.pass("write.after", &bytes[..*count]);
+        }
+    }
+}
+
+impl<T: AsyncRead + Unpin> AsyncRead for Tapped<T> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let before = buffer.filled().len();
+        let polled = Pin::new(&mut self.stream).poll_read(context, buffer);
+        if polled.is_ready() {
+            self.pass("read.after", &buffer.filled()[before..]);
+        }
+        polled
+    }
+}
+
+impl<T: AsyncWrite + Unpin> AsyncWrite for Tapped<T> {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        self.pass("write.before", bytes);
+        let polled = Pin::new(&mut self.stream).poll_write(context, bytes);
+        self.wrote(bytes, &polled);
+        polled
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        slices: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let bytes: Vec<u8> = slices.iter().flat_map(|slice| slice.iter().copied()).collect();
+        self.pass("write.before", &bytes);
+        let polled = Pin::new(&mut self.stream).poll_write_vectored(context, slices);
+        self.wrote(&bytes, &polled);
+        polled
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(context)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(context)
+    }
+}
