@@ -183,6 +183,18 @@ left as it is.
 
   onlyonce keys seal --key order-7829 -H 'Authorization: Bearer anna' --why \"cancelled\"")]
     Seal(SealArgs),
+    /// Erase what a key was answered; that it was answered stays
+    #[command(after_help = "\
+The answer's header fields and body are gone from the record, and so is what the operation noted; \
+its status stays, and who had it erased, when and why. The key never runs again: whoever comes \
+with it is told 410 reply-not-kept. A key that runs or is in doubt has no answer yet, and one that \
+did not happen never had one.
+
+On disk the old bytes lie in the journal's older segments until those are reclaimed, and in every \
+backup that was taken before: docs/cli.md says more.
+
+  onlyonce keys erase ID --why \"asked for by its owner, ticket 4711\" --by olga")]
+    Erase(EraseArgs),
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
@@ -218,6 +230,20 @@ pub(crate) struct SealArgs {
     #[command(flatten)]
     pub(crate) store: StoreArgs,
     /// Why it must not run; kept in the key's history
+    #[arg(long, value_name = "TEXT")]
+    pub(crate) why: String,
+    /// Who you are; kept in the key's history
+    #[arg(long, value_name = "NAME", env = "USER", default_value = "unnamed")]
+    pub(crate) by: String,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct EraseArgs {
+    #[command(flatten)]
+    pub(crate) key: KeyArgs,
+    #[command(flatten)]
+    pub(crate) store: StoreArgs,
+    /// Why it is erased; kept in the key's history
     #[arg(long, value_name = "TEXT")]
     pub(crate) why: String,
     /// Who you are; kept in the key's history

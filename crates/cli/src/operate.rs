@@ -44,6 +44,8 @@ pub(crate) enum Ask {
     },
     /// Say that a key must never run; the time that it carries in milliseconds.
     Seal { id: String, key_time: Option<u64>, by: String, why: String },
+    /// Erase what a key was answered.
+    Erase { id: String, by: String, why: String },
     /// Copy the journal to this folder.
     Backup { to: String },
 }
@@ -112,6 +114,7 @@ pub(crate) async fn answer(desk: &Desk, ask: Ask) -> Told {
         Ask::Seal { id, key_time, by, why } => {
             seal(engine, policy, &id, key_time, (&by, &why)).await
         }
+        Ask::Erase { id, by, why } => erase(engine, policy, &id, (&by, &why)).await,
         Ask::Backup { to } => backup(desk.journal.clone(), to.into()).await,
     };
     told.unwrap_or_else(|failure| Told::Failed { exit: failure.exit as u8, text: failure.what })
@@ -231,6 +234,42 @@ async fn seal(
         | Outcome::InvalidFence
         | Outcome::SecondReply
         | Outcome::Absent => (false, "the key is left as it is"),
+    };
+    let key = record.map(|record| Box::new(View::of(id, &record)));
+    Ok(Told::Resolved { done, text: text.to_owned(), key })
+}
+
+async fn erase(
+    engine: &Engine,
+    policy: &Policy,
+    id: &str,
+    (by, why): (&str, &str),
+) -> Result<Told, Failure> {
+    let id = id_of(id)?;
+    let Acted { outcome, record } = engine.erase(id, policy, by, why).await?;
+    let (done, text) = match (outcome, &record) {
+        (Outcome::Done, _) => (true, "done"),
+        (Outcome::InFlight { .. }, _) => {
+            (false, "the operation is running: there is no answer yet; wait until it ends")
+        }
+        (Outcome::OutcomeUnknown { .. }, _) => {
+            (false, "nobody knows whether it happened: there is no answer to erase")
+        }
+        (Outcome::Absent, None) => (false, "there is no record of this key"),
+        (Outcome::Absent | Outcome::Expired, _) => {
+            (false, "it did not happen: there is no answer to erase")
+        }
+        (
+            Outcome::Granted(_)
+            | Outcome::Replay { .. }
+            | Outcome::Gone { .. }
+            | Outcome::Mismatch
+            | Outcome::CredentialChanged
+            | Outcome::Fenced
+            | Outcome::InvalidFence
+            | Outcome::SecondReply,
+            _,
+        ) => (false, "the key is left as it is"),
     };
     let key = record.map(|record| Box::new(View::of(id, &record)));
     Ok(Told::Resolved { done, text: text.to_owned(), key })

@@ -79,6 +79,13 @@ pub enum Command {
         /// The reason.
         why: String,
     },
+    /// Forget what was answered, but not that it was: somebody has the right to have it gone.
+    Erase {
+        /// Who has it erased.
+        by: String,
+        /// The reason.
+        why: String,
+    },
     /// Make durable what time alone has done; the only command that may delete.
     Sweep,
 }

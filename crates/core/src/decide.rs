@@ -103,6 +103,7 @@ impl Context<'_> {
             | Command::Abandon { .. }
             | Command::CertifyDeath { .. }
             | Command::Resolve { .. }
+            | Command::Erase { .. }
             | Command::Sweep => refuse(Outcome::Absent),
         }
     }
@@ -139,6 +140,7 @@ impl Context<'_> {
                 self.resolve(record, *fence, verdict, (by, why))
             }
             Command::Seal { reply, by, why, .. } => self.seal_present(record, reply, by, why),
+            Command::Erase { by, why } => self.erase(record, by, why),
             Command::Sweep => self.sweep(record),
         }
     }

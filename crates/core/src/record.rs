@@ -41,6 +41,11 @@ pub struct Record {
 }
 
 impl Record {
+    /// Whether what was answered was erased on demand.
+    pub fn is_erased(&self) -> bool {
+        self.history.entries().iter().any(|entry| entry.event == Event::Erased)
+    }
+
     /// Whether any attempt with this key may have taken effect. `false` is certain.
     pub fn may_have_run(&self) -> bool {
         match &self.state {
@@ -345,11 +350,13 @@ pub enum Event {
     HolderDied = 7,
     /// The record came out of a backup or a salvage.
     Restored = 8,
+    /// The kept reply was erased before its time.
+    Erased = 9,
 }
 
 impl Event {
     /// All of them, in the order of their numbers.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::ResolvedHappened,
         Self::ResolvedNotExecuted,
         Self::ResolvedRunAgain,
@@ -358,6 +365,7 @@ impl Event {
         Self::Sealed,
         Self::HolderDied,
         Self::Restored,
+        Self::Erased,
     ];
 
     /// The name used in commands and documents.
@@ -371,6 +379,7 @@ impl Event {
             Self::Sealed => "sealed",
             Self::HolderDied => "holder-died",
             Self::Restored => "restored",
+            Self::Erased => "erased",
         }
     }
 

@@ -148,6 +148,7 @@ impl Act {
             | Command::CertifyDeath { .. }
             | Command::Resolve { .. }
             | Command::Seal { .. }
+            | Command::Erase { .. }
             | Command::Sweep => return,
         };
         if ours.version() != stored.version() {

@@ -322,7 +322,7 @@ impl Engine {
         self.command(id, policy, command).await
     }
 
-    async fn command(
+    pub(crate) async fn command(
         &self,
         id: KeyId,
         policy: &Policy,

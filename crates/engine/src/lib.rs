@@ -53,6 +53,7 @@ mod effect;
 mod engine;
 mod error;
 mod observe;
+mod operator;
 mod probe;
 mod runtime;
 mod sweep;

@@ -1,4 +1,7 @@
-//! The bytes of a record, version 1. `docs/record-format.md` describes them byte by byte.
+//! The bytes of a record, versions 1 and 2. `docs/record-format.md` describes them byte by byte.
+//!
+//! A record is written in the oldest version that can say it: an older onlyonce then reads all
+//! that it could have written itself, and refuses the rest by its version.
 //!
 //! The checksum is the container's business (a journal entry, a database's page): this codec
 //! only promises that [`decode`] gives back what [`encode`] was given, and that it refuses
@@ -12,8 +15,10 @@ use onlyonce_core::{
     Holder, KeyId, Phase, Record, Reply, ReplyDigest, Revision, State, StateKind, Timestamp,
 };
 
-/// The format that [`encode`] writes.
-pub const VERSION: u8 = 1;
+/// The newest format that is written and read.
+pub const VERSION: u8 = 2;
+/// The oldest that is read.
+const OLDEST: u8 = 1;
 
 const HAS_FINGERPRINT: u8 = 1 << 0;
 const HAS_CREDENTIAL: u8 = 1 << 1;
@@ -36,7 +41,7 @@ const DETAILS_KNOWN: u8 = (1 << 5) - 1;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum CodecError {
-    /// Written by a newer onlyonce, or not a record at all.
+    /// Written by a newer onlyonce: no older one may guess what it means.
     Version(u8),
     /// The bytes end inside this field.
     Truncated(&'static str),
@@ -51,7 +56,8 @@ impl fmt::Display for CodecError {
         match self {
             Self::Version(version) => write!(
                 f,
-                "record format {version} is not known here (this program reads {VERSION})"
+                "record format {version} is not known here, where the newest is {VERSION}: use a \
+                 newer onlyonce"
             ),
             Self::Truncated(field) => write!(f, "the record ends inside its {field}"),
             Self::Invalid(field) => write!(f, "the record's {field} is not valid"),
@@ -62,11 +68,17 @@ impl fmt::Display for CodecError {
 
 impl std::error::Error for CodecError {}
 
+/// The oldest format that can say what `record` says.
+fn version(record: &Record) -> u8 {
+    // The events that version 2 has and version 1 does not.
+    if record.is_erased() { 2 } else { OLDEST }
+}
+
 /// Appends the bytes of `record` with its key id to `out`.
 pub fn encode(id: KeyId, record: &Record, out: &mut Vec<u8>) {
     let at = out.len();
     out.put_slice(&[
-        VERSION << 4 | record.state.kind() as u8,
+        version(record) << 4 | record.state.kind() as u8,
         flags(record),
         details(&record.state),
     ]);
@@ -210,9 +222,7 @@ fn encode_doubt(doubt: &Doubt, base: u64, out: &mut Vec<u8>) {
 pub fn decode(bytes: Bytes) -> Result<(KeyId, Record), CodecError> {
     let mut reader = Reader { bytes, base: 0 };
     let first = reader.u8("version")?;
-    if first >> 4 != VERSION {
-        return Err(CodecError::Version(first >> 4));
-    }
+    let written = known_version(first >> 4)?;
     let kind = StateKind::from_number(first & 0x0F).ok_or(CodecError::Invalid("state"))?;
     let flags = reader.u8("flags")?;
     let details = reader.u8("details")?;
@@ -273,7 +283,15 @@ pub fn decode(bytes: Bytes) -> Result<(KeyId, Record), CodecError> {
         history,
         state,
     };
-    Ok((id, record))
+    // Each record has one spelling, in the version of its newest part.
+    if version(&record) == written { Ok((id, record)) } else { Err(CodecError::Invalid("version")) }
+}
+
+fn known_version(version: u8) -> Result<u8, CodecError> {
+    match version {
+        OLDEST..=VERSION => Ok(version),
+        _ => Err(CodecError::Version(version)),
+    }
 }
 
 fn decode_attempts(fence: Fence, reader: &mut Reader) -> Result<(Fence, u32, u32), CodecError> {

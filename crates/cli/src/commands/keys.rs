@@ -1,4 +1,4 @@
-//! `onlyonce keys list`, `get`, `resolve` and `seal`
+//! `onlyonce keys list`, `get`, `resolve`, `seal` and `erase`
 
 use std::path::Path;
 
@@ -10,7 +10,7 @@ use onlyonce_http::key::{self, KeyFieldError, KeyFormat, KeySpelling};
 use onlyonce_http::{Keys, ScopeRule, capture, scope};
 use onlyonce_journal::Journal;
 
-use crate::args::{KeyArgs, KeysCommand, ResolveArgs, SealArgs, StateArg, StoreArgs};
+use crate::args::{EraseArgs, KeyArgs, KeysCommand, ResolveArgs, SealArgs, StateArg, StoreArgs};
 use crate::exit::Exit;
 use crate::failure::Failure;
 use crate::operate::{Ask, Finding, Operator, Told, View};
@@ -58,6 +58,7 @@ pub(crate) async fn run(command: KeysCommand) -> Result<(), Failure> {
         }
         KeysCommand::Resolve(args) => resolve(args).await,
         KeysCommand::Seal(args) => seal(args).await,
+        KeysCommand::Erase(args) => erase(args).await,
     }
 }
 
@@ -194,6 +195,13 @@ async fn seal(args: SealArgs) -> Result<(), Failure> {
     let key_time = text.and_then(|key| key::carried_time(&key, KeyFormat::Any));
     let key_time = key_time.map(Timestamp::as_millis);
     let ask = Ask::Seal { id: id.clone(), key_time, by, why };
+    change(&store, &id, ask, "look at it with `onlyonce keys get`").await
+}
+
+async fn erase(args: EraseArgs) -> Result<(), Failure> {
+    let EraseArgs { key, store, why, by } = args;
+    let id = id(&key, store.store.dir())?;
+    let ask = Ask::Erase { id: id.clone(), by, why };
     change(&store, &id, ask, "look at it with `onlyonce keys get`").await
 }
 

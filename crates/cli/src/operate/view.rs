@@ -59,8 +59,6 @@ impl View {
 }
 
 fn state(record: &Record) -> (Timestamp, String) {
-    // A claim's fence is when it was granted; a revision is when it was written.
-    let written = Timestamp::from_millis(record.revision.get());
     match &record.state {
         State::InFlight(flight) => {
             let phase = match flight.phase {
@@ -68,23 +66,29 @@ fn state(record: &Record) -> (Timestamp, String) {
                 Phase::Committing => "it may be happening",
             };
             let until = time(flight.lease_until);
+            // A claim's fence is when it was granted.
             let since = Timestamp::from_millis(record.fence.get());
             (since, format!("{phase}; process {}, lease until {until}", flight.holder.pid))
         }
         State::Released { since } => (*since, "it did not happen; the key is free".to_owned()),
-        State::Completed { reply, retain_until, sealed, .. } => {
+        State::Completed { reply, answered_at, retain_until, sealed } => {
             let what = if *sealed { "sealed" } else { "answered" };
+            if record.is_erased() {
+                let about = format!("{what} with {}; the answer was erased", reply.status());
+                return (*answered_at, about);
+            }
             let size = match reply.content() {
                 Some(content) => format!("{} bytes kept", content.len()),
                 None => "content not kept".to_owned(),
             };
             let until = time(*retain_until);
-            (written, format!("{what} with {}, {size} until {until}", reply.status()))
+            (*answered_at, format!("{what} with {}, {size} until {until}", reply.status()))
         }
         State::Unknown(doubt) => (doubt.since, format!("nobody knows: {}", doubt.cause.name())),
         State::Tombstone { answered_at, status, sealed, .. } => {
             let what = if *sealed { "sealed" } else { "answered" };
-            (*answered_at, format!("{what} with {status}; no longer kept"))
+            let gone = if record.is_erased() { "the answer was erased" } else { "no longer kept" };
+            (*answered_at, format!("{what} with {status}; {gone}"))
         }
     }
 }

@@ -209,6 +209,42 @@ fn only_the_owner_can_ask_a_running_proxy() {
 }
 
 #[test]
+fn an_erased_answer_is_gone_and_the_operation_is_still_never_run_again() {
+    for is_running in [true, false] {
+        let mut doubt = Doubt::arises(is_running);
+        let (unknown, _) = doubt.listed();
+        let paid = order("paid").by("Bearer anna");
+        let answer = paid.send(doubt.proxy().address).ran();
+        assert_eq!(paid.send(doubt.proxy().address).replayed(), answer);
+        if !is_running {
+            doubt.proxy.take().unwrap().stop();
+        }
+        let named = ["--key", "paid", "-H", "Authorization: Bearer anna"];
+        let erase = |doubt: &Doubt, named: &[&str]| {
+            let why = ["--why", "ticket 4711", "--by", "olga"];
+            doubt.keys(&[&["erase"], named, &why].concat())
+        };
+        // The second time is the same change again, as after a lost answer.
+        for _ in 0..2 {
+            let shown = erase(&doubt, &named).done();
+            assert!(shown.contains("answered with 201; the answer was erased"), "{shown}");
+            assert_eq!(shown.matches("erased by olga: ticket 4711").count(), 1, "{shown}");
+        }
+        let told = erase(&doubt, &[&unknown]).failed(1);
+        assert!(told.contains("nobody knows whether it happened"), "{told}");
+        assert!(erase(&doubt, &["--key", "never"]).failed(1).contains("there is no record"));
+
+        let effects = doubt.upstream.effects();
+        for _ in 0..2 {
+            let told = paid.send(doubt.proxy().address);
+            told.is_problem(410, "reply-not-kept");
+            assert_eq!(told.says(), "gone");
+        }
+        assert_eq!(doubt.upstream.effects(), effects);
+    }
+}
+
+#[test]
 fn a_sealed_key_never_runs_and_one_that_ran_is_left_as_it_is() {
     for is_running in [true, false] {
         let doubt = Doubt::arises(is_running);

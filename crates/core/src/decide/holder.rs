@@ -59,6 +59,15 @@ impl Context<'_> {
             State::Tombstone { digest, .. } if *digest == reply.digest() => {
                 return (Outcome::Done, Wish::Stay);
             }
+            // Of what was erased only the status is left to compare, and it does not come back.
+            State::Completed { reply: first, .. }
+                if record.is_erased() && first.status() == reply.status() =>
+            {
+                return (Outcome::Done, Wish::Stay);
+            }
+            State::Tombstone { status, .. } if record.is_erased() && *status == reply.status() => {
+                return (Outcome::Done, Wish::Stay);
+            }
             State::Completed { .. } | State::Tombstone { .. } => {
                 return (Outcome::SecondReply, Wish::Stay);
             }

@@ -71,6 +71,26 @@ impl Context<'_> {
         self.enter(record, Event::Sealed, by, why);
     }
 
+    /// Rule 14. How long the key is remembered stays as it is: when an answer without content
+    /// becomes a tombstone, and when that goes, its own times and the sweeper's policy say.
+    pub(super) fn erase(&self, record: &Record, by: &str, why: &str) -> (Outcome, Wish) {
+        let mut next = record.clone();
+        match &mut next.state {
+            State::Completed { .. } | State::Tombstone { .. } if record.is_erased() => {
+                return (Outcome::Done, Wish::Stay);
+            }
+            State::Completed { reply, .. } => *reply = reply.without_content(),
+            // A short answer could be guessed from its digest.
+            State::Tombstone { status, digest, .. } => *digest = Reply::not_kept(*status).digest(),
+            State::InFlight(_) | State::Released { .. } | State::Unknown(_) => {
+                return (self.standing(record), Wish::Stay);
+            }
+        }
+        next.evidence = None;
+        self.enter(&mut next, Event::Erased, by, why);
+        (Outcome::Done, Wish::Become(next))
+    }
+
     /// Rules 9 and 10: nothing timed is deleted before the durable floor has passed it.
     pub(super) fn sweep(&self, record: &Record) -> (Outcome, Wish) {
         let due = match &record.state {

@@ -3,9 +3,9 @@
 use std::time::Duration;
 
 use onlyonce_core::{
-    Cause, Claim, ClaimId, Command, Credential, Doubt, Evidence, Fence, Fingerprint, Flight, Floor,
-    History, Holder, Look, OnUnknown, Phase, Policy, Record, Reply, Revision, State, Timestamp,
-    Verdict,
+    Cause, Claim, ClaimId, Command, Credential, Doubt, Entry, Event, Evidence, Fence, Fingerprint,
+    Flight, Floor, History, Holder, Look, OnUnknown, Phase, Policy, Record, Reply, Revision, State,
+    Timestamp, Verdict,
 };
 
 /// Now, in all tests.
@@ -85,6 +85,18 @@ fn sealed() -> Record {
     Record { fingerprint: None, ..record(state) }
 }
 
+/// What was answered, and erased since.
+fn erased(mut state: State) -> Record {
+    match &mut state {
+        State::Completed { reply, .. } => *reply = reply.without_content(),
+        State::Tombstone { status, digest, .. } => *digest = Reply::not_kept(*status).digest(),
+        State::InFlight(_) | State::Released { .. } | State::Unknown(_) => {}
+    }
+    let (by, why) = ("anna".to_owned(), "asked for by its owner".to_owned());
+    let entry = Entry { at: ago(1_000), event: Event::Erased, fence: latest(), by, why };
+    Record { history: History::from_entries([entry]), ..record(state) }
+}
+
 fn tombstone(forget_at: Timestamp) -> State {
     let (answered_at, status, sealed) = (ago(DAY), 201, false);
     State::Tombstone { answered_at, status, forget_at, sealed, digest: reply().digest() }
@@ -116,6 +128,8 @@ pub(crate) fn states() -> Vec<(&'static str, Option<Record>)> {
         ("tombstone", some(tombstone(NOW.plus_millis(DAY)))),
         ("tombstone, due", some(tombstone(ago(1)))),
         ("sealed", Some(sealed())),
+        ("erased", Some(erased(completed(NOW.plus_millis(DAY))))),
+        ("erased, tombstone", Some(erased(tombstone(NOW.plus_millis(DAY))))),
         ("committing, first attempt", {
             let state = flight(Phase::Committing, held, None);
             Some(Record { attempt: 1, first_fence: latest(), ..record(state) })
@@ -136,6 +150,9 @@ pub(crate) fn shown(record: &Record) -> String {
             format!("{phase}{inherited}")
         }
         State::Unknown(doubt) => format!("{kind} ({})", doubt.cause.name()),
+        State::Completed { .. } | State::Tombstone { .. } if record.is_erased() => {
+            format!("{kind}, erased")
+        }
         State::Completed { sealed: true, .. } => "sealed".to_owned(),
         State::Released { .. } if record.fingerprint.is_none() => {
             format!("{kind}, fingerprint forgotten")
@@ -258,6 +275,7 @@ fn of_operators() -> Vec<(&'static str, Make)> {
         by: "anna".to_owned(),
         why: "cancelled".to_owned(),
     };
+    let erase = || Command::Erase { by: "anna".to_owned(), why: "asked for".to_owned() };
     let above = Floor::at(NOW);
     vec![
         ("Resolve, happened", plain(move |it| resolve(current(it), Verdict::Happened(reply())))),
@@ -271,6 +289,7 @@ fn of_operators() -> Vec<(&'static str, Make)> {
         ("Resolve, run again", plain(move |it| resolve(current(it), Verdict::RunAgain))),
         ("Seal", plain(move |_| seal())),
         ("Seal, below the floor", Box::new(move |_| (seal(), policy(), above))),
+        ("Erase", plain(move |_| erase())),
         ("Sweep", plain(|_| Command::Sweep)),
         ("Sweep, below the floor", Box::new(move |_| (Command::Sweep, policy(), above))),
     ]

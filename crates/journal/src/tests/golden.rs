@@ -79,6 +79,12 @@ fn second(state: State) -> Record {
     }
 }
 
+fn erased(record: Record) -> Record {
+    let (by, why) = ("olga".to_owned(), "ticket 4711".to_owned());
+    let entry = Entry { at: at(300), event: Event::Erased, fence: fence(200), by, why };
+    Record { history: History::from_entries(vec![entry]), ..record }
+}
+
 fn flight(phase: Phase, inherited: Option<Doubt>) -> State {
     State::InFlight(Flight {
         claim_id: ClaimId::from_bytes([0xA1; 16]),
@@ -116,6 +122,7 @@ fn records() -> Vec<(&'static str, Record)> {
         ("sealed", first(completed(Reply::kept(409, "cancelled"), true))),
         ("unknown", first(State::Unknown(only))),
         ("tombstone", first(tombstone)),
+        ("completed, then erased", erased(first(completed(Reply::not_kept(201), false)))),
     ]
 }
 

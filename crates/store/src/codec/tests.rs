@@ -130,7 +130,7 @@ proptest! {
     #[test]
     fn arbitrary_bytes_do_not_panic(mut bytes: Vec<u8>, version: bool) {
         if let (true, Some(first)) = (version, bytes.first_mut()) {
-            *first = VERSION << 4 | *first & 0x07;
+            *first = (OLDEST + (*first >> 7)) << 4 | *first & 0x07;
         }
         if let Ok((id, record)) = decode(bytes.clone().into()) {
             prop_assert_eq!(encoded(id, &record), bytes);
@@ -168,8 +168,56 @@ fn a_tombstone_with_its_journal_frame_takes_at_most_96_bytes() {
     assert!(bytes.len() + frame <= 96, "{} bytes", bytes.len() + frame);
 }
 
+/// A completed record as each version has written it: these bytes stay readable for ever.
+const GOLDEN: [(u8, &[u8]); 2] = [
+    (
+        1,
+        b"\x13\x00\x02\x07\x07\x07\x07\x07\x07\x07\x07\x07\x07\x07\x07\x07\x07\x07\x07\
+          \xE8\x07\x0A\xC9\x00\x00\x90\x4Eorder 7829",
+    ),
+    (
+        2,
+        b"\x23\x20\x00\x07\x07\x07\x07\x07\x07\x07\x07\x07\x07\x07\x07\x07\x07\x07\x07\
+          \xE8\x07\x0A\x01\x00\x09\xDE\x07\x04anna\x05asked\xC9\x00\x00\x90\x4E",
+    ),
+];
+
+#[test]
+fn what_each_earlier_version_has_written_is_read_and_written_so_again() {
+    for (version, bytes) in GOLDEN {
+        let (id, record) = decode(Bytes::from_static(bytes)).unwrap();
+        assert_eq!(id, KeyId::from_bytes([7; 16]));
+        let number = Timestamp::from_millis;
+        let State::Completed { reply, answered_at, retain_until, sealed: false } = &record.state
+        else {
+            panic!("{record:?}")
+        };
+        assert_eq!((record.revision.get(), record.fence.get()), (1_000, 990));
+        assert_eq!((*answered_at, *retain_until), (number(1_000), number(6_000)));
+        let kept = if version == 1 { Reply::kept(201, "order 7829") } else { Reply::not_kept(201) };
+        assert_eq!(*reply, kept);
+        assert_eq!(record.is_erased(), version == 2);
+        assert_eq!(encoded(id, &record), bytes, "version {version}");
+    }
+    let newest = GOLDEN.last().unwrap().0;
+    assert_eq!(newest, VERSION, "a new version needs bytes here");
+}
+
+#[test]
+fn a_version_cannot_hold_what_came_after_it() {
+    for (bytes, other) in [(GOLDEN[0].1, 2), (GOLDEN[1].1, 1)] {
+        let mut bytes = bytes.to_vec();
+        bytes[0] = other << 4 | bytes[0] & 0x0F;
+        assert_eq!(decode(bytes.into()), Err(CodecError::Invalid("version")));
+    }
+}
+
 #[test]
 fn a_newer_format_is_named_not_guessed() {
+    let next = CodecError::Version(VERSION + 1);
+    assert_eq!(decode(Bytes::from(vec![(VERSION + 1) << 4 | 3, 1, 2])), Err(next));
+    assert!(next.to_string().contains("record format 3"), "{next}");
+    assert!(next.to_string().contains("use a newer onlyonce"), "{next}");
     assert_eq!(decode(Bytes::from_static(&[0x91, 1, 2])), Err(CodecError::Version(9)));
     assert_eq!(decode(Bytes::new()), Err(CodecError::Truncated("version")));
 }
