@@ -14,9 +14,13 @@
 pub mod codec;
 pub mod error;
 pub mod memory;
+pub mod open;
+pub mod row;
 pub mod store;
 
 pub use codec::{CodecError, decode, encode};
 pub use error::{StoreError, StoreErrorKind};
 pub use memory::MemoryStore;
+pub use open::{OpenError, OpenErrorKind};
+pub use row::Row;
 pub use store::{BoxFuture, Cursor, Due, Filter, Page, Store, Swap};

@@ -1,0 +1,34 @@
+//! A store in an SQLite file, for several processes on one machine.
+//!
+//! Each process has one thread that writes: it takes all that has been asked for meanwhile, does it
+//! in one transaction, and answers once that is synced. Processes take turns by SQLite's own write
+//! lock; each swap compares the revision inside the transaction, so of all writers on the machine
+//! one wins. Reads see only what is synced, and wait for nobody.
+//!
+//! It cannot decide anything: it knows records and revisions, not what they mean. It refuses a
+//! file on a network file system, where SQLite's locks and shared memory do not hold.
+//!
+//! ```
+//! use onlyonce_core::Floor;
+//! use onlyonce_sqlite::Sqlite;
+//!
+//! let dir = tempfile::tempdir()?;
+//! let file = dir.path().join("once.db");
+//! Sqlite::init(&file, Floor::NONE)?;
+//! let store = Sqlite::open(&file)?;
+//! assert_eq!(store.count(None)?, 0);
+//! store.close();
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+
+mod door;
+mod error;
+mod keeper;
+mod queue;
+mod readers;
+mod schema;
+mod shared;
+mod sqlite;
+mod writer;
+
+pub use sqlite::Sqlite;
