@@ -9,11 +9,13 @@ use crate::{Outcome, repo, steps};
 pub(crate) type Package = (&'static str, &'static str);
 
 /// What the tests use.
-pub(crate) const TEST_PACKAGES: [Package; 4] = [
+pub(crate) const TEST_PACKAGES: [Package; 6] = [
     ("nginx", "nginx"),
     ("chromium", "chromium"),
     ("chromedriver", "chromium-driver"),
     ("wrk", "wrk"),
+    ("redis-server", "redis-server"),
+    ("etcd", "etcd-server"),
 ];
 
 /// Where Debian looks whether a service may start when its package is installed.

@@ -1,0 +1,30 @@
+//! Real servers for tests: started on free loopback ports in temporary folders, killed, frozen,
+//! started again, and cut off by a [`Relay`].
+//!
+//! A server belongs to its test. It ends when it is dropped, also by a panic, and when the test's
+//! process ends in any other way. No service of the machine is used or changed. A server that is
+//! not installed fails its test with the command that installs it.
+//!
+//! `ONLYONCE_TEST_REDIS_SERVER` and `ONLYONCE_TEST_ETCD` name other programs to be tried than the
+//! ones in the search path.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::missing_panics_doc,
+    reason = "a test ends where its server fails"
+)]
+
+mod etcd;
+mod port;
+mod process;
+mod program;
+mod redis;
+mod relay;
+mod relay_owner;
+
+pub use etcd::{Etcd, EtcdCluster};
+pub use port::Port;
+pub use process::{Server, until};
+pub use program::find;
+pub use redis::{Redis, RedisCluster, Sentinel};
+pub use relay::{Relay, Way};
