@@ -440,7 +440,7 @@ impl Inner {
     }
 
     /// The floor, read again if it is older than [`FLOOR_AGE_MAX`].
-    async fn floor(&self) -> Result<Floor, StoreError> {
+    pub(crate) async fn floor(&self) -> Result<Floor, StoreError> {
         let (floor, read_at) = *self.floor.lock().unwrap_or_else(PoisonError::into_inner);
         // The age counts from before the read.
         let now = self.now();
@@ -497,7 +497,11 @@ impl Inner {
                         return Ok(acted);
                     }
                 }
-                Step::Done(acted) => return Ok(acted),
+                // Whoever is in the way may be dead: then the answer is another.
+                Step::Done(acted) => match self.after_death(id, &acted).await? {
+                    Some(stands) => act.read(stands),
+                    None => return Ok(acted),
+                },
                 Step::Contended => return Err(EngineError::Contended),
             }
         }

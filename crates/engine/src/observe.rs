@@ -65,7 +65,8 @@ pub enum EngineEvent {
         /// The claim.
         fence: Fence,
     },
-    /// A claim of an earlier process was ended at start.
+    /// The claim of a process that is gone was ended: at the start of the only process on a store,
+    /// or when somebody met it.
     HolderBuried {
         /// The key.
         id: KeyId,

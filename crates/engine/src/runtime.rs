@@ -28,4 +28,11 @@ pub trait Runtime: Send + Sync + 'static {
 
     /// This process.
     fn holder(&self) -> Holder;
+
+    /// Whether that process is provably gone, so that nothing it began can go on: it ran on this
+    /// host since its boot and in this pid namespace, and is no longer there. `false` if nothing
+    /// proves it.
+    fn is_gone(&self, _holder: &Holder) -> bool {
+        false
+    }
 }

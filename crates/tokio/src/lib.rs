@@ -1,7 +1,8 @@
 //! Runs the onlyonce engine on tokio and the system clock. The only place that reads a clock for
 //! the engine.
 
-use std::fs;
+mod process;
+
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -9,6 +10,8 @@ use std::time::{Duration, SystemTime};
 
 use onlyonce::Runtime;
 use onlyonce::core::{ClaimId, Holder, Timestamp};
+
+pub use process::this_process;
 
 /// How far the clock follows when the system's is put forward. A clock that was wrong by years for
 /// a minute would end every reply and raise the store's floor, and neither can be taken back.
@@ -143,38 +146,9 @@ impl Runtime for TokioRuntime {
     fn holder(&self) -> Holder {
         self.holder
     }
-}
 
-/// What names this process on this host until the next boot. Parts that cannot be read stay zero
-/// and prove nothing.
-pub fn this_process() -> Holder {
-    let text = |path| fs::read_to_string(path).unwrap_or_default();
-    let mut host = [0; 8];
-    copy_hex(text("/etc/machine-id").trim(), &mut host);
-    let mut boot = [0; 16];
-    copy_hex(&text("/proc/sys/kernel/random/boot_id").trim().replace('-', ""), &mut boot);
-    // "pid:[4026531836]"
-    let namespace = fs::read_link("/proc/self/ns/pid").unwrap_or_default();
-    let pid_namespace = namespace
-        .to_string_lossy()
-        .trim_matches(|it: char| !it.is_ascii_digit())
-        .parse()
-        .unwrap_or(0);
-    let started = start_time(&text("/proc/self/stat")).unwrap_or(0);
-    Holder { host, boot, pid_namespace, pid: std::process::id(), started }
-}
-
-/// Field 22 of `/proc/PID/stat` (proc(5)), in clock ticks since boot. The name before it stands
-/// in parentheses and may hold anything.
-fn start_time(stat: &str) -> Option<u64> {
-    let after_name = stat.rsplit_once(')')?.1;
-    after_name.split_ascii_whitespace().nth(19)?.parse().ok()
-}
-
-fn copy_hex(text: &str, into: &mut [u8]) {
-    for (byte, pair) in into.iter_mut().zip(text.as_bytes().chunks_exact(2)) {
-        let pair = std::str::from_utf8(pair).unwrap_or_default();
-        *byte = u8::from_str_radix(pair, 16).unwrap_or_default();
+    fn is_gone(&self, holder: &Holder) -> bool {
+        process::is_gone(&self.holder, holder)
     }
 }
 
@@ -227,13 +201,5 @@ mod tests {
         // Set right again.
         assert_eq!(steps.of(elapsed(30, 30, 30)), Duration::from_secs(50));
         assert_eq!(refused(&steps), 0);
-    }
-
-    #[test]
-    fn the_start_time_is_found_behind_any_name() {
-        let fields: Vec<String> = (3..=52).map(|it| it.to_string()).collect();
-        let stat = format!("12 (a ) b) {}", fields.join(" "));
-        assert_eq!(start_time(&stat), Some(22));
-        assert_eq!(start_time("12 (a"), None);
     }
 }
