@@ -66,7 +66,7 @@ pub(crate) struct StoreArgs {
     )]
     pub(crate) store: Place,
     /// Encrypt kept answers with the first key in this file, 64 hexadecimal digits a line; the
-    /// others read what was encrypted with them
+    /// others read what was encrypted with them before
     #[arg(long, value_name = "FILE", env = "ONLYONCE_KEY_FILE", hide_env_values = true)]
     pub(crate) key_file: Option<PathBuf>,
 }
@@ -195,6 +195,20 @@ backup that was taken before: docs/cli.md says more.
 
   onlyonce keys erase ID --why \"asked for by its owner, ticket 4711\" --by olga")]
     Erase(EraseArgs),
+    /// Show which keys of the key file kept answers are encrypted with
+    #[command(after_help = "\
+To change the key, put a new one on the first line of the key file and start the proxy again. It \
+encrypts from then on, and a proxy encrypts in the background what was kept before. Once all \
+answers are, this says so, and the older keys can be taken out of the file.
+
+  onlyonce keys encryption --store journal:/var/lib/onlyonce --key-file /etc/onlyonce.keys")]
+    Encryption {
+        #[command(flatten)]
+        store: StoreArgs,
+        /// Encrypt with the newest key what is not, now and not in the background
+        #[arg(long)]
+        renew: bool,
+    },
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]

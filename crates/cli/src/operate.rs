@@ -1,9 +1,11 @@
 //! What an operator can ask and change, and where it is done: in this process if the journal is
 //! free, else in the process that has it, through its socket.
 
+mod encryption;
 pub(crate) mod socket;
 mod view;
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -22,7 +24,7 @@ use crate::args::StoreArgs;
 use crate::exit::Exit;
 use crate::failure::Failure;
 use crate::place::now;
-use crate::vault;
+use crate::vault::{self, Opened, Vault};
 pub(crate) use view::{View, time};
 
 /// A question or a change.
@@ -46,6 +48,11 @@ pub(crate) enum Ask {
     Seal { id: String, key_time: Option<u64>, by: String, why: String },
     /// Erase what a key was answered.
     Erase { id: String, by: String, why: String },
+    /// A page of which key kept answers are encrypted with; those that are not with the newest are
+    /// encrypted anew if `renew`.
+    Encryption { after: Option<String>, renew: bool },
+    /// No answer needs another key than this one: somebody has looked at all pages.
+    Encrypted { newest: String },
     /// Copy the journal to this folder.
     Backup { to: String },
 }
@@ -72,6 +79,15 @@ pub(crate) enum Told {
     Key(Option<Box<View>>),
     /// What the change came to, and the key as it stands now.
     Resolved { done: bool, text: String, key: Option<Box<View>> },
+    /// How many answers are encrypted with which key, those that cannot be opened, where the next
+    /// page begins, and the names of the keys in the key file, the newest first.
+    Encryption {
+        found: BTreeMap<String, u64>,
+        renewed: u64,
+        unread: Vec<String>,
+        next: Option<String>,
+        keys: Vec<String>,
+    },
     /// The copy is there.
     BackedUp { segments: usize, bytes: u64 },
     /// It failed.
@@ -87,6 +103,7 @@ impl Told {
             }
             told @ (Self::Page { .. }
             | Self::Key(_)
+            | Self::Encryption { .. }
             | Self::Resolved { .. }
             | Self::BackedUp { .. }) => Ok(told),
         }
@@ -98,6 +115,7 @@ impl Told {
 pub(crate) struct Desk {
     pub(crate) engine: Engine,
     pub(crate) journal: Journal,
+    pub(crate) vault: Option<Vault>,
     pub(crate) policy: Policy,
 }
 
@@ -115,6 +133,8 @@ pub(crate) async fn answer(desk: &Desk, ask: Ask) -> Told {
             seal(engine, policy, &id, key_time, (&by, &why)).await
         }
         Ask::Erase { id, by, why } => erase(engine, policy, &id, (&by, &why)).await,
+        Ask::Encryption { after, renew } => encryption::page(desk, after, renew).await,
+        Ask::Encrypted { newest } => encryption::settle(desk, &newest),
         Ask::Backup { to } => backup(desk.journal.clone(), to.into()).await,
     };
     told.unwrap_or_else(|failure| Told::Failed { exit: failure.exit as u8, text: failure.what })
@@ -136,16 +156,18 @@ async fn list(
     limit: usize,
 ) -> Result<Told, Failure> {
     let state = state.as_deref().map(state_named).transpose()?;
-    let after = match after {
-        Some(after) => Some(Cursor(BASE64.decode(after).map_err(|_| usage("the page"))?)),
-        None => None,
-    };
+    let after = cursor(after)?;
     let page = engine.list(Filter { state, limit }, after).await?;
     Ok(Told::Page {
         keys: page.records.iter().map(|(id, record)| View::of(*id, record)).collect(),
         damaged: page.damaged.iter().map(|(id, error)| format!("{id}: {error}")).collect(),
         next: page.next.map(|cursor| BASE64.encode(cursor.0)),
     })
+}
+
+fn cursor(after: Option<String>) -> Result<Option<Cursor>, Failure> {
+    let bytes = after.map(|after| BASE64.decode(after).map_err(|_| usage("the page")));
+    Ok(bytes.transpose()?.map(Cursor))
 }
 
 fn state_named(name: &str) -> Result<StateKind, Failure> {
@@ -296,10 +318,10 @@ impl Operator {
         let dir = args.store.dir();
         match Journal::open(dir, onlyonce_journal::Settings::default()) {
             Ok(journal) => {
-                let (store, runtime) =
-                    (vault::store(&journal, args)?, Arc::new(TokioRuntime::new()));
+                let Opened { store, vault } = vault::open(&journal, args)?;
+                let runtime = Arc::new(TokioRuntime::new());
                 let engine = Engine::start(store, runtime, Settings::default(), None).await?;
-                Ok(Self::Here(Desk { engine, journal, policy: Policy::default() }))
+                Ok(Self::Here(Desk { engine, journal, vault, policy: Policy::default() }))
             }
             Err(error) if error.kind() == JournalErrorKind::Locked => {
                 Ok(Self::There(socket::Client::new(dir)))

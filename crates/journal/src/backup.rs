@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use bytes::Bytes;
 use onlyonce_core::Timestamp;
 
-use crate::dir;
+use crate::dir::{self, Names};
 use crate::disk::{Disk, Folder, Medium};
 use crate::error::JournalError;
 use crate::journal::Journal;
@@ -49,6 +49,9 @@ impl Journal {
         target: &dyn Disk,
         now: Timestamp,
     ) -> Result<Backup, JournalError> {
+        // Read first: a key is struck from it once nothing needs it any more, and what is copied
+        // below may be older than what is struck meanwhile.
+        let names = Names::read(&*self.shared.disk)?;
         let (segments, until) = self.shared.standing();
         let segments: Vec<(u64, _)> =
             segments.into_iter().map(|(number, it)| (number.into(), it.medium)).collect();
@@ -65,10 +68,12 @@ impl Journal {
             backup.bytes += end;
         }
         let from = segments.first().map_or(until.segment, |(number, _)| *number);
-        let labelled =
-            dir::write_secret(target, self.secret()).and_then(|()| target.sync_names()).and_then(
-                |()| label::write(target, self.secret(), Some(Extent { taken: now, from, until })),
-            );
+        let labelled = dir::write_secret(target, self.secret())
+            .and_then(|()| names.write(target))
+            .and_then(|()| {
+                target.sync_names()?;
+                label::write(target, self.secret(), Some(Extent { taken: now, from, until }))
+            });
         labelled.map_err(|error| JournalError::io(target.place(""), &error))?;
         Ok(backup)
     }

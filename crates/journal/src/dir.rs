@@ -15,6 +15,9 @@ use crate::segment::{self, Header};
 
 const SECRET_FILE: &str = "secret";
 const LOCK_FILE: &str = "lock";
+/// Names of the keys that answers are encrypted with. It belongs to who encrypts them; a copy
+/// without it would not say what it needs.
+const NAMES_FILE: &str = "keys";
 
 /// How a new journal begins.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -148,6 +151,21 @@ pub(crate) fn secret(dir: &Path) -> Result<Secret, JournalError> {
 
 pub(crate) fn write_secret(disk: &dyn Disk, secret: &Secret) -> io::Result<()> {
     disk::write_whole(disk, SECRET_FILE, format!("{}\n", hex(secret.as_bytes())).as_bytes())
+}
+
+/// The file with the names of keys, if there is one, as it is written to a copy.
+pub(crate) struct Names(Option<Vec<u8>>);
+
+impl Names {
+    pub(crate) fn read(disk: &dyn Disk) -> Result<Self, JournalError> {
+        disk::read_whole(disk, NAMES_FILE)
+            .map(Self)
+            .map_err(|error| JournalError::io(disk.place(NAMES_FILE), &error))
+    }
+
+    pub(crate) fn write(&self, disk: &dyn Disk) -> io::Result<()> {
+        self.0.as_ref().map_or(Ok(()), |names| disk::write_whole(disk, NAMES_FILE, names))
+    }
 }
 
 fn new_secret(dir: &Path) -> Result<Secret, JournalError> {

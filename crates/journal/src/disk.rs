@@ -56,6 +56,15 @@ pub(crate) fn write_whole(disk: &dyn Disk, name: &str, bytes: &[u8]) -> io::Resu
     disk.sync_names()
 }
 
+/// A small file, if it is there.
+pub(crate) fn read_whole(disk: &dyn Disk, name: &str) -> io::Result<Option<Vec<u8>>> {
+    match disk.open(name).and_then(|medium| medium.read_all()) {
+        Ok(bytes) => Ok(Some(bytes)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
 /// The real one.
 #[derive(Debug)]
 pub(crate) struct Folder {

@@ -14,7 +14,7 @@ use onlyonce_core::{
 use onlyonce_store::Store as _;
 
 use crate::check::Finding;
-use crate::dir;
+use crate::dir::{self, Names};
 use crate::disk::{Disk, Folder};
 use crate::entry::Entry;
 use crate::error::{JournalError, JournalErrorKind};
@@ -88,7 +88,10 @@ pub(crate) fn rebuild(
         let Copy { records, made_unknown, .. } = copy;
         journal.close();
         // Until now nobody can have opened it.
-        label::write(&*disk, secret, None).map_err(|error| JournalError::io(new, &error))?;
+        Names::read(&source.disk)?
+            .write(&*disk)
+            .and_then(|()| label::write(&*disk, secret, None))
+            .map_err(|error| JournalError::io(new, &error))?;
         let (floor, lost) = (standing.floor, standing.lost);
         Ok(Rebuilt { records, made_unknown, floor, lost })
     })

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use futures_executor::block_on;
 use onlyonce_core::{Cause, Command, Floor, Record, State, Timestamp};
-use onlyonce_journal::{Journal, JournalErrorKind, Settings, Start, check, salvage};
+use onlyonce_journal::{Journal, JournalErrorKind, Settings, Start, check, restore, salvage};
 use onlyonce_store::Store;
 
 use common::{NOW, SMALL, claim, complete, id, pair, put, written};
@@ -187,6 +187,29 @@ fn salvage_keeps_answers_and_doubts_everything_open() {
     assert_eq!(result.made_unknown, 2 + doubted.len() as u64);
     // The old one is as it was, and a second salvage does not overwrite the first.
     assert!(salvage(&dir, &to, now, Duration::ZERO).is_err());
+}
+
+#[test]
+fn the_names_of_keys_go_with_every_copy() {
+    let (_folder, dir) = with_pairs(3);
+    let at = |name: &str| dir.with_file_name(name);
+    let (now, ahead) = (Timestamp::from_millis(NOW + 1_000), Duration::ZERO);
+    let journal = Journal::open(&dir, SMALL).unwrap();
+    journal.backup(&at("none"), now).unwrap();
+    fs::write(dir.join("keys"), "1a2b3c4d\n").unwrap();
+    journal.backup(&at("backup"), now).unwrap();
+    journal.close();
+    drop(journal);
+    restore(&at("none"), &at("none-restored"), now, ahead).unwrap();
+    restore(&at("backup"), &at("restored"), now, ahead).unwrap();
+    salvage(&dir, &at("salvaged"), now, ahead).unwrap();
+    for copy in ["none", "none-restored"] {
+        assert!(!at(copy).join("keys").exists(), "{copy}");
+    }
+    for copy in ["backup", "restored", "salvaged"] {
+        assert_eq!(fs::read_to_string(at(copy).join("keys")).unwrap(), "1a2b3c4d\n", "{copy}");
+        assert_eq!(check(&at(copy)).unwrap().findings, [], "{copy}");
+    }
 }
 
 #[test]

@@ -13,6 +13,9 @@ const TAG: usize = 16;
 /// How much longer content becomes, in bytes.
 pub(crate) const OVERHEAD: usize = MAGIC.len() + ID + NONCE_LEN + TAG;
 
+/// What stands for the name of a key where an answer is not encrypted.
+pub const PLAIN: &str = "plain";
+
 /// Master keys: the first seals, all of them open. Cheap to move, never shown.
 pub struct Keyring(Vec<Master>);
 
@@ -92,6 +95,17 @@ impl Keyring {
     /// Whether the key with this name is here.
     pub fn has(&self, name: &str) -> bool {
         self.0.iter().any(|master| hex(&master.id) == name)
+    }
+
+    /// The names of all, the newest first.
+    pub fn names(&self) -> Vec<String> {
+        self.0.iter().map(|master| hex(&master.id)).collect()
+    }
+
+    /// Which key this was sealed with, be it here or not; [`PLAIN`] for none.
+    pub(crate) fn name_of(&self, content: &[u8]) -> String {
+        let name = content.strip_prefix(MAGIC).and_then(|rest| rest.get(..ID));
+        name.map_or_else(|| PLAIN.to_owned(), hex)
     }
 
     pub(crate) fn seal(&self, id: KeyId, revision: Revision, content: &[u8]) -> Vec<u8> {

@@ -7,10 +7,12 @@
 //! HMAC-SHA-256 from the master key, the record's id and its revision, with a random nonce: bytes
 //! that were moved to another record, or kept from an older one, do not open. Beside them stands
 //! which master key it was, so that keys can be changed: what is written uses the newest, what was
-//! written before is read with its own.
+//! written before is read with its own until [`Encrypted::renew`] comes by.
 
 mod keyring;
+mod rotation;
 mod store;
 
-pub use keyring::{Keyring, KeyringError};
+pub use keyring::{Keyring, KeyringError, PLAIN};
+pub use rotation::Turned;
 pub use store::Encrypted;

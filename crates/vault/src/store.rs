@@ -10,8 +10,8 @@ use crate::keyring::{Keyring, OVERHEAD};
 /// Encrypts the answers that another store keeps. Records from before are read as they are.
 #[derive(Debug)]
 pub struct Encrypted<S> {
-    inner: S,
-    keys: Keyring,
+    pub(crate) inner: S,
+    pub(crate) keys: Keyring,
 }
 
 impl<S> Encrypted<S> {
@@ -26,7 +26,7 @@ impl<S> Encrypted<S> {
             .unwrap_or_else(|()| unreachable!("sealing does not fail"))
     }
 
-    fn opened(&self, id: KeyId, record: Record) -> Result<Record, StoreError> {
+    pub(crate) fn opened(&self, id: KeyId, record: Record) -> Result<Record, StoreError> {
         let revision = record.revision;
         with_content(record, |content| {
             let opened = self.keys.open(id, revision, content).transpose();
@@ -34,6 +34,17 @@ impl<S> Encrypted<S> {
                 StoreError::new(StoreErrorKind::Damaged, format!("{id}: {closed}"))
             })
         })
+    }
+}
+
+/// What is kept of the reply.
+pub(crate) fn content(record: &Record) -> Option<&[u8]> {
+    match &record.state {
+        State::Completed { reply, .. } => reply.content().map(|content| &content[..]),
+        State::InFlight(_)
+        | State::Released { .. }
+        | State::Unknown(_)
+        | State::Tombstone { .. } => None,
     }
 }
 

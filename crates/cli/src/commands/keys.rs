@@ -39,6 +39,7 @@ pub(crate) async fn run(command: KeysCommand) -> Result<(), Failure> {
                 Told::Key(Some(view)) => show(&view),
                 told @ (Told::Key(None)
                 | Told::Page { .. }
+                | Told::Encryption { .. }
                 | Told::BackedUp { .. }
                 | Told::Resolved { .. }
                 | Told::Failed { .. }) => {
@@ -59,6 +60,7 @@ pub(crate) async fn run(command: KeysCommand) -> Result<(), Failure> {
         KeysCommand::Resolve(args) => resolve(args).await,
         KeysCommand::Seal(args) => seal(args).await,
         KeysCommand::Erase(args) => erase(args).await,
+        KeysCommand::Encryption { store, renew } => super::encryption::run(&store, renew).await,
     }
 }
 

@@ -10,6 +10,7 @@ use onlyonce_proxy::{Config, Drained, Ports, Server, Telemetry};
 use onlyonce_tokio::TokioRuntime;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::oneshot;
+use tokio::task::JoinHandle;
 
 use crate::args::{LogFormat, LogLevel, ProxyArgs};
 use crate::exit::Exit;
@@ -17,6 +18,7 @@ use crate::failure::Failure;
 use crate::operate::Desk;
 use crate::operate::socket::Socket;
 use crate::output;
+use crate::vault::Opened;
 use crate::{place, vault};
 
 pub(crate) async fn run(args: ProxyArgs) -> Result<(), Failure> {
@@ -37,14 +39,16 @@ pub(crate) async fn run(args: ProxyArgs) -> Result<(), Failure> {
     let telemetry = Arc::new(Telemetry::default());
     let clock_is_right = args.clock_is_right;
     let settings = Settings { waiters_max: limits.waiters, clock_is_right, ..Settings::default() };
+    let Opened { store, vault } = vault::open(&journal, &args.store)?;
     let engine = Engine::start(
-        vault::store(&journal, &args.store)?,
+        store,
         Arc::new(TokioRuntime::new()),
         settings,
         Some(Arc::clone(&telemetry) as Arc<_>),
     )
     .await?;
-    let desk = Desk { engine: engine.clone(), journal: journal.clone(), policy: record };
+    let renewing = vault.clone().map(|it| tokio::spawn(it.renew_all(engine.clone())));
+    let desk = Desk { engine: engine.clone(), journal: journal.clone(), vault, policy: record };
     let socket = Socket::open(dir, desk);
     let socket = socket.inspect_err(|error| {
         tracing::warn!(%error, "no socket for operators: keys and backups only once this ends");
@@ -69,6 +73,7 @@ pub(crate) async fn run(args: ProxyArgs) -> Result<(), Failure> {
         () = second_signal() => Drained { left: usize::MAX },
     };
     sweeping.abort();
+    renewing.inspect(JoinHandle::abort);
     drop(socket);
     journal.close();
     ended(drained, why)

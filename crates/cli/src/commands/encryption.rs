@@ -1,0 +1,88 @@
+//! `onlyonce keys encryption`
+
+use std::collections::BTreeMap;
+
+use onlyonce_vault::PLAIN;
+
+use crate::args::StoreArgs;
+use crate::exit::Exit;
+use crate::failure::Failure;
+use crate::operate::{Ask, Operator, Told};
+use crate::output::{self, printable};
+
+pub(crate) async fn run(store: &StoreArgs, renew: bool) -> Result<(), Failure> {
+    let operator = Operator::at(store).await?;
+    let shown = show(&operator, renew).await;
+    operator.close();
+    shown
+}
+
+/// What all pages have told.
+#[derive(Default)]
+struct All {
+    found: BTreeMap<String, u64>,
+    renewed: u64,
+    unread: Vec<String>,
+    /// Of the key file, the newest first.
+    keys: Vec<String>,
+}
+
+async fn show(operator: &Operator, renew: bool) -> Result<(), Failure> {
+    let mut all = pages(operator, renew).await?;
+    if renew {
+        output::line(&format!("{} answers were encrypted anew", all.renewed))?;
+        // What stands there now.
+        all = pages(operator, false).await?;
+    }
+    for text in &all.unread {
+        output::line(&format!("damaged: {}", printable(text)))?;
+    }
+    let newest = all.keys.first().cloned().unwrap_or_default();
+    let is_settled = all.unread.is_empty() && all.found.keys().all(|name| *name == newest);
+    if is_settled {
+        operator.ask(Ask::Encrypted { newest: newest.clone() }).await?;
+    }
+    output::line(&output::table(["KEY", "ANSWERS", "ABOUT"], &rows(&all, &newest, is_settled)))?;
+    Ok(output::line(&match is_settled {
+        true => format!("no answer needs another key than {newest}"),
+        false => "a proxy encrypts what is left in the background, once at each start".to_owned(),
+    })?)
+}
+
+async fn pages(operator: &Operator, renew: bool) -> Result<All, Failure> {
+    let (mut all, mut after) = (All::default(), None);
+    loop {
+        let told = operator.ask(Ask::Encryption { after, renew }).await?;
+        let Told::Encryption { found, renewed, unread, next, keys } = told else {
+            return Err(Failure::new(Exit::Unknown, "the answer is not understood"));
+        };
+        for (name, count) in found {
+            *all.found.entry(name).or_default() += count;
+        }
+        all.renewed += renewed;
+        all.unread.extend(unread);
+        all.keys = keys;
+        after = next;
+        if after.is_none() {
+            return Ok(all);
+        }
+    }
+}
+
+/// Those of the key file in their order, then what else was found.
+fn rows(all: &All, newest: &str, is_settled: bool) -> Vec<[String; 3]> {
+    let others = all.found.keys().filter(|name| !all.keys.contains(name));
+    let row = |name: &String| {
+        let count = all.found.get(name).copied().unwrap_or_default();
+        let about = match count {
+            _ if name == newest => "encrypts what is written",
+            _ if name == PLAIN => "not encrypted yet",
+            _ if !all.keys.contains(name) => "not in the key file: nobody can read these",
+            0 if is_settled => "can be taken out of the key file",
+            0 => "no answer uses it, but keep it while others are left",
+            _ => "needed until these are encrypted anew",
+        };
+        [name.clone(), count.to_string(), about.to_owned()]
+    };
+    all.keys.iter().chain(others).map(row).collect()
+}
