@@ -8,10 +8,10 @@ use std::time::Duration;
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
+use onlyonce_listen::Busy;
 use tokio::time::Sleep;
 
 use crate::BoxError;
-use crate::pace::Busy;
 use crate::upstream::Pool;
 
 /// A body that fails if nothing of it comes for some time.

@@ -3,7 +3,6 @@
 mod file;
 mod limits;
 mod policy;
-mod text;
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -15,7 +14,8 @@ use http::uri::Authority;
 use onlyonce::core::Policy;
 use onlyonce_http::RoutePolicy;
 
-pub use text::ConfigError;
+pub use onlyonce_listen::text::ConfigError;
+pub use onlyonce_listen::tls::Tls;
 
 /// Where the proxy listens unless it is told.
 pub const LISTEN: SocketAddr =
@@ -51,17 +51,6 @@ pub struct Target {
     pub http2: bool,
     /// Certificates that are trusted beside those of the system, in PEM.
     pub trust: Option<PathBuf>,
-}
-
-/// TLS for callers.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Tls {
-    /// The certificate chain, in PEM.
-    pub certificate: PathBuf,
-    /// Its private key, in PEM.
-    pub key: PathBuf,
-    /// If set, callers may show a certificate of these authorities; it then names the caller.
-    pub client_trust: Option<PathBuf>,
 }
 
 /// The port for operators.
@@ -128,6 +117,20 @@ impl Default for Limits {
 }
 
 impl Limits {
+    /// Those of a connection.
+    pub(crate) const fn of_connections(&self) -> onlyonce_listen::Limits {
+        let Self { head_bytes, head_fields, connections, streams, head_time, write_time, .. } =
+            *self;
+        onlyonce_listen::Limits {
+            head_bytes,
+            head_fields,
+            connections,
+            streams,
+            head_time,
+            write_time,
+        }
+    }
+
     fn warning(&self) -> Option<String> {
         let (drain, answer) = (self.drain_time, self.answer_time);
         (drain < answer).then(|| {

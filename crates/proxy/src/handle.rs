@@ -2,7 +2,6 @@
 
 use std::convert::Infallible;
 use std::future::Future;
-use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -13,6 +12,7 @@ use http_body_util::{Either, Full};
 use hyper::body::Incoming;
 use onlyonce::Engine;
 use onlyonce_http::{FailureKind, Problem, RoutePolicy, answer, problem, well_known};
+use onlyonce_listen::{Busy, Pace, Paced, Peer, Telemetry};
 use onlyonce_tower::{ClientCertificate, Evaluated, Once, ResponseBody};
 use tokio::time::Instant;
 use tower_service::Service;
@@ -20,8 +20,6 @@ use tracing::Instrument as _;
 
 use crate::body::{AnswerBody, Patient};
 use crate::config::{Config, Route};
-use crate::pace::{Busy, Pace, Paced};
-use crate::telemetry::Telemetry;
 use crate::upstream::{Failed, Upstream};
 
 /// The body of an answer to a caller.
@@ -41,14 +39,6 @@ pub(crate) struct Proxy {
     pub(crate) routes: Vec<Guarded>,
     pub(crate) other: Guarded,
     pub(crate) telemetry: Arc<Telemetry>,
-}
-
-/// What is known of a connection.
-#[derive(Clone)]
-pub(crate) struct Peer {
-    pub(crate) address: SocketAddr,
-    pub(crate) certificate: Option<ClientCertificate>,
-    pub(crate) tls: bool,
 }
 
 /// Answers the requests of one connection.
@@ -71,7 +61,7 @@ impl hyper::service::Service<Request<Incoming>> for Handler {
             "request",
             method = %request.method(),
             path = request.uri().path(),
-            peer = %peer.address,
+            peer = %address(&peer),
         );
         let answered = async move {
             let answer = proxy.handle(request, peer, coming).await;
@@ -98,7 +88,7 @@ impl Proxy {
         let running = Running(&self.telemetry);
         forwarded(&mut request, &peer);
         if let Some(certificate) = peer.certificate {
-            request.extensions_mut().insert(certificate);
+            request.extensions_mut().insert(ClientCertificate(certificate));
         }
         let (guarded, policy) = self.route(request.uri().path());
         let mut guarded = guarded.clone();
@@ -168,6 +158,11 @@ impl Proxy {
     }
 }
 
+/// For the log.
+fn address(peer: &Peer) -> String {
+    peer.address.map_or_else(String::new, |address| address.to_string())
+}
+
 /// One request less is running when it is dropped, also if its caller goes away.
 struct Running<'a>(&'a Telemetry);
 
@@ -202,7 +197,9 @@ fn forwarded(request: &mut Request<Incoming>, peer: &Peer) {
         _ => "1.1 onlyonce",
     };
     let headers = request.headers_mut();
-    append(headers, FORWARDED_FOR, &peer.address.ip().to_string());
+    if let Some(address) = peer.address {
+        append(headers, FORWARDED_FOR, &address.ip().to_string());
+    }
     let proto = HeaderValue::from_static(if peer.tls { "https" } else { "http" });
     headers.entry(FORWARDED_PROTO).or_insert(proto);
     if let Some(host) = host {

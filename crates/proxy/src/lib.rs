@@ -6,19 +6,14 @@
 mod admin;
 mod body;
 mod config;
-mod connection;
 mod handle;
-mod handles;
-mod pace;
 mod serve;
-mod telemetry;
 mod tls;
 mod upstream;
 
 pub use config::{Admin, Config, ConfigError, LISTEN, Limits, Route, Target, Tls};
-pub use handles::raise_open_files;
-pub use serve::{Drained, Ports, ProxyError, Server};
-pub use telemetry::Telemetry;
+pub use onlyonce_listen::{StartError, Telemetry, raise_open_files};
+pub use serve::{Drained, Ports, Server};
 
 /// An error of any kind.
 pub(crate) type BoxError = Box<dyn std::error::Error + Send + Sync>;

@@ -2,50 +2,26 @@
 
 use std::future::Future;
 use std::net::SocketAddr;
-use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use onlyonce::Engine;
 use onlyonce_http::Keys;
+use onlyonce_listen::tls::acceptor;
+use onlyonce_listen::{Accepting, Listener, StartError, Telemetry};
 use onlyonce_tower::{OnceLayer, Room};
 use tokio::net::TcpListener;
-use tokio::sync::Semaphore;
 use tokio::time::timeout;
 use tokio_rustls::TlsAcceptor;
-use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tower_layer::Layer as _;
 
 use crate::admin;
 use crate::config::Config;
-use crate::connection::Connection;
-use crate::handle::Proxy;
-use crate::telemetry::Telemetry;
+use crate::handle::{Handler, Proxy};
 use crate::tls;
 use crate::upstream::{Connector, Upstream};
-
-/// The proxy could not begin. Nothing was accepted.
-#[derive(Debug)]
-pub struct ProxyError {
-    place: String,
-    text: String,
-}
-
-impl ProxyError {
-    pub(crate) fn new(place: impl Into<String>, text: impl std::fmt::Display) -> Self {
-        Self { place: place.into(), text: text.to_string() }
-    }
-}
-
-impl std::fmt::Display for ProxyError {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{}: {}", self.place, self.text)
-    }
-}
-
-impl std::error::Error for ProxyError {}
 
 /// How stopping went.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -57,7 +33,7 @@ pub struct Drained {
 /// The ports of a proxy, and all that can fail before it has a store.
 pub struct Ports {
     config: Config,
-    listener: TcpListener,
+    listener: Listener,
     admin: Option<TcpListener>,
     ready: Ready,
 }
@@ -69,13 +45,13 @@ struct Ready {
 }
 
 impl Ready {
-    fn of(config: &Config) -> Result<Self, ProxyError> {
-        let tls = config.tls.as_ref().map(tls::acceptor).transpose()?;
+    fn of(config: &Config) -> Result<Self, StartError> {
+        let tls = config.tls.as_ref().map(acceptor).transpose()?;
         let target = &config.upstream;
         let client = target.tls.then(|| tls::client(target)).transpose()?;
         let answer = config.limits.answer_time;
         let connector = Connector::new(target.authority.clone(), target.http2, client, answer)
-            .map_err(|error| ProxyError::new(target.authority.as_str(), error))?;
+            .map_err(|error| StartError::new(target.authority.as_str(), error))?;
         Ok(Self { tls, connector })
     }
 }
@@ -85,9 +61,9 @@ impl Ports {
     ///
     /// # Errors
     /// A port is taken, or a certificate cannot be used: says which. Nothing was done.
-    pub async fn bind(config: Config) -> Result<Self, ProxyError> {
+    pub async fn bind(config: Config) -> Result<Self, StartError> {
         let ready = Ready::of(&config)?;
-        let listener = bind(config.listen).await?;
+        let listener = Listener::tcp(config.listen).await?;
         let admin = match &config.admin {
             Some(admin) => Some(bind(admin.listen).await?),
             None => None,
@@ -99,7 +75,7 @@ impl Ports {
     ///
     /// # Errors
     /// A certificate or key is not there or cannot be used: says which.
-    pub fn rehearse(config: &Config) -> Result<(), ProxyError> {
+    pub fn rehearse(config: &Config) -> Result<(), StartError> {
         Ready::of(config).map(|_| ())
     }
 
@@ -129,7 +105,7 @@ impl Ports {
 /// A proxy that has its ports.
 pub struct Server {
     proxy: Arc<Proxy>,
-    listener: TcpListener,
+    listener: Listener,
     admin: Option<TcpListener>,
     tls: Option<TlsAcceptor>,
     tasks: TaskTracker,
@@ -145,7 +121,7 @@ impl Server {
         engine: Engine,
         keys: Arc<Keys>,
         telemetry: Arc<Telemetry>,
-    ) -> Result<Self, ProxyError> {
+    ) -> Result<Self, StartError> {
         Ok(Ports::bind(config).await?.serve_with(engine, keys, telemetry))
     }
 
@@ -154,7 +130,8 @@ impl Server {
     /// # Errors
     /// The system does not say.
     pub fn local_addr(&self) -> std::io::Result<SocketAddr> {
-        self.listener.local_addr()
+        let address = self.listener.local_addr()?;
+        address.ok_or_else(|| std::io::Error::other("it listens on no port"))
     }
 
     /// Where operators connect, if there is a port for them.
@@ -170,36 +147,15 @@ impl Server {
             tokio::spawn(admin::serve(listener, Arc::clone(&proxy), Arc::clone(&draining)))
         });
         let limits = proxy.config.limits;
-        let (connections, ending) = (TaskTracker::new(), CancellationToken::new());
-        let places = Arc::new(Semaphore::new(limits.connections));
-        let mut stop = pin!(stop);
-        loop {
-            let place = Arc::clone(&places).acquire_owned();
-            let accepted = tokio::select! {
-                () = &mut stop => break,
-                accepted = async { (place.await, listener.accept().await) } => accepted,
-            };
-            let (place, Ok((stream, address))) = accepted else {
-                // Out of file handles, most likely: give others time to end.
-                tokio::time::sleep(Duration::from_millis(20)).await;
-                continue;
-            };
-            let connection = Connection {
-                proxy: Arc::clone(&proxy),
-                stop: ending.clone(),
-                tls: tls.clone(),
-                address,
-            };
-            connections.spawn(async move {
-                connection.serve(stream).await;
-                drop(place);
-            });
-        }
-        draining.store(true, Ordering::Release);
-        drop(listener);
-        tracing::info!(running = tasks.len(), "draining");
-        ending.cancel();
-        connections.close();
+        let (stopped, running) = (Arc::clone(&draining), tasks.clone());
+        let stop = async move {
+            stop.await;
+            stopped.store(true, Ordering::Release);
+            tracing::info!(running = running.len(), "draining");
+        };
+        let accepting = Accepting::new(listener, tls, limits.of_connections());
+        let handler = move |peer, pace| Handler { proxy: Arc::clone(&proxy), peer, pace };
+        let connections = accepting.until(stop, handler).await;
         let drained = drain(&connections, &tasks, limits.drain_time).await;
         if let Some(admin) = admin {
             admin.abort();
@@ -219,6 +175,6 @@ async fn drain(connections: &TaskTracker, tasks: &TaskTracker, limit: Duration) 
     Drained { left }
 }
 
-async fn bind(address: SocketAddr) -> Result<TcpListener, ProxyError> {
-    TcpListener::bind(address).await.map_err(|error| ProxyError::new(address.to_string(), error))
+async fn bind(address: SocketAddr) -> Result<TcpListener, StartError> {
+    TcpListener::bind(address).await.map_err(|error| StartError::new(address.to_string(), error))
 }

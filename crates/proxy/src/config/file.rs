@@ -6,12 +6,13 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use onlyonce_http::RoutePolicy;
+use onlyonce_listen::text::{ConfigError, Source, mended, parsed};
+use onlyonce_listen::tls::Tls;
 use serde::Deserialize;
 use toml::Spanned;
 
 use super::policy::PolicyTable;
-use super::text::{ConfigError, mended, parsed};
-use super::{Admin, Config, LISTEN, Route, Target, Tls, limits, target};
+use super::{Admin, Config, LISTEN, Route, Target, limits, target};
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -56,24 +57,6 @@ struct AdminTable {
 struct RouteTable {
     path: Spanned<String>,
     policy: Option<PolicyTable>,
-}
-
-/// The text and its name, for mistakes.
-pub(super) struct Source<'a> {
-    name: &'a str,
-    text: &'a str,
-}
-
-impl Source<'_> {
-    pub(super) fn wrong(&self, span: Option<Range<usize>>, text: &str) -> ConfigError {
-        ConfigError::at(self.name, self.text, span, text)
-    }
-
-    /// Only the first line of a table: its name.
-    fn head(&self, span: Range<usize>) -> Range<usize> {
-        let line = self.text.get(span.clone()).and_then(|it| it.lines().next());
-        span.start..span.start + line.map_or(0, str::len)
-    }
 }
 
 /// Tokens are as good as passwords and must not be guessed.

@@ -1,14 +1,12 @@
 //! `[limits]` as it is written in the file, and what its values may be.
 
-use std::ops::RangeInclusive;
 use std::time::Duration;
 
+use onlyonce_listen::text::{Bounds, ConfigError, Size, Source, Span};
 use serde::Deserialize;
 use toml::Spanned;
 
 use super::Limits;
-use super::file::Source;
-use super::text::{ConfigError, Size, Span};
 
 #[derive(Default, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -27,9 +25,6 @@ pub(super) struct Table {
     upstream_idle: Option<Spanned<Span>>,
     drain_time: Option<Spanned<Span>>,
 }
-
-/// What values may be, and how a person writes that.
-struct Bounds<T>(RangeInclusive<T>, &'static str);
 
 const fn span(millis: u64) -> Span {
     Span(Duration::from_millis(millis))
@@ -54,37 +49,22 @@ impl Table {
     pub(super) fn checked(self, source: &Source<'_>) -> Result<Limits, ConfigError> {
         let default = Limits::default();
         let within = |said: Option<Spanned<Span>>, default, bounds| {
-            checked(source, said, Span(default), bounds).map(|span| span.0)
+            source.within(said, Span(default), bounds).map(|span| span.0)
         };
         Ok(Limits {
-            head_bytes: checked(source, self.head_bytes, Size(default.head_bytes), HEAD_BYTES)?.0,
-            head_fields: checked(source, self.head_fields, default.head_fields, HEAD_FIELDS)?,
-            connections: checked(source, self.connections, default.connections, CONNECTIONS)?,
-            streams: checked(source, self.streams, default.streams, STREAMS)?,
-            waiters: checked(source, self.waiters, default.waiters, WAITERS)?,
-            bodies: checked(source, self.bodies, Size(default.bodies), BODIES)?.0,
-            head_time: within(self.head_time, default.head_time, WITHIN)?,
-            body_time: within(self.body_time, default.body_time, WITHIN)?,
-            connect_time: within(self.connect_time, default.connect_time, WITHIN)?,
-            write_time: within(self.write_time, default.write_time, WITHIN)?,
-            answer_time: within(self.answer_time, default.answer_time, WITHIN)?,
-            upstream_idle: within(self.upstream_idle, default.upstream_idle, DURING)?,
-            drain_time: within(self.drain_time, default.drain_time, DURING)?,
+            head_bytes: source.within(self.head_bytes, Size(default.head_bytes), &HEAD_BYTES)?.0,
+            head_fields: source.within(self.head_fields, default.head_fields, &HEAD_FIELDS)?,
+            connections: source.within(self.connections, default.connections, &CONNECTIONS)?,
+            streams: source.within(self.streams, default.streams, &STREAMS)?,
+            waiters: source.within(self.waiters, default.waiters, &WAITERS)?,
+            bodies: source.within(self.bodies, Size(default.bodies), &BODIES)?.0,
+            head_time: within(self.head_time, default.head_time, &WITHIN)?,
+            body_time: within(self.body_time, default.body_time, &WITHIN)?,
+            connect_time: within(self.connect_time, default.connect_time, &WITHIN)?,
+            write_time: within(self.write_time, default.write_time, &WITHIN)?,
+            answer_time: within(self.answer_time, default.answer_time, &WITHIN)?,
+            upstream_idle: within(self.upstream_idle, default.upstream_idle, &DURING)?,
+            drain_time: within(self.drain_time, default.drain_time, &DURING)?,
         })
     }
-}
-
-fn checked<T: PartialOrd>(
-    source: &Source<'_>,
-    said: Option<Spanned<T>>,
-    default: T,
-    Bounds(range, shown): Bounds<T>,
-) -> Result<T, ConfigError> {
-    let Some(said) = said else { return Ok(default) };
-    let span = said.span();
-    let said = said.into_inner();
-    if range.contains(&said) {
-        return Ok(said);
-    }
-    Err(source.wrong(Some(span), &format!("this cannot be kept; write a value {shown}")))
 }

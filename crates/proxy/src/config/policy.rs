@@ -11,9 +11,8 @@ use onlyonce_http::fingerprint::pointer::Pointers;
 use onlyonce_http::key::{KeyFormat, KeyPolicy, KeySpelling};
 use onlyonce_http::scope::jwt::JwtVerifier;
 use onlyonce_http::{Absent, BodyRule, OnStoreError, Probe, RoutePolicy, ScopeRule};
+use onlyonce_listen::text::{Size, Span, parsed};
 use serde::{Deserialize, Deserializer};
-
-use super::text::{Size, Span, parsed};
 
 /// A value that the standard library or a crate of types reads from a string.
 pub(super) struct Word<T>(T);

@@ -9,13 +9,13 @@ use std::time::Duration;
 use http::uri::Authority;
 use hyper::client::conn::{http1, http2};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use onlyonce_listen::Pace;
 use onlyonce_failpoint::{failpoint, tapped};
 use rustls::pki_types::ServerName;
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 
 use super::{Failed, Leaving};
-use crate::pace::Pace;
 
 /// The longest time without a word after which the upstream is asked whether it is there.
 const PING_MAX: Duration = Duration::from_secs(30);

@@ -7,12 +7,12 @@ use http::{Request, Response};
 use hyper::body::Incoming;
 use hyper::client::conn::TrySendError;
 use onlyonce_http::FailureKind;
+use onlyonce_listen::{Pace, Paced};
 use tokio::time::{Instant, timeout};
 
 use super::connect::{Connection, Connector, Shared};
 use super::{Failed, Leaving, Limits, Outgoing};
 use crate::body::AnswerBody;
-use crate::pace::{Pace, Paced};
 
 /// Idle connections that are kept at most.
 const IDLE_MAX: usize = 1_024;

@@ -18,7 +18,7 @@ use tokio::time::{Instant, sleep};
 
 /// For what the other end is waited for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Turn {
+pub enum Turn {
     /// It is to take what we have for it.
     Taking,
     /// It is to say the next thing: nothing is being sent.
@@ -29,7 +29,7 @@ pub(crate) enum Turn {
 
 /// What is going on with one other end.
 #[derive(Debug)]
-pub(crate) struct Pace {
+pub struct Pace {
     born: Instant,
     /// When something last moved, in microseconds since `born`.
     moved: AtomicU64,
@@ -40,24 +40,26 @@ pub(crate) struct Pace {
 }
 
 impl Pace {
-    pub(crate) fn new() -> Arc<Self> {
+    /// A connection that begins now.
+    pub fn new() -> Arc<Self> {
         let born = Instant::now();
         Arc::new(Self { born, moved: 0.into(), owed: 0.into(), busy: 0.into() })
     }
 
     /// Something moved.
-    pub(crate) fn touch(&self) {
+    pub fn touch(&self) {
         let now = u64::try_from(self.born.elapsed().as_micros()).unwrap_or(u64::MAX);
         self.moved.store(now, Ordering::Release);
     }
 
     /// How long nothing has moved.
-    pub(crate) fn still(&self) -> Duration {
+    pub fn still(&self) -> Duration {
         let moved = Duration::from_micros(self.moved.load(Ordering::Acquire));
         self.born.elapsed().saturating_sub(moved)
     }
 
-    pub(crate) fn turn(&self) -> Turn {
+    /// Whose turn it is.
+    pub fn turn(&self) -> Turn {
         if 0 < self.owed.load(Ordering::Acquire) {
             Turn::Taking
         } else if 0 < self.busy.load(Ordering::Acquire) {
@@ -68,7 +70,7 @@ impl Pace {
     }
 
     /// A message begins; it is over when what is returned is dropped.
-    pub(crate) fn busy(self: &Arc<Self>) -> Busy {
+    pub fn busy(self: &Arc<Self>) -> Busy {
         self.touch();
         self.busy.fetch_add(1, Ordering::AcqRel);
         Busy(Arc::clone(self))
@@ -81,7 +83,7 @@ impl Pace {
     }
 
     /// Ends when the other end has been silent for `limit` in its turn, whatever it should do.
-    pub(crate) async fn silence(&self, limit: Duration) {
+    pub async fn silence(&self, limit: Duration) {
         loop {
             let left = match self.turn() {
                 // Should it end now, as much is left of the other's turn at least.
@@ -98,7 +100,7 @@ impl Pace {
 
 /// A message that is not over.
 #[derive(Debug)]
-pub(crate) struct Busy(Arc<Pace>);
+pub struct Busy(Arc<Pace>);
 
 impl Drop for Busy {
     fn drop(&mut self) {
@@ -122,7 +124,7 @@ impl Drop for Owed {
 /// A piece of a body that notes when it is taken. Whoever writes it out keeps it until then: in
 /// HTTP/2 also while the other end gives no room for more.
 #[derive(Debug)]
-pub(crate) struct Parcel {
+pub struct Parcel {
     bytes: Bytes,
     owed: Owed,
 }
@@ -144,7 +146,7 @@ impl Buf for Parcel {
 
 /// A body on its way to the other end.
 #[derive(Debug)]
-pub(crate) struct Paced<B> {
+pub struct Paced<B> {
     body: B,
     pace: Arc<Pace>,
     /// Unless the body itself is waited for.
@@ -154,7 +156,7 @@ pub(crate) struct Paced<B> {
 
 impl<B> Paced<B> {
     /// The message is over when the body is dropped.
-    pub(crate) fn new(body: B, busy: Busy) -> Self {
+    pub fn new(body: B, busy: Busy) -> Self {
         let pace = Arc::clone(&busy.0);
         Self { body, owed: Some(pace.owe()), pace, _busy: busy }
     }
@@ -188,14 +190,15 @@ impl<B: Body<Data = Bytes> + Unpin> Body for Paced<B> {
 
 /// A connection that notes while the other end takes nothing.
 #[derive(Debug)]
-pub(crate) struct Watched<T> {
+pub struct Watched<T> {
     stream: T,
     pace: Arc<Pace>,
     stuck: Option<Owed>,
 }
 
 impl<T> Watched<T> {
-    pub(crate) const fn new(stream: T, pace: Arc<Pace>) -> Self {
+    /// Watches this stream.
+    pub const fn new(stream: T, pace: Arc<Pace>) -> Self {
         Self { stream, pace, stuck: None }
     }
 

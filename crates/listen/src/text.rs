@@ -1,10 +1,11 @@
 //! Mistakes in a configuration, with their place; and the small values in its text.
 
 use std::fmt;
-use std::ops::Range;
+use std::ops::{Range, RangeInclusive};
 use std::time::Duration;
 
 use serde::de::{Deserialize, Deserializer, Error as _, Visitor};
+use toml::Spanned;
 
 /// A mistake in a configuration: where it is, and how to mend it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -14,12 +15,12 @@ pub struct ConfigError {
 
 impl ConfigError {
     /// A mistake in something that has no lines, such as a flag.
-    pub(crate) fn of(place: &str, text: impl fmt::Display) -> Self {
+    pub fn of(place: &str, text: impl fmt::Display) -> Self {
         Self { text: format!("{place}: {text}") }
     }
 
     /// A mistake in a file's text, shown with its line.
-    pub(crate) fn at(name: &str, all: &str, span: Option<Range<usize>>, text: &str) -> Self {
+    pub fn at(name: &str, all: &str, span: Option<Range<usize>>, text: &str) -> Self {
         let Some(span) = span else { return Self::of(name, text) };
         let start = span.start.min(all.len());
         let before = all.get(..start).unwrap_or_default();
@@ -49,6 +50,51 @@ impl fmt::Display for ConfigError {
 
 impl std::error::Error for ConfigError {}
 
+/// The text of a file and its name, for mistakes.
+#[derive(Clone, Copy, Debug)]
+pub struct Source<'a> {
+    /// What mistakes name.
+    pub name: &'a str,
+    /// All of it.
+    pub text: &'a str,
+}
+
+impl Source<'_> {
+    /// A mistake, shown with its line if it has a place.
+    pub fn wrong(&self, span: Option<Range<usize>>, text: &str) -> ConfigError {
+        ConfigError::at(self.name, self.text, span, text)
+    }
+
+    /// Only the first line of a table: its name.
+    pub fn head(&self, span: Range<usize>) -> Range<usize> {
+        let line = self.text.get(span.clone()).and_then(|it| it.lines().next());
+        span.start..span.start + line.map_or(0, str::len)
+    }
+
+    /// What was said, or the default, within its bounds.
+    ///
+    /// # Errors
+    /// It is outside: says what can be written.
+    pub fn within<T: PartialOrd>(
+        &self,
+        said: Option<Spanned<T>>,
+        default: T,
+        Bounds(range, shown): &Bounds<T>,
+    ) -> Result<T, ConfigError> {
+        let Some(said) = said else { return Ok(default) };
+        let span = said.span();
+        let said = said.into_inner();
+        if range.contains(&said) {
+            return Ok(said);
+        }
+        Err(self.wrong(Some(span), &format!("this cannot be kept; write a value {shown}")))
+    }
+}
+
+/// What values may be, and how a person writes that.
+#[derive(Clone, Debug)]
+pub struct Bounds<T>(pub RangeInclusive<T>, pub &'static str);
+
 /// What the parser says of a value, and what is to be written instead.
 const WORDS: [(&str, &str); 8] = [
     (
@@ -65,7 +111,7 @@ const WORDS: [(&str, &str); 8] = [
 ];
 
 /// The parser's word on a mistake, with how to mend it.
-pub(crate) fn mended(message: &str) -> String {
+pub fn mended(message: &str) -> String {
     if message.starts_with("unknown") {
         return with_nearest(message);
     }
@@ -91,11 +137,11 @@ fn with_nearest(message: &str) -> String {
 
 /// A duration as a person writes it: a whole number and a unit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) struct Span(pub(crate) Duration);
+pub struct Span(pub Duration);
 
 /// A number of bytes: plain, or with a unit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) struct Size(pub(crate) usize);
+pub struct Size(pub usize);
 
 fn split(text: &str) -> Option<(u64, &str)> {
     let digits = text.find(|it: char| !it.is_ascii_digit()).unwrap_or(text.len());
@@ -107,7 +153,7 @@ fn split(text: &str) -> Option<(u64, &str)> {
 const SPAN_MAX: u64 = 36_500 * 86_400_000;
 
 /// Reads a duration such as `200ms`, `5s`, `2m`, `24h`, `30d`.
-pub(crate) fn duration(text: &str) -> Result<Duration, String> {
+pub fn duration(text: &str) -> Result<Duration, String> {
     let unknown =
         || format!("{text:?} is no duration; write one such as \"200ms\", \"5s\", \"24h\"");
     let (number, unit) = split(text).ok_or_else(unknown)?;
@@ -127,7 +173,7 @@ pub(crate) fn duration(text: &str) -> Result<Duration, String> {
 }
 
 /// Reads a size such as `65536`, `64KiB`, `16MiB`.
-pub(crate) fn size(text: &str) -> Result<usize, String> {
+pub fn size(text: &str) -> Result<usize, String> {
     let unknown =
         || format!("{text:?} is no size; write bytes, or one such as \"64KiB\", \"16MiB\"");
     let (number, unit) = split(text).ok_or_else(unknown)?;
@@ -172,7 +218,7 @@ impl<'de> Deserialize<'de> for Size {
 }
 
 /// Anything that is read from a string by a function of ours.
-pub(crate) fn parsed<'de, D: Deserializer<'de>, T>(
+pub fn parsed<'de, D: Deserializer<'de>, T>(
     from: D,
     parse: fn(&str) -> Result<T, String>,
 ) -> Result<T, D::Error> {

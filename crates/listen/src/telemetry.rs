@@ -39,7 +39,7 @@ pub struct Telemetry {
     requests: AtomicU64,
     micros: AtomicU64,
     /// Requests being answered now.
-    pub(crate) running: AtomicU64,
+    pub running: AtomicU64,
 }
 
 impl Telemetry {
@@ -48,7 +48,7 @@ impl Telemetry {
     }
 
     /// One more of a kind; `label` is empty for those without kinds.
-    pub(crate) fn count(&self, name: &'static str, label: &'static str) {
+    pub fn count(&self, name: &'static str, label: &'static str) {
         self.add(name, label, 1);
     }
 
@@ -57,7 +57,7 @@ impl Telemetry {
     }
 
     /// A request was answered after `took`.
-    pub(crate) fn answered(&self, took: Duration) {
+    pub fn answered(&self, took: Duration) {
         self.requests.fetch_add(1, Ordering::Relaxed);
         let micros = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
         self.micros.fetch_add(micros, Ordering::Relaxed);
