@@ -24,7 +24,7 @@ use crate::args::StoreArgs;
 use crate::exit::Exit;
 use crate::failure::Failure;
 use crate::place::now;
-use crate::vault::{self, Opened, Vault};
+use crate::vault::{self, Vault, Wrapped};
 pub(crate) use view::{View, time};
 
 /// A question or a change.
@@ -318,7 +318,7 @@ impl Operator {
         let dir = args.store.dir();
         match Journal::open(dir, onlyonce_journal::Settings::default()) {
             Ok(journal) => {
-                let Opened { store, vault } = vault::open(&journal, args)?;
+                let Wrapped { store, vault } = vault::open(&journal, args)?;
                 let runtime = Arc::new(TokioRuntime::new());
                 let engine = Engine::start(store, runtime, Settings::default(), None).await?;
                 Ok(Self::Here(Desk { engine, journal, vault, policy: Policy::default() }))

@@ -25,7 +25,7 @@ const AGAIN: Duration = Duration::from_secs(60);
 const NAMED_MAX: usize = 100;
 
 /// A journal's store, and what its answers are encrypted with.
-pub(crate) struct Opened {
+pub(crate) struct Wrapped {
     pub(crate) store: Arc<dyn Store>,
     pub(crate) vault: Option<Vault>,
 }
@@ -43,7 +43,7 @@ pub(crate) struct Vault {
 ///
 /// A journal that has answers encrypted with keys that are not there is refused: whoever asks for
 /// such an answer would be told that it is damaged.
-pub(crate) fn open(journal: &Journal, args: &StoreArgs) -> Result<Opened, Failure> {
+pub(crate) fn open(journal: &Journal, args: &StoreArgs) -> Result<Wrapped, Failure> {
     let path = args.store.dir().join(NAMES);
     let lost = |error: io::Error| {
         Failure::new(Exit::StoreUnavailable, format!("{}: {error}", path.display()))
@@ -51,7 +51,7 @@ pub(crate) fn open(journal: &Journal, args: &StoreArgs) -> Result<Opened, Failur
     let mut needed = read(&path).map_err(lost)?;
     let Some(file) = &args.key_file else {
         if needed.is_empty() {
-            return Ok(Opened { store: Arc::new(journal.clone()), vault: None });
+            return Ok(Wrapped { store: Arc::new(journal.clone()), vault: None });
         }
         let text = format!("{}: answers in this journal are encrypted", args.store.dir().display());
         return Err(Failure::new(Exit::StoreUnavailable, text)
@@ -77,7 +77,7 @@ pub(crate) fn open(journal: &Journal, args: &StoreArgs) -> Result<Opened, Failur
     }
     let store = Arc::new(Encrypted::new(journal.clone(), ring));
     let vault = Vault { store: Arc::clone(&store), names: path, keys };
-    Ok(Opened { store, vault: Some(vault) })
+    Ok(Wrapped { store, vault: Some(vault) })
 }
 
 impl Vault {

@@ -18,7 +18,7 @@ use crate::failure::Failure;
 use crate::operate::Desk;
 use crate::operate::socket::Socket;
 use crate::output;
-use crate::vault::Opened;
+use crate::vault::Wrapped;
 use crate::{place, vault};
 
 pub(crate) async fn run(args: ProxyArgs) -> Result<(), Failure> {
@@ -39,7 +39,7 @@ pub(crate) async fn run(args: ProxyArgs) -> Result<(), Failure> {
     let telemetry = Arc::new(Telemetry::default());
     let clock_is_right = args.clock_is_right;
     let settings = Settings { waiters_max: limits.waiters, clock_is_right, ..Settings::default() };
-    let Opened { store, vault } = vault::open(&journal, &args.store)?;
+    let Wrapped { store, vault } = vault::open(&journal, &args.store)?;
     let engine = Engine::start(
         store,
         Arc::new(TokioRuntime::new()),
