@@ -1,8 +1,8 @@
 //! A copy of a journal that is open and goes on, as it stood when the copy was begun.
 //!
 //! What is sealed or synced never changes again, so nothing has to stop: the open files of all
-//! segments and the place up to which the last one is synced are the whole state. A segment that
-//! is given back meanwhile has lost its name only.
+//! segments and shelves, what the list says of shelves, and the place up to which the last segment
+//! is synced are the whole state. A file that is given back meanwhile has lost its name only.
 
 use std::path::{Path, PathBuf};
 
@@ -15,6 +15,9 @@ use crate::error::JournalError;
 use crate::journal::Journal;
 use crate::label::{self, Extent};
 use crate::segment::{self, HEADER, Header};
+use crate::shared::Standing;
+use crate::shelf::{self, Shelf};
+use crate::shelves;
 use crate::staging;
 
 /// So much is synced at once, in bytes: the journal's own syncs wait behind it on the same disk.
@@ -25,7 +28,9 @@ const PIECE: usize = 4 << 20;
 pub struct Backup {
     /// Segments that were copied.
     pub segments: usize,
-    /// What they take, in bytes.
+    /// Shelves of old tombstones that were copied.
+    pub shelves: usize,
+    /// What both take, in bytes.
     pub bytes: u64,
 }
 
@@ -52,7 +57,7 @@ impl Journal {
         // Read first: a key is struck from it once nothing needs it any more, and what is copied
         // below may be older than what is struck meanwhile.
         let names = Names::read(&*self.shared.disk)?;
-        let (segments, until) = self.shared.standing();
+        let Standing { segments, until, shelves, listed } = self.shared.standing();
         let segments: Vec<(u64, _)> =
             segments.into_iter().map(|(number, it)| (number.into(), it.medium)).collect();
         let mut backup = Backup::default();
@@ -67,13 +72,21 @@ impl Journal {
             backup.segments += 1;
             backup.bytes += end;
         }
+        for shelf in &shelves.list {
+            shelf.check()?;
+            copy_shelf(target, shelf)?;
+            backup.shelves += 1;
+            backup.bytes += shelf.length;
+        }
+        let has_shelves = !listed.is_empty();
         let from = segments.first().map_or(until.segment, |(number, _)| *number);
-        let labelled = dir::write_secret(target, self.secret())
+        let extent = Some(Extent { taken: now, from, until });
+        let listed = if has_shelves { shelves::write(target, &listed) } else { Ok(()) };
+        let labelled = listed
+            .and_then(|()| dir::write_secret(target, self.secret()))
             .and_then(|()| names.write(target))
-            .and_then(|()| {
-                target.sync_names()?;
-                label::write(target, self.secret(), Some(Extent { taken: now, from, until }))
-            });
+            .and_then(|()| target.sync_names())
+            .and_then(|()| label::write(target, self.secret(), extent, has_shelves));
         labelled.map_err(|error| JournalError::io(target.place(""), &error))?;
         Ok(backup)
     }
@@ -106,6 +119,22 @@ fn copy(target: &dyn Disk, number: u64, all: &[u8]) -> Result<(), JournalError> 
         for (at, piece) in all.chunks(PIECE).enumerate() {
             medium.write_at(piece, (at * PIECE) as u64)?;
             medium.sync()?;
+        }
+        Ok(())
+    });
+    copied.map_err(|error| JournalError::io(target.place(&name), &error))
+}
+
+fn copy_shelf(target: &dyn Disk, shelf: &Shelf) -> Result<(), JournalError> {
+    let name = shelf::name(shelf.number);
+    let copied = target.create(&name).and_then(|medium| {
+        let mut at = 0;
+        while at < shelf.length {
+            let mut piece = vec![0; (PIECE as u64).min(shelf.length - at) as usize];
+            shelf.medium.read_at(&mut piece, at)?;
+            medium.write_at(&piece, at)?;
+            medium.sync()?;
+            at += piece.len() as u64;
         }
         Ok(())
     });

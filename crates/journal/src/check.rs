@@ -12,6 +12,8 @@ use crate::entry::Entry;
 use crate::error::JournalError;
 use crate::label::{self, Extent};
 use crate::segment::{self, Header};
+use crate::shelf::{self, Shelf};
+use crate::shelves;
 use crate::snapshot;
 use crate::survey::{Survey, survey};
 
@@ -20,7 +22,7 @@ use crate::survey::{Survey, survey};
 pub struct Report {
     /// Segments that were read.
     pub segments: usize,
-    /// Entries about keys that can be read.
+    /// Entries about keys that can be read, on shelves too.
     pub entries: u64,
     /// What was found, in the order of files and places.
     pub findings: Vec<Finding>,
@@ -53,7 +55,7 @@ impl fmt::Display for Finding {
     }
 }
 
-/// Reads every entry of every segment of the journal or backup in `dir`.
+/// Reads every entry of every segment and shelf of the journal or backup in `dir`.
 ///
 /// # Errors
 /// There is no journal, another process has it, or a file cannot be read at all.
@@ -113,10 +115,46 @@ pub(crate) fn check_held(dir: &Path) -> Result<Report, JournalError> {
         }
         before = Some(*number);
     }
+    report.look_at_shelves(&disk);
     Ok(report)
 }
 
 impl Report {
+    fn look_at_shelves(&mut self, disk: &Folder) {
+        let wrong = |error: &JournalError, report: &mut Self| {
+            let (text, offset) = (error.text().to_owned(), error.offset().unwrap_or_default());
+            report.find(error.place(), offset, text, true);
+        };
+        let listed = match shelves::read(disk) {
+            Ok(listed) => listed.unwrap_or_default(),
+            Err(error) => return wrong(&error, self),
+        };
+        for one in &listed {
+            let shelf = match Shelf::open(disk, one.number, &one.gone) {
+                Ok(shelf) => shelf,
+                Err(error) => {
+                    wrong(&error, self);
+                    continue;
+                }
+            };
+            if let Err(error) = shelf.is_listed(one) {
+                wrong(&error, self);
+            }
+            for block in 0..shelf.blocks() {
+                match shelf.check_block(block) {
+                    Ok(entries) => self.entries += entries.len() as u64,
+                    Err(error) => wrong(&error, self),
+                }
+            }
+        }
+        let is_listed = |number: &u64| listed.iter().any(|one| one.number == *number);
+        let left = shelves::numbers(disk).unwrap_or_default();
+        for number in left.into_iter().filter(|number| !is_listed(number)) {
+            let place = disk.place(&shelf::name(number));
+            self.find(&place, 0, "it is not in the list of shelves; opening removes it", false);
+        }
+    }
+
     fn find(&mut self, file: &Path, offset: u64, text: impl Into<String>, is_damage: bool) {
         let (file, text) = (file.to_owned(), text.into());
         self.findings.push(Finding { file, offset, text, is_damage });

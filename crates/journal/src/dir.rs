@@ -61,7 +61,7 @@ pub(crate) fn init(dir: &Path, start: Start, segment_bytes: u64) -> Result<(), J
     let secret = new_secret(dir)?;
     let header = Header { number: 1, floor: start.floor(), revision_max: 0, ..Header::default() };
     begin(&disk, &header, &secret, segment_bytes)
-        .and_then(|()| label::write(&disk, &secret, None))
+        .and_then(|()| label::write(&disk, &secret, None, false))
         .map_err(io)
 }
 

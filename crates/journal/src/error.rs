@@ -65,6 +65,11 @@ impl JournalError {
         &self.place
     }
 
+    /// What is wrong there, without the place.
+    pub(crate) fn text(&self) -> &str {
+        &self.text
+    }
+
     /// Where in the file, in bytes from its start.
     pub const fn offset(&self) -> Option<u64> {
         self.offset

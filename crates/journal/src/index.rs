@@ -125,11 +125,19 @@ impl Index {
         }
     }
 
+    /// A key's newest entry is on a shelf from now on, if it still stands here.
+    pub(crate) fn forget(&self, id: KeyId, slot: Slot) {
+        let mut table = self.shards[self.shard(id)].write().unwrap_or_else(PoisonError::into_inner);
+        if table.get(&id) == Some(&slot) {
+            table.remove(&id);
+        }
+    }
+
     /// Gives memory back where keys have gone.
     pub(crate) fn shrink(&self) {
         for table in &self.shards {
             let mut table = table.write().unwrap_or_else(PoisonError::into_inner);
-            if table.len() < table.capacity() / 4 {
+            if table.len() * 4 < table.capacity() {
                 let room = table.len() * 3 / 2;
                 table.shrink_to(room);
             }

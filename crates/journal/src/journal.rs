@@ -3,13 +3,14 @@
 use std::fmt;
 use std::fs::File;
 use std::path::Path;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{Sender, channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
+use std::time::Duration;
 
 use futures_channel::oneshot;
-use onlyonce_core::{Floor, KeyId, Record, Revision, Secret, StateKind};
+use onlyonce_core::{Floor, KeyId, Record, Revision, Secret};
 use onlyonce_store::{
     BoxFuture, Cursor, Due, Filter, Page, Store, StoreError, StoreErrorKind, Swap, codec,
 };
@@ -18,7 +19,6 @@ use crate::dir::{self, Start};
 use crate::disk::{Disk, Folder};
 use crate::entry;
 use crate::error::{JournalError, JournalErrorKind};
-use crate::index::{Keys, Slot};
 use crate::keeper::{self, Sizes};
 use crate::label;
 use crate::recover;
@@ -30,9 +30,6 @@ use crate::writer::{Change, Op, Writer, Written};
 const REPLY_MAX: usize = 16 << 20;
 /// Bytes that may wait to be written; more are refused.
 const QUEUE_MAX: u64 = 256 << 20;
-const PAGE: usize = 1_000;
-/// Records that one page of a listing reads at most, however few match.
-const PAGE_READS: usize = 20_000;
 
 /// The answer to a write that was asked for.
 pub(crate) type Asked = oneshot::Receiver<Result<Written, StoreError>>;
@@ -42,17 +39,26 @@ pub(crate) type Asked = oneshot::Receiver<Result<Written, StoreError>>;
 pub struct Settings {
     /// Size of a segment in bytes, from 128 KiB to 1 GiB. Default 64 MiB. Counts for new ones.
     pub segment_bytes: u64,
-    /// How much the segments may take on disk, in bytes. Default: what there is.
+    /// How much segments and shelves may take on disk, in bytes, before claims are refused.
+    /// Default: what there is.
     pub disk_max: Option<u64>,
+    /// Tombstones that are older leave the memory for a file, at the next [`Store::reclaim`].
+    /// Default: a day. How old one is the newest revision tells, and [`Store::due`]: the journal
+    /// reads no clock.
+    pub shelve_after: Duration,
 }
 
 impl Default for Settings {
     fn default() -> Self {
-        Self { segment_bytes: 64 << 20, disk_max: None }
+        Self::DEFAULT
     }
 }
 
 impl Settings {
+    /// What holds unless it is said otherwise.
+    pub const DEFAULT: Self =
+        Self { segment_bytes: 64 << 20, disk_max: None, shelve_after: Duration::from_hours(24) };
+
     fn sizes(self) -> Sizes {
         Sizes { segment: self.segment_bytes.clamp(128 << 10, 1 << 30), disk_max: self.disk_max }
     }
@@ -65,13 +71,17 @@ pub struct Stats {
     pub keys: usize,
     /// Memory that the index takes, in bytes.
     pub index_bytes: usize,
+    /// How many of the keys have an old tombstone, which is in a file and not in the index.
+    pub shelved: usize,
+    /// Memory that is kept for those, in bytes.
+    pub shelved_bytes: usize,
     /// Claims that are open.
     pub in_flight: usize,
     /// Outcomes that nobody knows.
     pub unknown: usize,
     /// Segments on disk.
     pub segments: usize,
-    /// What they take, in bytes.
+    /// What segments and shelves take, in bytes.
     pub disk_bytes: u64,
     /// Batches that were written and synced since it was opened.
     pub syncs: u64,
@@ -86,18 +96,27 @@ pub struct Stats {
 #[derive(Clone)]
 pub struct Journal {
     pub(crate) shared: Arc<Shared>,
-    handle: Arc<Handle>,
+    pub(crate) handle: Arc<Handle>,
     secret: Secret,
 }
 
-struct Handle {
+pub(crate) struct Handle {
     queue: Mutex<Option<Sender<Op>>>,
     queued: Arc<AtomicU64>,
     threads: Mutex<Vec<JoinHandle<()>>>,
     lock: Mutex<Option<File>>,
     reply_max: usize,
     cut: u64,
+    /// How old a tombstone is when it leaves the index, in milliseconds.
+    shelve_after: u64,
+    mover: Mutex<Option<Sender<Job>>>,
+    /// Somebody gives room back: one at a time does.
+    pub(crate) reclaims: AtomicBool,
+    shared: Arc<Shared>,
 }
+
+/// Long work on files, on a thread of its own.
+type Job = Box<dyn FnOnce(&Shared) + Send>;
 
 impl Journal {
     /// Makes a new journal in `dir`, with a new secret.
@@ -186,13 +205,21 @@ impl Journal {
                 Writer::new(writer_shared, end, active, ops, waiting, hands).run();
             }),
         )?;
+        let (mover, jobs) = channel::<Job>();
+        let mover_shared = Arc::clone(&shared);
+        let moving =
+            spawn("mover", Box::new(move || jobs.iter().for_each(|job| job(&mover_shared))))?;
         let handle = Handle {
             queue: Mutex::new(Some(queue)),
             queued,
-            threads: Mutex::new(vec![writer, keeper]),
+            threads: Mutex::new(vec![writer, keeper, moving]),
             lock: Mutex::new(lock),
             reply_max: REPLY_MAX.min(sizes.segment as usize / 4),
             cut,
+            shelve_after: settings.shelve_after.as_millis().try_into().unwrap_or(u64::MAX),
+            mover: Mutex::new(Some(mover)),
+            reclaims: AtomicBool::new(false),
+            shared: Arc::clone(&shared),
         };
         Ok(Self { shared, handle: Arc::new(handle), secret })
     }
@@ -213,14 +240,18 @@ impl Journal {
             let sides = self.shared.index.sides();
             (sides.in_flight.len(), sides.unknown.len())
         };
+        let shelves = self.shared.shelves();
+        let on_shelves: u64 = shelves.list.iter().map(|shelf| shelf.length).sum();
         let segments = self.shared.segments.read().unwrap_or_else(PoisonError::into_inner);
         Stats {
-            keys: self.shared.index.len(),
+            keys: self.shared.index.len() + shelves.living(),
             index_bytes: self.shared.index.bytes(),
+            shelved: shelves.living(),
+            shelved_bytes: shelves.bytes(),
             in_flight,
             unknown,
             segments: segments.len(),
-            disk_bytes: segments.values().map(|segment| segment.length).sum(),
+            disk_bytes: segments.values().map(|segment| segment.length).sum::<u64>() + on_shelves,
             syncs: self.shared.syncs.load(Ordering::Relaxed),
             entries: self.shared.entries.load(Ordering::Relaxed),
         }
@@ -264,6 +295,28 @@ impl Journal {
         Ok(told)
     }
 
+    /// Has work on files done by the thread for it. Not at all if the journal is closed before.
+    pub(crate) async fn on_mover<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Shared) -> Result<T, StoreError> + Send + 'static,
+    ) -> Result<T, StoreError> {
+        let (tell, told) = oneshot::channel();
+        let job = Box::new(move |shared: &Shared| {
+            // Whoever asked may have stopped waiting.
+            let _ = tell.send(work(shared));
+        });
+        let closed = || StoreError::new(StoreErrorKind::NotApplied, "the journal is closed");
+        {
+            let mover = self.handle.mover.lock().unwrap_or_else(PoisonError::into_inner);
+            mover.as_ref().and_then(|mover| mover.send(job).ok()).ok_or_else(closed)?;
+        }
+        told.await.unwrap_or_else(|_| Err(closed()))
+    }
+
+    pub(crate) fn shelve_after(&self) -> u64 {
+        self.handle.shelve_after
+    }
+
     async fn swap_now(
         &self,
         id: KeyId,
@@ -271,95 +324,44 @@ impl Journal {
         next: Option<Record>,
     ) -> Result<Swap, StoreError> {
         let expected = expected.map(Revision::get);
-        // What can be seen is synced, so a conflict with it is certain at once.
-        if self.shared.index.get(id).map(|slot| slot.revision) != expected {
-            return self.shared.read(id).map(Swap::Conflict);
-        }
-        let mut payload = Vec::new();
-        let fact = match &next {
-            Some(record) => {
-                assert!(expected < Some(record.revision.get()), "a write must raise the revision");
-                codec::encode(id, record, &mut payload);
-                let (revision, what) = (record.revision.get(), What::of(record));
-                Fact { id, revision, offset: 0, what, due: segment::due(record) }
+        loop {
+            // What can be seen is synced, so a conflict with it is certain at once.
+            let (stands, looked) = self.shared.look(id, next.is_none())?;
+            if stands != expected {
+                return self.shared.read(id).map(Swap::Conflict);
             }
-            None => {
-                let Some(revision) = expected.and_then(Revision::new) else {
-                    return Ok(Swap::Done);
-                };
-                payload = entry::deleted(id, revision);
-                let revision = revision.get();
-                Fact { id, revision, offset: 0, what: What::Deleted, due: u64::MAX }
-            }
-        };
-        if entry::PAYLOAD_MAX < payload.len() {
-            return Err(StoreError::new(StoreErrorKind::Full, "the record is too large"));
-        }
-        match self.write(payload, Change::Key { expected, fact }).await? {
-            Written::Done => Ok(Swap::Done),
-            Written::Raced => self.shared.read(id).map(Swap::Conflict),
-        }
-    }
-
-    fn page(&self, filter: &Filter, after: Option<KeyId>) -> Page {
-        let limit = if filter.limit == 0 { PAGE } else { filter.limit };
-        let keys = match filter.state {
-            Some(StateKind::InFlight) => sorted(&self.shared.index.sides().in_flight, after),
-            Some(StateKind::Unknown) => sorted(&self.shared.index.sides().unknown, after),
-            Some(StateKind::Released | StateKind::Completed | StateKind::Tombstone) => {
-                self.shared.index.page(after, PAGE_READS)
-            }
-            None => self.shared.index.page(after, limit),
-        };
-        let mut page = Page::default();
-        let mut last = None;
-        let mut keys = keys.into_iter();
-        for id in keys.by_ref().take(PAGE_READS) {
-            last = Some(id);
-            match self.shared.read(id) {
-                Ok(Some(record)) if filter.state.is_none_or(|it| it == record.state.kind()) => {
-                    page.records.push((id, record));
-                }
-                Ok(_) => {}
-                Err(error) => page.damaged.push((id, error)),
-            }
-            if page.records.len() + page.damaged.len() == limit {
-                break;
-            }
-        }
-        // The keys were at least one more than what was wanted, if there are more at all.
-        let more = keys.next().is_some();
-        page.next = last.filter(|_| more).map(|id| Cursor(id.as_bytes().to_vec()));
-        page
-    }
-
-    fn due_now(&self, wanted: Due, limit: usize) -> Result<Vec<KeyId>, StoreError> {
-        let (over, released) = (wanted.over_at.as_millis(), wanted.released_until.as_millis());
-        let due: Vec<u32> = {
-            let segments = self.shared.segments.read().unwrap_or_else(PoisonError::into_inner);
-            let due = segments.iter().filter(|(_, segment)| {
-                segment.due_from.over <= over || segment.due_from.released <= released
-            });
-            due.map(|(number, _)| *number).collect()
-        };
-        let is_in = |_: KeyId, slot: Slot| due.binary_search(&slot.segment).is_ok();
-        let mut found = Vec::new();
-        for (id, slot) in self.shared.index.select(is_in).flatten() {
-            if found.len() == limit {
-                break;
-            }
-            let is_due = match self.shared.read_slot(id, slot) {
-                Ok(record) => wanted.names(&record),
-                // One that moved or changed meanwhile is found by the next pass. Of one that cannot
-                // be read nobody can say, so whoever asks must hear of it.
-                Err(_) => self.shared.read(id).is_err(),
+            let Some((payload, fact)) = change(id, expected, next.as_ref()) else {
+                return Ok(Swap::Done);
             };
-            if is_due {
-                found.push(id);
+            if entry::PAYLOAD_MAX < payload.len() {
+                return Err(StoreError::new(StoreErrorKind::Full, "the record is too large"));
+            }
+            match self.write(payload, Change::Key { expected, fact, looked }).await? {
+                Written::Done => return Ok(Swap::Done),
+                // Perhaps it has only moved.
+                Written::Raced => {}
             }
         }
-        Ok(found)
     }
+}
+
+/// What is to be written; `None` for the deletion of what is absent.
+pub(crate) fn change(
+    id: KeyId,
+    expected: Option<u64>,
+    next: Option<&Record>,
+) -> Option<(Vec<u8>, Fact)> {
+    let Some(record) = next else {
+        let revision = expected.and_then(Revision::new)?;
+        let fact =
+            Fact { id, revision: revision.get(), offset: 0, what: What::Deleted, due: u64::MAX };
+        return Some((entry::deleted(id, revision), fact));
+    };
+    assert!(expected < Some(record.revision.get()), "a write must raise the revision");
+    let mut payload = Vec::new();
+    codec::encode(id, record, &mut payload);
+    let (revision, what) = (record.revision.get(), What::of(record));
+    Some((payload, Fact { id, revision, offset: 0, what, due: segment::due(record) }))
 }
 
 /// What became of a write that was asked for.
@@ -368,13 +370,6 @@ pub(crate) async fn told(asked: Asked) -> Result<Written, StoreError> {
         let text = "the journal was closed meanwhile";
         Err(StoreError::new(StoreErrorKind::Unknown, text))
     })
-}
-
-fn sorted(keys: &Keys, after: Option<KeyId>) -> Vec<KeyId> {
-    let mut keys: Vec<KeyId> =
-        keys.iter().copied().filter(|id| after.is_none_or(|after| after < *id)).collect();
-    keys.sort_unstable();
-    keys
 }
 
 impl Store for Journal {
@@ -438,7 +433,9 @@ impl Store for Journal {
 
 impl Handle {
     fn close(&self) {
+        self.shared.is_closing.store(true, Ordering::Relaxed);
         // Without a sender the writer ends after what is queued, and then the keeper.
+        drop(self.mover.lock().unwrap_or_else(PoisonError::into_inner).take());
         drop(self.queue.lock().unwrap_or_else(PoisonError::into_inner).take());
         let threads =
             std::mem::take(&mut *self.threads.lock().unwrap_or_else(PoisonError::into_inner));

@@ -8,6 +8,7 @@ use onlyonce_failpoint::failpoint;
 
 use crate::disk::{Disk, Medium};
 use crate::segment;
+use crate::shelf;
 use crate::snapshot::{self, Snapshot};
 
 /// Zeros are written in pieces of this many bytes.
@@ -100,9 +101,11 @@ pub(crate) fn zeros(disk: &dyn Disk, name: &str, length: u64) -> io::Result<Arc<
     Ok(medium)
 }
 
-/// How much the segments take, in bytes. Snapshots are not counted; they take a fiftieth.
+/// How much segments and shelves take, in bytes. Snapshots are not counted; they take a fiftieth.
 pub(crate) fn used(disk: &dyn Disk) -> io::Result<u64> {
     let names = disk.list()?;
-    let segments = names.iter().filter(|name| segment::number(name).is_some());
-    segments.map(|name| disk.open(name)?.len()).sum()
+    let is_counted =
+        |name: &&String| segment::number(name).is_some() || shelf::number(name).is_some();
+    let counted = names.iter().filter(is_counted);
+    counted.map(|name| disk.open(name)?.len()).sum()
 }

@@ -13,9 +13,12 @@ use crate::error::{JournalError, JournalErrorKind};
 
 pub(crate) const FORMAT_FILE: &str = "format";
 const JOURNAL_LINE: &str = "onlyonce journal, format 1";
+/// Of a journal that has a list of shelves: a program that knows none would forget what is on them.
+const SHELVED_LINE: &str = "onlyonce journal, format 2";
 // A line of the same file and not a file of its own: a copy of the folder that misses some files
 // is then never a backup that is taken for a journal.
 const BACKUP_LINE: &str = "onlyonce backup, format 1";
+const SHELVED_BACKUP_LINE: &str = "onlyonce backup, format 2";
 
 /// What the folder is.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -24,6 +27,8 @@ pub(crate) struct Label {
     pub(crate) check: Option<String>,
     /// `None` for a journal.
     pub(crate) extent: Option<Extent>,
+    /// Whether it has a list of shelves.
+    pub(crate) has_shelves: bool,
 }
 
 /// What a backup holds.
@@ -55,17 +60,30 @@ pub(crate) fn read(dir: &Path) -> Result<Label, JournalError> {
     let mut lines = text.lines();
     let first = lines.next();
     let check = lines.next().and_then(|line| line.strip_prefix("secret ")).map(str::to_owned);
-    if first == Some(JOURNAL_LINE) {
-        return Ok(Label { check, extent: None });
+    let has_shelves = matches!(first, Some(SHELVED_LINE | SHELVED_BACKUP_LINE));
+    match first {
+        Some(JOURNAL_LINE | SHELVED_LINE) => Ok(Label { check, extent: None, has_shelves }),
+        Some(BACKUP_LINE | SHELVED_BACKUP_LINE) => {
+            let extent =
+                extent(lines).ok_or_else(|| wrong("what the backup holds is missing".into()))?;
+            Ok(Label { check, extent: Some(extent), has_shelves })
+        }
+        Some(_) | None => Err(wrong(format!(
+            "the first line is neither `{SHELVED_LINE}` nor `{SHELVED_BACKUP_LINE}`, nor one of \
+             format 1: a newer onlyonce wrote it"
+        ))),
     }
-    if first != Some(BACKUP_LINE) {
-        return Err(wrong(format!(
-            "the first line is neither `{JOURNAL_LINE}` nor `{BACKUP_LINE}`: a newer onlyonce \
-             wrote it"
-        )));
-    }
-    let extent = extent(lines).ok_or_else(|| wrong("what the backup holds is missing".into()))?;
-    Ok(Label { check, extent: Some(extent) })
+}
+
+/// Whether the label on this disk says that there is a list of shelves.
+pub(crate) fn has_shelves(disk: &dyn Disk) -> Result<bool, JournalError> {
+    let bytes = match disk.open(FORMAT_FILE).and_then(|medium| medium.read_all()) {
+        Ok(bytes) => bytes,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
+        Err(error) => return Err(JournalError::io(disk.place(FORMAT_FILE), &error)),
+    };
+    let first = bytes.split(|byte| *byte == b'\n').next().unwrap_or_default();
+    Ok(first == SHELVED_LINE.as_bytes() || first == SHELVED_BACKUP_LINE.as_bytes())
 }
 
 fn extent<'a>(mut lines: impl Iterator<Item = &'a str>) -> Option<Extent> {
@@ -78,14 +96,23 @@ fn extent<'a>(mut lines: impl Iterator<Item = &'a str>) -> Option<Extent> {
 }
 
 /// Says what the folder is. All else in it must be durable by then.
-pub(crate) fn write(disk: &dyn Disk, secret: &Secret, extent: Option<Extent>) -> io::Result<()> {
+pub(crate) fn write(
+    disk: &dyn Disk,
+    secret: &Secret,
+    extent: Option<Extent>,
+    has_shelves: bool,
+) -> io::Result<()> {
     let check = hex(&secret.check_value());
+    let (journal, backup) = match has_shelves {
+        true => (SHELVED_LINE, SHELVED_BACKUP_LINE),
+        false => (JOURNAL_LINE, BACKUP_LINE),
+    };
     let text = match extent {
-        None => format!("{JOURNAL_LINE}\nsecret {check}\n"),
+        None => format!("{journal}\nsecret {check}\n"),
         Some(Extent { taken, from, until }) => {
             let (taken, Position { segment, offset }) = (taken.as_millis(), until);
             format!(
-                "{BACKUP_LINE}\nsecret {check}\ntaken {taken}\nfrom {from}\nuntil {segment} \
+                "{backup}\nsecret {check}\ntaken {taken}\nfrom {from}\nuntil {segment} \
                  {offset}\n"
             )
         }

@@ -2,7 +2,8 @@
 //!
 //! Records are written twice, read rarely and die by age: a log's best case. One thread writes;
 //! it takes all that has been asked for meanwhile, writes it with one call, syncs once and wakes
-//! everyone. An index in memory says where the newest record of each key stands. What has been
+//! everyone. An index in memory says where the newest record of each key stands; tombstones of
+//! more than a day leave it for shelves, files behind a filter. What has been
 //! confirmed survives a crash of the machine; a tail that was never confirmed is cut; anything
 //! else that is not as it was written refuses to open, with file and offset.
 //!
@@ -27,10 +28,12 @@ mod dir;
 mod disk;
 mod entry;
 mod error;
+mod filter;
 mod index;
 mod journal;
 mod keeper;
 mod label;
+mod listing;
 mod rebuild;
 mod reclaim;
 mod recover;
@@ -38,6 +41,10 @@ mod restore;
 mod salvage;
 mod segment;
 mod shared;
+mod shelf;
+mod shelf_builder;
+mod shelve;
+mod shelves;
 mod snapshot;
 mod staging;
 mod survey;

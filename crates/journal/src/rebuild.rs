@@ -21,6 +21,8 @@ use crate::error::{JournalError, JournalErrorKind};
 use crate::journal::{Journal, Settings};
 use crate::label;
 use crate::segment::{self, Header};
+use crate::shelf::{self, Found, Shelf};
+use crate::shelves::{self, Listed};
 use crate::staging;
 use crate::survey::{Survey, survey};
 
@@ -81,16 +83,28 @@ pub(crate) fn rebuild(
             .map_err(|error| JournalError::io(new, &error))?;
         let disk = Arc::new(disk);
         let journal = Journal::on(Arc::clone(&disk) as _, settings, secret.clone(), None)?;
-        let mut copy = Copy { journal: &journal, order, records: 0, made_unknown: 0 };
+        let mut copy = Copy::new(&journal, order);
         for number in segment::numbers(&source.disk)? {
-            copy.living(&source.survey(number)?.1, number, &standing)?;
+            for (offset, entry) in source.survey(number)?.1.entries {
+                let Entry::Record(id, record) = entry else { continue };
+                if standing.lives(id, Place::Log(number, offset)) {
+                    copy.take(id, record)?;
+                }
+            }
         }
+        for one in source.shelves().listed {
+            source.walk(&one, |at, Found { id, record, .. }| {
+                let lives = standing.lives(id, Place::Shelf(one.number, at));
+                if lives { copy.take(id, record) } else { Ok(()) }
+            })?;
+        }
+        copy.flush()?;
         let Copy { records, made_unknown, .. } = copy;
         journal.close();
         // Until now nobody can have opened it.
         Names::read(&source.disk)?
             .write(&*disk)
-            .and_then(|()| label::write(&*disk, secret, None))
+            .and_then(|()| label::write(&*disk, secret, None, false))
             .map_err(|error| JournalError::io(new, &error))?;
         let (floor, lost) = (standing.floor, standing.lost);
         Ok(Rebuilt { records, made_unknown, floor, lost })
@@ -102,8 +116,14 @@ struct Source {
     past: Past,
 }
 
-/// A segment and an offset in it.
-type Place = (u64, u64);
+/// Where an entry stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Place {
+    /// A segment, and the offset in it.
+    Log(u64, u64),
+    /// A shelf, and how many tombstones stand before.
+    Shelf(u64, u32),
+}
 
 /// What counts in the old journal.
 struct Standing {
@@ -143,10 +163,92 @@ impl Source {
             }
             standing.miss(&place, &survey);
             for (offset, entry) in &survey.entries {
-                standing.take((number, *offset), entry);
+                standing.take(Place::Log(number, *offset), entry);
             }
         }
+        let shelves = self.shelves();
+        standing.lost.extend(shelves.lost);
+        for one in &shelves.listed {
+            let lost = self.walk(one, |at, found| {
+                standing.take_record(found.id, found.record.revision, Place::Shelf(one.number, at));
+                Ok(())
+            })?;
+            standing.lost.extend(lost);
+        }
         Ok(standing)
+    }
+
+    /// The shelves there are. If their list is lost, each that is there counts whole: what was
+    /// forgotten is refused again then, and nothing runs.
+    fn shelves(&self) -> ToRead {
+        let error = match shelves::read(&self.disk) {
+            Ok(listed) => {
+                return ToRead { listed: listed.unwrap_or_default(), lost: Vec::new() };
+            }
+            Err(error) => error,
+        };
+        let numbers = shelves::numbers(&self.disk).unwrap_or_default();
+        let whole = |number| Listed { number, length: 0, entries: 0, gone: Vec::new() };
+        ToRead { listed: numbers.into_iter().map(whole).collect(), lost: vec![lost(&error)] }
+    }
+
+    /// What counts on a shelf and can be read, with how many stand before each; and what is lost.
+    fn walk(
+        &self,
+        one: &Listed,
+        mut take: impl FnMut(u32, Found) -> Result<(), JournalError>,
+    ) -> Result<Vec<Finding>, JournalError> {
+        let shelf = match Shelf::open(&self.disk, one.number, &one.gone) {
+            Ok(shelf) => shelf,
+            Err(error) => return self.walk_bare(one.number, &error, take),
+        };
+        let mut findings = Vec::new();
+        for block in 0..shelf.blocks() {
+            let all = match shelf.check_block(block) {
+                Ok(all) => all,
+                Err(error) => {
+                    findings.push(lost(&error));
+                    continue;
+                }
+            };
+            for found in all.into_iter().filter(|found| !shelf.is_gone(found.ordinal)) {
+                take(found.ordinal, found)?;
+            }
+        }
+        Ok(findings)
+    }
+
+    /// The same of one whose ends cannot be read: block by block, and each tombstone counts.
+    fn walk_bare(
+        &self,
+        number: u64,
+        why: &JournalError,
+        mut take: impl FnMut(u32, Found) -> Result<(), JournalError>,
+    ) -> Result<Vec<Finding>, JournalError> {
+        let place = self.disk.place(&shelf::name(number));
+        let mut ordinal = 0;
+        if let Ok(all) = std::fs::read(&place) {
+            for found in shelf::bare(&place, number, &Bytes::from(all)) {
+                take(ordinal, found)?;
+                ordinal += 1;
+            }
+        }
+        Ok(vec![lost(why)])
+    }
+}
+
+/// The shelves that are read, and what is lost of their list.
+struct ToRead {
+    listed: Vec<Listed>,
+    lost: Vec<Finding>,
+}
+
+fn lost(error: &JournalError) -> Finding {
+    Finding {
+        file: error.place().to_owned(),
+        offset: error.offset().unwrap_or_default(),
+        text: error.text().to_owned(),
+        is_damage: true,
     }
 }
 
@@ -173,6 +275,14 @@ impl Standing {
             }
             Entry::Mark(_) => return,
         };
+        self.take_at(id, revision, place);
+    }
+
+    fn take_record(&mut self, id: KeyId, revision: Revision, place: Place) {
+        self.take_at(id, revision, Some(place));
+    }
+
+    fn take_at(&mut self, id: KeyId, revision: Revision, place: Option<Place>) {
         self.revision_max = self.revision_max.max(revision.get());
         let newer = self
             .newest
@@ -194,29 +304,30 @@ struct Copy<'a> {
     order: &'a Order,
     records: u64,
     made_unknown: u64,
+    /// Records that are written next, and the bytes of their replies.
+    some: Vec<(KeyId, Record)>,
+    bytes: usize,
 }
 
-impl Copy<'_> {
-    /// Takes over the records of a segment that are the newest of their keys.
-    fn living(
-        &mut self,
-        survey: &Survey,
-        number: u64,
-        standing: &Standing,
-    ) -> Result<(), JournalError> {
-        let (mut some, mut bytes) = (Vec::new(), 0);
-        for (offset, entry) in &survey.entries {
-            let Entry::Record(id, record) = entry else { continue };
-            if !standing.lives(*id, (number, *offset)) {
-                continue;
-            }
-            bytes += reply_bytes(record);
-            some.push((*id, self.in_doubt(record.clone())));
-            if some.len() == AT_ONCE || BYTES_AT_ONCE <= bytes {
-                self.write(std::mem::take(&mut some))?;
-                bytes = 0;
-            }
+impl<'a> Copy<'a> {
+    fn new(journal: &'a Journal, order: &'a Order) -> Self {
+        Self { journal, order, records: 0, made_unknown: 0, some: Vec::new(), bytes: 0 }
+    }
+
+    /// Takes over a record that is the newest of its key.
+    fn take(&mut self, id: KeyId, record: Record) -> Result<(), JournalError> {
+        self.bytes += reply_bytes(&record);
+        let record = self.in_doubt(record);
+        self.some.push((id, record));
+        if self.some.len() == AT_ONCE || BYTES_AT_ONCE <= self.bytes {
+            self.flush()?;
         }
+        Ok(())
+    }
+
+    fn flush(&mut self) -> Result<(), JournalError> {
+        self.bytes = 0;
+        let some = std::mem::take(&mut self.some);
         self.write(some)
     }
 

@@ -1,16 +1,18 @@
 //! Giving room back: the oldest segment goes once no key's newest entry is in it.
 //!
-//! Only ever the oldest: an entry in it can be the newest of its key, but never hides an older one,
-//! and what it deletes is nowhere any more. What still lives in it is copied to the end first.
+//! Only ever the oldest: an entry in it can be the newest of its key, but never hides an older one
+//! in the log, and the list of shelves knows what it deletes there. What still lives in it is
+//! copied to the end first, but for old tombstones: those go to shelves.
 
 use std::sync::PoisonError;
+use std::sync::atomic::Ordering;
 
 use onlyonce_failpoint::failpoint;
 use onlyonce_store::{StoreError, StoreErrorKind};
 
 use crate::error::JournalError;
 use crate::index::Slot;
-use crate::journal::{Journal, told};
+use crate::journal::{Handle, Journal, told};
 use crate::recover;
 use crate::segment::{self, Fact, HEADER, Header};
 use crate::snapshot::{self, Snapshot};
@@ -22,6 +24,15 @@ const COPIES: usize = 256;
 
 impl Journal {
     pub(crate) async fn reclaim_now(&self) -> Result<(), StoreError> {
+        let Some(_alone) = Alone::new(&self.handle) else { return Ok(()) };
+        // Without room for a shelf the oldest segment may still give some.
+        let shelved = self.shelve().await;
+        let unlinked = self.unlink_oldest().await;
+        self.shared.index.shrink();
+        shelved.and(unlinked)
+    }
+
+    async fn unlink_oldest(&self) -> Result<(), StoreError> {
         while let Some(oldest) = self.oldest()? {
             let living = self.living(&oldest);
             let is_mostly_dead = living.len() * 2 <= oldest.facts.len();
@@ -33,9 +44,10 @@ impl Journal {
                 break;
             }
             failpoint!("reclaim.carry.after", living);
+            // What it deletes on shelves must not come back without it.
+            self.write_list(Vec::new()).await?;
             self.unlink(oldest.number)?;
         }
-        self.shared.index.shrink();
         Ok(())
     }
 
@@ -114,6 +126,22 @@ impl Journal {
         let mut segments = self.shared.segments.write().unwrap_or_else(PoisonError::into_inner);
         segments.remove(&(number as u32));
         Ok(())
+    }
+}
+
+/// The one who gives room back now.
+struct Alone<'a>(&'a Handle);
+
+impl<'a> Alone<'a> {
+    /// `None` if somebody else does.
+    fn new(handle: &'a Handle) -> Option<Self> {
+        (!handle.reclaims.swap(true, Ordering::AcqRel)).then_some(Self(handle))
+    }
+}
+
+impl Drop for Alone<'_> {
+    fn drop(&mut self) {
+        self.0.reclaims.store(false, Ordering::Release);
     }
 }
 

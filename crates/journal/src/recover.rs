@@ -1,4 +1,4 @@
-//! Opening: from segments to the index, to the place where writing goes on.
+//! Opening: from segments and shelves to the index, to the place where writing goes on.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -10,6 +10,8 @@ use crate::entry::Position;
 use crate::error::{JournalError, JournalErrorKind};
 use crate::index::Index;
 use crate::segment::{self, DueFrom, Fact, HEADER, Header, Scan, What};
+use crate::shelf;
+use crate::shelves::{self, Listed, Place, Shelves};
 use crate::snapshot::{self, Snapshot};
 
 /// A segment that is open for reading.
@@ -31,6 +33,11 @@ pub(crate) struct Recovered {
     pub(crate) end: Position,
     /// What was cut from the end because it was never confirmed, in bytes.
     pub(crate) cut: u64,
+    pub(crate) shelves: Shelves,
+    /// The number of the next shelf that is made.
+    pub(crate) next_shelf: u64,
+    /// Whether the log says more of shelves than their list does.
+    pub(crate) is_list_stale: bool,
 }
 
 /// Reads all segments, cuts a torn tail, and makes everything that is served durable.
@@ -55,16 +62,30 @@ pub(crate) fn recover(disk: &dyn Disk) -> Result<Recovered, JournalError> {
         .zip(ends)
         .map(|(number, end)| sealed_snapshot(disk, *number, end))
         .collect::<Result<_, _>>()?;
+    let listed = shelves::read(disk)?.unwrap_or_default();
+    let shelves = shelves::open(disk, &listed)?;
+    let next_shelf = shelves::numbers(disk)?.into_iter().max().unwrap_or_default() + 1;
     let cut = settle_end(disk, &active)?;
-    remove_leftovers(disk)?;
-    let mut build = Build::new(snapshots.iter().map(|it| it.facts.len()).sum());
+    remove_leftovers(disk, &listed)?;
+    let mut build = Build::new(snapshots.iter().map(|it| it.facts.len()).sum(), shelves);
     for snapshot in snapshots {
         build.add(disk, snapshot)?;
     }
     let end = Position { segment: *last, offset: active.end };
     build.add(disk, Snapshot::of(&active))?;
-    let Build { index, segments, floor, revision_max, .. } = build;
-    Ok(Recovered { index, segments, floor, revision_max, end, cut })
+    let is_list_stale = build.settle_shelves()?;
+    let Build { index, segments, floor, revision_max, shelves, .. } = build;
+    Ok(Recovered {
+        index,
+        segments,
+        floor,
+        revision_max,
+        end,
+        cut,
+        shelves,
+        next_shelf,
+        is_list_stale,
+    })
 }
 
 /// Where each sealed segment ends, from the header of the one after it.
@@ -135,12 +156,16 @@ fn settle_end(disk: &dyn Disk, active: &Scan) -> Result<u64, JournalError> {
     Ok(torn as u64)
 }
 
-/// Files that were being made when the process ended.
-fn remove_leftovers(disk: &dyn Disk) -> Result<(), JournalError> {
+/// Files that were being made when the process ended, and shelves whose place others have taken.
+fn remove_leftovers(disk: &dyn Disk, listed: &[Listed]) -> Result<(), JournalError> {
     // From here on the folder is held open.
     disk.sync_names().map_err(|error| JournalError::io(disk.place(""), &error))?;
     let names = disk.list().map_err(|error| JournalError::io(disk.place(""), &error))?;
-    for name in names.iter().filter(|name| name.ends_with(".new")) {
+    let is_left = |name: &&String| {
+        let unlisted = |number| listed.iter().all(|shelf| shelf.number != number);
+        name.ends_with(".new") || shelf::number(name).is_some_and(unlisted)
+    };
+    for name in names.iter().filter(is_left) {
         disk.remove(name).map_err(|error| JournalError::io(disk.place(name), &error))?;
     }
     Ok(())
@@ -153,14 +178,19 @@ struct Build {
     revision_max: u64,
     /// Up to which revision keys were deleted: an older entry may be read after the deletion.
     deleted: HashMap<KeyId, u64>,
+    shelves: Shelves,
+    /// Tombstones in the log that may be on a shelf too, with their revisions.
+    tombstones: HashMap<KeyId, u64>,
 }
 
 impl Build {
-    fn new(keys: usize) -> Self {
+    fn new(keys: usize, shelves: Shelves) -> Self {
         let mut index = Index::new();
         index.reserve(keys);
-        let (segments, deleted) = (BTreeMap::new(), HashMap::new());
-        Self { index, segments, floor: Floor::NONE, revision_max: 0, deleted }
+        let (segments, deleted, tombstones) = (BTreeMap::new(), HashMap::new(), HashMap::new());
+        let revision_max = shelves.list.iter().map(|it| it.revision_max).max().unwrap_or_default();
+        let floor = Floor::NONE;
+        Self { index, segments, floor, revision_max, deleted, shelves, tombstones }
     }
 
     fn add(&mut self, disk: &dyn Disk, snapshot: Snapshot) -> Result<(), JournalError> {
@@ -193,6 +223,51 @@ impl Build {
         {
             return;
         }
+        if fact.what == What::Tombstone && self.may_be_shelved(fact.id, fact.revision) {
+            let known = self.tombstones.entry(fact.id).or_default();
+            *known = fact.revision.max(*known);
+        }
         self.index.take(number, fact);
+    }
+
+    fn may_be_shelved(&self, id: KeyId, revision: u64) -> bool {
+        let shelves = self.shelves.list.iter();
+        shelves.filter(|it| revision <= it.revision_max).any(|it| it.may_have(id))
+    }
+
+    /// What the log deleted counts on no shelf; what is on a shelf need not be in the index.
+    /// Whether the list of shelves says less than that.
+    fn settle_shelves(&mut self) -> Result<bool, JournalError> {
+        let sorted = |known: &HashMap<KeyId, u64>| {
+            let mut known: Vec<(KeyId, u64)> = known.iter().map(|(id, it)| (*id, *it)).collect();
+            known.sort_unstable();
+            known
+        };
+        if self.shelves.list.is_empty() {
+            return Ok(false);
+        }
+        let mut is_stale = false;
+        let (deleted, tombstones) = (sorted(&self.deleted), sorted(&self.tombstones));
+        for shelf in &self.shelves.list {
+            let mut here = deleted.clone();
+            here.retain(|(id, revision)| shelf.revision_min <= *revision && shelf.may_have(*id));
+            shelf.find_all(&here, |found, deleted| {
+                if found.record.revision.get() <= deleted {
+                    let place = Place { shelf: shelf.number, ordinal: found.ordinal };
+                    is_stale |= self.shelves.set_gone(place);
+                }
+            })?;
+            let mut here = tombstones.clone();
+            here.retain(|(id, _)| shelf.may_have(*id));
+            shelf.find_all(&here, |found, _| {
+                let slot = self.index.get(found.id);
+                let is_here = slot.filter(|slot| slot.revision == found.record.revision.get());
+                if let Some(slot) = is_here.filter(|_| !shelf.is_gone(found.ordinal)) {
+                    self.index.forget(found.id, slot);
+                }
+            })?;
+        }
+        self.index.shrink();
+        Ok(is_stale)
     }
 }

@@ -107,10 +107,12 @@ pub(crate) struct DueFrom {
     pub(crate) over: u64,
     /// When the first was released.
     pub(crate) released: u64,
+    /// No tombstone that is not on a shelf has a revision below this one.
+    pub(crate) tombstone: u64,
 }
 
 impl DueFrom {
-    pub(crate) const NEVER: Self = Self { over: u64::MAX, released: u64::MAX };
+    pub(crate) const NEVER: Self = Self { over: u64::MAX, released: u64::MAX, tombstone: u64::MAX };
 
     pub(crate) fn of(facts: &[Fact]) -> Self {
         facts.iter().fold(Self::NEVER, |from, fact| from.and(fact))
@@ -119,6 +121,11 @@ impl DueFrom {
     pub(crate) fn and(self, fact: &Fact) -> Self {
         match fact.what {
             What::Released => Self { released: self.released.min(fact.due), ..self },
+            What::Tombstone => Self {
+                over: self.over.min(fact.due),
+                tombstone: self.tombstone.min(fact.revision),
+                ..self
+            },
             What::InFlight | What::Unknown | What::Settled | What::Deleted => {
                 Self { over: self.over.min(fact.due), ..self }
             }
@@ -126,8 +133,11 @@ impl DueFrom {
     }
 
     pub(crate) fn min(self, other: Self) -> Self {
-        let (over, released) = (self.over.min(other.over), self.released.min(other.released));
-        Self { over, released }
+        Self {
+            over: self.over.min(other.over),
+            released: self.released.min(other.released),
+            tombstone: self.tombstone.min(other.tombstone),
+        }
     }
 }
 
@@ -136,10 +146,11 @@ impl DueFrom {
 pub(crate) enum What {
     InFlight,
     Unknown,
-    /// Answered, with the reply or without it.
+    /// Answered, and the reply is kept.
     Settled,
     Deleted,
     Released,
+    Tombstone,
 }
 
 impl What {
@@ -147,7 +158,8 @@ impl What {
         match record.state.kind() {
             StateKind::InFlight => Self::InFlight,
             StateKind::Unknown => Self::Unknown,
-            StateKind::Completed | StateKind::Tombstone => Self::Settled,
+            StateKind::Completed => Self::Settled,
+            StateKind::Tombstone => Self::Tombstone,
             StateKind::Released => Self::Released,
         }
     }

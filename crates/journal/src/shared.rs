@@ -1,7 +1,8 @@
-//! What readers and the writer share: the index, the open segments, and whether all is well.
+//! What readers and the writer share: the index, the open segments and shelves, and whether all is
+//! well.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock};
 
 use bytes::Bytes;
@@ -10,16 +11,45 @@ use onlyonce_store::{StoreError, StoreErrorKind};
 
 use crate::disk::Disk;
 use crate::entry::{self, Entry, FRAME, Framed, Position};
+use crate::error::JournalError;
 use crate::index::{Index, Slot};
 use crate::keeper::Prepared;
 use crate::recover::{Recovered, Segment};
 use crate::segment::{self, DueFrom, HEADER};
+use crate::shelves::{Listed, Place, Shelves};
 
 /// One read brings most records whole, in bytes.
 const READ: u64 = 512;
 
 /// What is called when the journal stops trusting its disk.
 pub(crate) type OnPoison = Box<dyn FnOnce(&str) + Send>;
+
+/// Where the newest entry of a key stands.
+pub(crate) enum Newest {
+    Log(Slot),
+    Shelf(Arc<Shelves>, Place, Box<Record>),
+    Nowhere(Arc<Shelves>),
+}
+
+/// What shelves had of a key when somebody asked for a change of it.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Looked {
+    /// The shelves that were looked at; `None` if the change has nothing to do with them.
+    pub(crate) generation: Option<u64>,
+    /// The tombstone that counts, and its revision.
+    pub(crate) shelved: Option<(Place, u64)>,
+    /// What counts no more once the change is made.
+    pub(crate) gone: Vec<Place>,
+}
+
+/// A state of the journal that later changes do not touch.
+pub(crate) struct Standing {
+    pub(crate) segments: BTreeMap<u32, Segment>,
+    /// Up to where the last of them is synced.
+    pub(crate) until: Position,
+    pub(crate) shelves: Arc<Shelves>,
+    pub(crate) listed: Vec<Listed>,
+}
 
 pub(crate) struct Shared {
     pub(crate) disk: Arc<dyn Disk>,
@@ -29,6 +59,15 @@ pub(crate) struct Shared {
     synced: AtomicU64,
     floor: AtomicU64,
     revision_max: AtomicU64,
+    shelves: RwLock<Arc<Shelves>>,
+    /// What was deleted while a shelf is made, with its revision: the shelf may have it.
+    pub(crate) meanwhile: Mutex<Option<Vec<(KeyId, u64)>>>,
+    /// Whether the list of shelves on disk says less than what is known here.
+    pub(crate) is_list_stale: AtomicBool,
+    pub(crate) next_shelf: AtomicU64,
+    /// The latest time that somebody has named.
+    pub(crate) latest: AtomicU64,
+    pub(crate) is_closing: AtomicBool,
     poison: OnceLock<String>,
     on_poison: Mutex<Vec<OnPoison>>,
     pub(crate) syncs: AtomicU64,
@@ -37,7 +76,8 @@ pub(crate) struct Shared {
 
 impl Shared {
     pub(crate) fn new(disk: Arc<dyn Disk>, recovered: Recovered) -> Self {
-        let Recovered { index, segments, floor, revision_max, end, .. } = recovered;
+        let Recovered { index, segments, floor, revision_max, end, shelves, .. } = recovered;
+        let next_shelf = recovered.next_shelf;
         Self {
             disk,
             index,
@@ -45,6 +85,13 @@ impl Shared {
             synced: AtomicU64::new(end.offset),
             floor: AtomicU64::new(floor.time().as_millis()),
             revision_max: AtomicU64::new(revision_max),
+            shelves: RwLock::new(Arc::new(shelves)),
+            meanwhile: Mutex::default(),
+            // What the log says of shelves may be more than the list has.
+            is_list_stale: AtomicBool::new(recovered.is_list_stale),
+            next_shelf: AtomicU64::new(next_shelf),
+            latest: AtomicU64::new(0),
+            is_closing: AtomicBool::new(false),
             poison: OnceLock::new(),
             on_poison: Mutex::default(),
             syncs: AtomicU64::new(0),
@@ -68,16 +115,78 @@ impl Shared {
         self.revision_max.fetch_max(to, Ordering::AcqRel);
     }
 
+    pub(crate) fn shelves(&self) -> Arc<Shelves> {
+        Arc::clone(&self.shelves.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    pub(crate) fn set_shelves(&self, shelves: Shelves) {
+        *self.shelves.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(shelves);
+    }
+
+    /// Where the newest synced entry of a key stands.
+    pub(crate) fn newest(&self, id: KeyId) -> Result<Newest, StoreError> {
+        loop {
+            if let Some(slot) = self.index.get(id) {
+                return Ok(Newest::Log(slot));
+            }
+            // Loaded after the index was asked: what leaves it is on a shelf before.
+            let shelves = self.shelves();
+            let found = shelves.find(id);
+            let is_same =
+                || self.index.get(id).is_none() && self.shelves().generation == shelves.generation;
+            match found {
+                Ok(Some((place, record))) => {
+                    return Ok(Newest::Shelf(shelves, place, Box::new(record)));
+                }
+                Ok(None) if is_same() => return Ok(Newest::Nowhere(shelves)),
+                Err(error) if is_same() => return Err(on_shelf(&error)),
+                // It came back to the log, or the shelves changed.
+                Ok(None) | Err(_) => {}
+            }
+        }
+    }
+
     /// The newest synced record of a key.
     pub(crate) fn read(&self, id: KeyId) -> Result<Option<Record>, StoreError> {
         loop {
-            let Some(slot) = self.index.get(id) else { return Ok(None) };
+            let slot = match self.newest(id)? {
+                Newest::Log(slot) => slot,
+                Newest::Shelf(_, _, record) => return Ok(Some(*record)),
+                Newest::Nowhere(_) => return Ok(None),
+            };
             let read = self.read_slot(id, slot);
             // Its segment may be gone because the entry was copied or replaced meanwhile.
             if read.is_ok() || self.index.get(id) == Some(slot) {
                 return read.map(Some);
             }
         }
+    }
+
+    /// The revision of a key, and what a change of it has to do with shelves.
+    pub(crate) fn look(
+        &self,
+        id: KeyId,
+        is_deletion: bool,
+    ) -> Result<(Option<u64>, Looked), StoreError> {
+        let (shelves, revision, shelved) = match self.newest(id)? {
+            Newest::Log(slot) if is_deletion => (self.shelves(), Some(slot.revision), None),
+            // Whatever a shelf has of it is older, and stays behind what is in the log.
+            Newest::Log(slot) => return Ok((Some(slot.revision), Looked::default())),
+            Newest::Shelf(shelves, place, record) => {
+                let revision = record.revision.get();
+                (shelves, Some(revision), Some((place, revision)))
+            }
+            Newest::Nowhere(shelves) => (shelves, None, None),
+        };
+        // A deletion must leave nothing behind that would come back.
+        let gone = match (revision, shelved) {
+            (Some(until), _) if is_deletion => {
+                shelves.places(id, until).map_err(|error| on_shelf(&error))?
+            }
+            (_, Some((place, _))) => vec![place],
+            (Some(_) | None, None) => Vec::new(),
+        };
+        Ok((revision, Looked { generation: Some(shelves.generation), shelved, gone }))
     }
 
     pub(crate) fn read_slot(&self, id: KeyId, slot: Slot) -> Result<Record, StoreError> {
@@ -142,12 +251,17 @@ impl Shared {
         self.synced.store(offset, Ordering::Release);
     }
 
-    /// The segments as they stand now, open, and up to where the last of them is synced.
-    pub(crate) fn standing(&self) -> (BTreeMap<u32, Segment>, Position) {
+    /// All that has been confirmed by now.
+    pub(crate) fn standing(&self) -> Standing {
+        // No segment goes while this is held, so what left the log is on these shelves.
         let segments = self.segments.read().unwrap_or_else(PoisonError::into_inner);
+        let shelves = self.shelves();
+        // Before the end: what is deleted later is in the log that is copied.
+        let listed = shelves.listed();
         let segment = segments.keys().next_back().copied().unwrap_or_default().into();
         let offset = self.synced.load(Ordering::Acquire);
-        (segments.clone(), Position { segment, offset })
+        let until = Position { segment, offset };
+        Standing { segments: segments.clone(), until, shelves, listed }
     }
 
     /// A record in this segment may be due from then on.
@@ -193,4 +307,8 @@ impl Shared {
     fn callbacks(&self) -> std::sync::MutexGuard<'_, Vec<OnPoison>> {
         self.on_poison.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+pub(crate) fn on_shelf(error: &JournalError) -> StoreError {
+    StoreError::new(StoreErrorKind::Damaged, error.to_string())
 }

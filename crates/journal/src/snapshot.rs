@@ -11,7 +11,8 @@ use crate::error::JournalError;
 use crate::segment::{Fact, Scan, What};
 
 const MAGIC: &[u8; 8] = b"onlyindx";
-const FORMAT: u32 = 1;
+/// In format 1 a tombstone was not told from an answer.
+const FORMAT: u32 = 2;
 const HEADER: usize = 64;
 const FACT: usize = 40;
 
@@ -105,9 +106,15 @@ fn fact(bytes: &[u8]) -> Option<Fact> {
     let word = |at: usize| -> Option<u64> {
         Some(u64::from_le_bytes(bytes.get(at..at + 8)?.try_into().ok()?))
     };
-    let what = [What::InFlight, What::Unknown, What::Settled, What::Deleted, What::Released]
-        .into_iter()
-        .find(|what| *what as u8 == bytes[36])?;
+    let what = [
+        What::InFlight,
+        What::Unknown,
+        What::Settled,
+        What::Deleted,
+        What::Released,
+        What::Tombstone,
+    ];
+    let what = what.into_iter().find(|what| *what as u8 == bytes[36])?;
     let id = KeyId::from_bytes(bytes.get(..16)?.try_into().ok()?);
     let offset = u32::from_le_bytes(bytes.get(32..36)?.try_into().ok()?);
     Some(Fact { id, revision: word(16)?, due: word(24)?, offset, what })

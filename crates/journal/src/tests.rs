@@ -8,6 +8,8 @@ mod golden;
 mod order;
 mod reclaim;
 mod restore;
+mod shelves;
+mod shelves_copied;
 mod sim_disk;
 
 use std::sync::Arc;
@@ -27,7 +29,7 @@ use crate::keeper;
 use crate::segment::{self, Header};
 use sim_disk::SimDisk;
 
-const SMALL: Settings = Settings { segment_bytes: 128 << 10, disk_max: None };
+const SMALL: Settings = Settings { segment_bytes: 128 << 10, ..Settings::DEFAULT };
 
 fn id(number: u64) -> KeyId {
     let mut bytes = [0; 16];

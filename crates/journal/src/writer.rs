@@ -17,7 +17,8 @@ use crate::index::{Keys, Slot};
 use crate::keeper::{Chore, Prepared};
 use crate::recover::Segment;
 use crate::segment::{self, DueFrom, Fact, HEADER, Header, What};
-use crate::shared::Shared;
+use crate::shared::{Looked, Shared};
+use crate::shelve::Install;
 
 /// A batch is written once it has this many bytes; one entry may be larger.
 const BATCH: usize = 4 << 20;
@@ -34,14 +35,16 @@ pub(crate) struct Op {
 }
 
 /// What it changes.
-#[derive(Clone, Copy, Debug)]
+#[derive(Debug)]
 pub(crate) enum Change {
     /// A key, if its revision is still this one. The fact's offset is not known yet.
-    Key { expected: Option<u64>, fact: Fact },
+    Key { expected: Option<u64>, fact: Fact, looked: Looked },
     /// Nothing but where an entry stands, if it still stands there.
     Copy { from: Slot, fact: Fact },
     /// The floor.
     Floor(Floor),
+    /// Which shelves there are. Nothing is written.
+    Shelves(Install),
 }
 
 impl Change {
@@ -49,7 +52,7 @@ impl Change {
     fn fact(&self) -> Option<&Fact> {
         match self {
             Self::Key { fact, .. } | Self::Copy { fact, .. } => Some(fact),
-            Self::Floor(_) => None,
+            Self::Floor(_) | Self::Shelves(_) => None,
         }
     }
 }
@@ -166,6 +169,12 @@ impl Writer {
         if let Some(error) = self.shared.poisoned() {
             return self.tell(op, Err(error));
         }
+        if let Change::Shelves(install) = &op.change {
+            // Between batches: a change that was admitted knows the shelves until it is shown.
+            self.write();
+            let written = install.put(&self.shared);
+            return self.tell(op, Ok(written));
+        }
         if let Some(fact) = op.change.fact() {
             // Its turn comes once the entry before it is synced, and can be seen.
             if self.keys.contains(&fact.id) {
@@ -173,9 +182,11 @@ impl Writer {
             }
             let stands = self.shared.index.get(fact.id);
             let raced = match &op.change {
-                Change::Key { expected, .. } => stands.map(|slot| slot.revision) != *expected,
+                Change::Key { expected, looked, .. } => {
+                    self.has_raced(stands.map(|slot| slot.revision), *expected, looked)
+                }
                 Change::Copy { from, .. } => stands != Some(*from),
-                Change::Floor(_) => false,
+                Change::Floor(_) | Change::Shelves(_) => false,
             };
             if raced {
                 return self.tell(op, Ok(Written::Raced));
@@ -192,6 +203,15 @@ impl Writer {
             }
             Admit::Refused(error) => self.tell(op, Err(error)),
         }
+    }
+
+    /// Whether a key is not any more what it was when the change was asked for.
+    fn has_raced(&self, stands: Option<u64>, expected: Option<u64>, looked: &Looked) -> bool {
+        let Some(generation) = looked.generation else { return stands != expected };
+        let shelves = self.shared.shelves();
+        let shelved = looked.shelved.filter(|(place, _)| shelves.counts(*place));
+        shelves.generation != generation
+            || stands.or(shelved.map(|(_, revision)| revision)) != expected
     }
 
     fn tell(&self, op: Op, result: Result<Written, StoreError>) {
@@ -297,15 +317,31 @@ impl Writer {
         for (change, _) in &self.pending {
             due_from = change.fact().map_or(due_from, |fact| due_from.and(fact));
             match change {
-                Change::Key { fact, .. } => {
+                Change::Key { fact, looked, expected } => {
                     self.shared.raise_revision(fact.revision);
-                    self.shared.index.take(self.number as u32, fact);
+                    self.show_key(fact, *expected, looked);
                 }
                 Change::Copy { fact, .. } => self.shared.index.moved(self.number as u32, fact),
                 Change::Floor(floor) => self.shared.raise_floor(*floor),
+                Change::Shelves(_) => {}
             }
         }
         self.shared.due_from(self.number as u32, due_from);
+    }
+
+    /// Nobody ever sees an older tombstone of the key: a deletion takes what is on shelves first,
+    /// what is new is in the index first.
+    fn show_key(&self, fact: &Fact, expected: Option<u64>, looked: &Looked) {
+        let is_deletion = fact.what == What::Deleted;
+        if !is_deletion {
+            self.shared.index.take(self.number as u32, fact);
+        }
+        if is_deletion || !looked.gone.is_empty() {
+            self.shared.is_gone(fact.id, expected.unwrap_or_default(), &looked.gone);
+        }
+        if is_deletion {
+            self.shared.index.take(self.number as u32, fact);
+        }
     }
 
     /// Goes on in the next segment.

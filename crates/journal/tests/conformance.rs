@@ -12,7 +12,7 @@ use onlyonce_journal::{Journal, Settings, Start};
 use tempfile::TempDir;
 
 /// Small segments, so that a case spans several of them.
-const SETTINGS: Settings = Settings { segment_bytes: 256 << 10, disk_max: None };
+const SETTINGS: Settings = Settings { segment_bytes: 256 << 10, ..Settings::DEFAULT };
 
 /// Folders live as long as the builder.
 #[derive(Default)]

@@ -21,6 +21,7 @@ use crate::error::JournalErrorKind;
 use crate::journal::Journal;
 use crate::keeper::Prepared;
 use crate::segment::{self, Header};
+use crate::shared::Standing;
 
 const NOW: Timestamp = Timestamp::from_millis(1_764_000_000_000);
 const KEYS: u64 = 60;
@@ -90,7 +91,7 @@ fn one_that_begins_with_a_new_segment_ends_at_its_start() {
     let journal = open(&disk).unwrap();
     let record = pair(&journal, 1, 8_000);
     // What the writer does when a segment is full, before it writes to the next one.
-    let (before, end) = journal.shared.standing();
+    let Standing { segments: before, until: end, .. } = journal.shared.standing();
     assert!(8_000 < end.offset);
     let header = Header { number: 2, previous: end, ..Header::default() };
     let (name, length) = (segment::name(2), SMALL.segment_bytes);

@@ -4,11 +4,13 @@ use std::collections::BTreeMap;
 
 use futures_executor::block_on;
 use futures_util::future::join_all;
-use onlyonce_core::{Floor, Record, Timestamp};
+use onlyonce_core::{Floor, Record, Revision, StateKind, Timestamp};
 use onlyonce_store::{Store, Swap};
 
+use super::shelves::{AT_ONCE, tombstone};
 use super::sim_disk::{Random, SimDisk};
-use super::{claimed, completed, get, id, new_disk, open, pair, put};
+use super::{SMALL, claimed, completed, get, id, new_disk, open, open_with, pair, put};
+use crate::journal::{Journal, Settings};
 use crate::segment;
 
 /// What was written to a key and, once it was confirmed, how many calls had been made by then.
@@ -81,9 +83,31 @@ fn what_was_confirmed_before_a_crash_is_there_after_it() {
 
 /// Opens what a crash has left behind, and again after a second crash at once.
 fn check(crashed: &SimDisk, history: &History, calls: usize) {
-    let journal = open(crashed).unwrap_or_else(|error| panic!("after {calls} calls: {error}"));
+    check_with(crashed, history, calls, SMALL);
+}
+
+fn check_with(crashed: &SimDisk, history: &History, calls: usize, settings: Settings) {
+    let open = |when: &str| {
+        open_with(crashed, settings)
+            .unwrap_or_else(|error| panic!("{when} a crash behind {calls} calls: {error}"))
+    };
+    let journal = open("after");
+    let found = is_kept(&journal, history, calls);
+    // It goes on from there.
+    pair(&journal, 1_000_000, 100);
+    block_on(journal.reclaim()).unwrap();
+    assert_eq!(is_kept(&journal, history, calls), found, "when room was given back");
+    journal.close();
+    let journal = open("when it is opened again after");
+    assert_eq!(is_kept(&journal, history, calls), found, "when it is opened again");
+    journal.close();
+}
+
+/// What is there of each key, if it may be that.
+fn is_kept(journal: &Journal, history: &History, calls: usize) -> Vec<Option<Record>> {
+    let mut all = Vec::new();
     for (number, writes) in history {
-        let found = get(&journal, *number);
+        let found = get(journal, *number);
         let confirmed = writes.iter().rposition(|(_, by)| *by <= calls);
         let at = writes.iter().rposition(|(record, _)| *record == found);
         match (confirmed, at, &found) {
@@ -92,10 +116,9 @@ fn check(crashed: &SimDisk, history: &History, calls: usize) {
             (None, Some(_), _) | (None, None, None) => {}
             (_, None, _) => panic!("{number} after {calls} calls is {found:?}"),
         }
+        all.push(found);
     }
-    // It goes on from there.
-    pair(&journal, 1_000_000, 100);
-    journal.close();
+    all
 }
 
 #[test]
@@ -190,4 +213,60 @@ fn a_second_writer_of_a_key_waits_and_then_sees_the_first() {
     let winners = swapped.iter().filter(|it| **it == Swap::Done).count();
     assert_eq!(winners, 1);
     assert!(swapped.contains(&Swap::Conflict(get(&journal, 1))));
+}
+
+/// Keys that live and die on shelves: moved, merged, replaced and deleted.
+fn shelving(disk: &SimDisk, seed: u64) -> History {
+    let mut random = Random(seed);
+    let mut history = History::new();
+    let journal = open_with(disk, AT_ONCE).unwrap();
+    // A new life of a key has revisions above all earlier ones.
+    let mut at = 0;
+    for _ in 0..40 {
+        for _ in 0..4 {
+            at += 200_000_000;
+            let number = random.below(24);
+            let known = get(&journal, number);
+            let next = match &known {
+                None => Some(claimed(at)),
+                Some(record) if record.state.kind() == StateKind::InFlight => {
+                    Some(completed(record, at, vec![number as u8; random.below(9_000) as usize]))
+                }
+                Some(record) if record.state.kind() == StateKind::Completed => {
+                    Some(tombstone(record))
+                }
+                Some(record) if random.below(3) == 0 => {
+                    let revision = Revision::new(record.revision.get() + 1).unwrap();
+                    Some(Record { revision, ..record.clone() })
+                }
+                Some(_) => None,
+            };
+            let expected = known.as_ref().map(|record| record.revision);
+            let swapped = block_on(journal.swap(id(number), expected, next.clone()));
+            assert_eq!(swapped.unwrap(), Swap::Done);
+            note(disk, &mut history, number, next);
+        }
+        block_on(journal.reclaim()).unwrap();
+    }
+    let made = disk.created(".old");
+    assert!(10 < made, "{made} shelves were made");
+    assert!(1 < segment::numbers(disk).unwrap()[0]);
+    journal.close();
+    history
+}
+
+#[test]
+fn no_crash_while_tombstones_move_loses_one_or_brings_one_back() {
+    for seed in [1, 2, 3] {
+        let disk = new_disk();
+        let begun = disk.calls();
+        let history = shelving(&disk, seed);
+        let mut random = Random(seed + 100);
+        for calls in begun..=disk.calls() {
+            check_with(&disk.after_crash(calls, &mut random), &history, calls, AT_ONCE);
+            if calls % 4 == 0 {
+                check_with(&disk.after_kill(calls), &history, calls, AT_ONCE);
+            }
+        }
+    }
 }

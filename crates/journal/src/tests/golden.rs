@@ -1,15 +1,17 @@
-//! The format byte for byte: `docs/record-format.hex` holds a small segment and its snapshot.
+//! The format byte for byte: `docs/record-format.hex` holds a small segment and its snapshot, and a
+//! shelf and the list of shelves.
 //!
 //! The file is what was decided. A change of a byte fails here until it is written anew on purpose
 //! (`cargo xtask docs`), and what was written by an older program must open even then.
 
 use std::fmt::Write as _;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use futures_executor::block_on;
 use onlyonce_core::{
     Cause, ClaimId, Credential, Doubt, Entry, Event, Evidence, Fence, Fingerprint, Flight, Floor,
-    History, Holder, Phase, Record, Reply, ReplyDigest, Revision, State, Timestamp,
+    History, Holder, KeyId, Phase, Record, Reply, ReplyDigest, Revision, State, Timestamp,
 };
 use onlyonce_store::{Store as _, codec};
 
@@ -17,14 +19,23 @@ use super::sim_disk::SimDisk;
 use super::{SMALL, get, id, open};
 use crate::disk::Disk as _;
 use crate::entry::{self, Position};
+use crate::filter;
 use crate::keeper;
 use crate::segment::{self, Header};
+use crate::shelf::{self, Shelf};
+use crate::shelf_builder::Builder;
+use crate::shelves::{self, Shelves};
 use crate::snapshot::{self, Snapshot};
 
 const HEX: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/record-format.hex");
-const HEAD: &str = "# A segment and its snapshot, byte for byte: see record-format.md. Compared\n\
-                    # by crates/journal/src/tests/golden.rs, written by `cargo xtask docs`.\n";
+const HEAD: &str = "# A segment and its snapshot, a shelf and the list of shelves, byte for byte:\n\
+                    # see record-format.md. Compared by crates/journal/src/tests/golden.rs,\n\
+                    # written by `cargo xtask docs`.\n";
 const SNAPSHOT: &str = "# its snapshot";
+const SHELF: &str = "# a shelf: header";
+const LIST: &str = "# the list of shelves";
+/// The shelf's number.
+const SHELVED: u64 = 3;
 const NUMBER: u64 = 7;
 const DELETED: u64 = 100;
 
@@ -159,7 +170,50 @@ fn page() -> String {
     add("a deletion", &entry::deleted(id(DELETED), deleted));
     let disk = disk_with(bytes);
     put(&mut page, SNAPSHOT, &snapshot_on(&disk));
+    put_shelf(&mut page);
     page
+}
+
+/// Two tombstones; the second counts no more.
+fn tombstones() -> Vec<(KeyId, Record)> {
+    let (answered_at, forget_at, sealed) = (at(260), at(2_592_000_260), true);
+    let digest = ReplyDigest::from_bytes([0xD2; 8]);
+    let state = State::Tombstone { answered_at, status: 0, forget_at, sealed, digest };
+    let (_, tombstone) = records().into_iter().find(|(title, _)| *title == "tombstone").unwrap();
+    let mut both = vec![(id(200), tombstone), (id(201), second(state))];
+    both.sort_by_key(|(id, _)| *id);
+    both
+}
+
+fn shelf_on(disk: &SimDisk) -> Vec<u8> {
+    let mut builder = Builder::new(disk, SHELVED, 2).unwrap();
+    for (id, record) in tombstones() {
+        let mut payload = Vec::new();
+        codec::encode(id, &record, &mut payload);
+        builder.add(id, &payload, record.revision.get(), segment::due(&record)).unwrap();
+    }
+    builder.finish().unwrap();
+    disk.open(&shelf::name(SHELVED)).unwrap().read_all().unwrap()
+}
+
+fn list(disk: &SimDisk) -> Vec<u8> {
+    let shelf = Shelf::open(disk, SHELVED, &[]).unwrap();
+    shelf.set_gone(1);
+    let shelves = Shelves::default().with(Some(Arc::new(shelf)), &[]);
+    shelves::bytes(&shelves.listed())
+}
+
+fn put_shelf(page: &mut String) {
+    let disk = SimDisk::default();
+    let bytes = shelf_on(&disk);
+    let end = bytes.len() - shelf::FOOTER;
+    let fences = end - filter::LINE - shelf::FENCE;
+    put(page, SHELF, &bytes[..shelf::HEADER]);
+    put(page, "# its block", &bytes[shelf::HEADER..fences]);
+    put(page, "# its fence", &bytes[fences..end - filter::LINE]);
+    put(page, "# its filter", &bytes[end - filter::LINE..end]);
+    put(page, "# its end", &bytes[end..]);
+    put(page, LIST, &list(&disk));
 }
 
 fn disk_with(mut bytes: Vec<u8>) -> SimDisk {
@@ -178,8 +232,8 @@ fn snapshot_on(disk: &SimDisk) -> Vec<u8> {
     disk.open(&snapshot::name(NUMBER)).unwrap().read_all().unwrap()
 }
 
-/// The bytes of segment and snapshot in the file.
-fn decided() -> (Vec<u8>, Vec<u8>) {
+/// The bytes of segment and snapshot in the file, and of shelf and list.
+fn decided() -> [Vec<u8>; 4] {
     let page = std::fs::read_to_string(HEX).unwrap();
     let bytes = |text: &str| {
         let lines = text.lines().filter(|line| !line.starts_with('#'));
@@ -187,8 +241,10 @@ fn decided() -> (Vec<u8>, Vec<u8>) {
         let byte = |pair: &[char]| u8::from_str_radix(&String::from_iter(pair), 16).unwrap();
         digits.chunks(2).map(byte).collect::<Vec<u8>>()
     };
-    let (segment, snapshot) = page.split_once(SNAPSHOT).unwrap();
-    (bytes(segment), bytes(snapshot))
+    let (segment, rest) = page.split_once(SNAPSHOT).unwrap();
+    let (snapshot, rest) = rest.split_once(SHELF).unwrap();
+    let (shelf, list) = rest.split_once(LIST).unwrap();
+    [segment, snapshot, shelf, list].map(bytes)
 }
 
 fn is_blessed() -> bool {
@@ -211,7 +267,7 @@ fn a_segment_of_these_bytes_opens_and_reads_back() {
     if is_blessed() {
         return;
     }
-    let (segment, snapshot) = decided();
+    let [segment, snapshot, ..] = decided();
     let disk = disk_with(segment.clone());
     let journal = open(&disk).unwrap();
     for (number, (title, record)) in records().into_iter().enumerate() {
@@ -231,4 +287,24 @@ fn a_segment_of_these_bytes_opens_and_reads_back() {
     disk.create(&snapshot::name(NUMBER)).unwrap().write_at(&snapshot, 0).unwrap();
     let read = snapshot::read(&disk, NUMBER, scan.end).unwrap();
     assert_eq!(read, Snapshot::of(&scan));
+}
+
+#[test]
+fn a_shelf_of_these_bytes_opens_and_reads_back() {
+    if is_blessed() {
+        return;
+    }
+    let [segment, _, shelf, list] = decided();
+    let disk = disk_with(segment);
+    for (name, bytes) in [(shelf::name(SHELVED), &shelf), (shelves::LIST_FILE.to_owned(), &list)] {
+        disk.create(&name).unwrap().write_at(bytes, 0).unwrap();
+    }
+    let journal = open(&disk).unwrap();
+    let [(first, kept), (second, _)] = tombstones().try_into().unwrap();
+    assert_eq!(block_on(journal.get(first)).unwrap(), Some(kept));
+    assert_eq!(block_on(journal.get(second)).unwrap(), None);
+    assert_eq!(journal.stats().shelved, 1);
+    journal.close();
+    let read = |name: &str| disk.open(name).unwrap().read_all().unwrap();
+    assert_eq!((read(&shelf::name(SHELVED)), read(shelves::LIST_FILE)), (shelf, list));
 }

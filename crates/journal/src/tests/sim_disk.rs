@@ -69,6 +69,12 @@ impl SimDisk {
         self.state().log.len()
     }
 
+    /// How many files with such names were made.
+    pub(super) fn created(&self, ending: &str) -> usize {
+        let is_one = |call: &&Call| matches!(call, Call::Create(_, name) if name.ends_with(ending));
+        self.state().log.iter().filter(is_one).count()
+    }
+
     pub(super) fn fail_syncs_after(&self, syncs: u32) {
         self.state().syncs_left = Some(syncs);
     }

@@ -10,7 +10,7 @@ use onlyonce_journal::{Journal, Settings};
 use onlyonce_store::{Store, Swap};
 
 /// Small segments, so that a few records fill several.
-pub(crate) const SMALL: Settings = Settings { segment_bytes: 128 << 10, disk_max: None };
+pub(crate) const SMALL: Settings = Settings { segment_bytes: 128 << 10, ..Settings::DEFAULT };
 /// When everything happens, in milliseconds.
 pub(crate) const NOW: u64 = 1_764_000_000_000;
 
