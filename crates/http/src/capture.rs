@@ -6,6 +6,8 @@ use onlyonce_core::Reply;
 
 use crate::content;
 use crate::headers::{self, HOP_BY_HOP};
+use crate::redact::Redact;
+use crate::route::RoutePolicy;
 
 /// What belongs to one sending of an answer: written anew for each, or not at all.
 const NEVER_KEPT: [HeaderName; 3] = [header::DATE, header::AGE, header::CONTENT_LENGTH];
@@ -34,7 +36,7 @@ pub fn kept_headers(headers: &HeaderMap, set_cookie: bool) -> HeaderMap {
 
 fn is_ours(name: &HeaderName) -> bool {
     [headers::STATUS, headers::REPLAYED, headers::ORIGINAL_DATE, headers::EXPIRES].contains(name)
-        || *name == headers::IDEMPOTENCY_KEY
+        || [headers::IDEMPOTENCY_KEY, headers::REDACTED].contains(name)
 }
 
 /// The trailers that are kept: those that could not be taken for framing or for our marks.
@@ -46,17 +48,30 @@ fn kept_trailers(trailers: &HeaderMap) -> HeaderMap {
 #[derive(Debug)]
 pub struct Capture {
     status: u16,
-    /// `None` once the bound was passed.
+    /// `None` once the bound was passed. With something to take out it is the body alone.
     content: Option<Vec<u8>>,
     content_max: usize,
+    /// The head, and what is to be taken out of it and of the body once that is whole.
+    redact: Option<(HeaderMap, Redact)>,
 }
 
 impl Capture {
-    /// Begins with the head. `content_max` bounds the kept bytes, head and trailers included.
+    /// Begins with the head, and keeps of the answer what the route keeps. `content_max` bounds the
+    /// kept bytes, head and trailers included.
+    pub fn on(route: &RoutePolicy, head: &Head, content_max: usize) -> Self {
+        if route.redact.is_none() {
+            return Self::new(head, route.set_cookie, content_max);
+        }
+        let headers = kept_headers(&head.headers, route.set_cookie);
+        let redact = Some((headers, route.redact.clone()));
+        Self { status: head.status.as_u16(), content: Some(Vec::new()), content_max, redact }
+    }
+
+    /// The same without a route: all of the answer is kept, `Set-Cookie` if `set_cookie` says so.
     pub fn new(head: &Head, set_cookie: bool, content_max: usize) -> Self {
         let content = content::begin(&kept_headers(&head.headers, set_cookie));
-        let status = head.status.as_u16();
-        Self { status, content: Some(content).filter(|it| it.len() <= content_max), content_max }
+        let content = Some(content).filter(|it| it.len() <= content_max);
+        Self { status: head.status.as_u16(), content, content_max, redact: None }
     }
 
     /// Takes the next bytes of the body. Past the bound everything is let go: an answer is kept
@@ -75,10 +90,14 @@ impl Capture {
         self.content.is_some()
     }
 
-    /// The reply to record. It has its content if all of it was within the bound.
+    /// The reply to record. It has its content if all of it was within the bound, and if what is
+    /// never kept could be taken out of it.
     pub fn finish(self, trailers: Option<&HeaderMap>) -> Reply {
         let trailers = trailers.map(kept_trailers).unwrap_or_default();
-        let content = self.content.map(|content| content::end(content, &trailers));
+        let content = self.content.and_then(|content| match self.redact {
+            None => Some(content::end(content, &trailers)),
+            Some((headers, redact)) => redact.content(headers, &content, trailers),
+        });
         match content.filter(|content| content.len() <= self.content_max) {
             Some(content) => Reply::kept(self.status, content),
             None => Reply::not_kept(self.status),

@@ -210,7 +210,7 @@ impl Likeness {
 }
 
 /// `application/json`, `text/json`, and every type that ends in `+json` (RFC 6839).
-fn is_json(media_type: &[u8]) -> bool {
+pub(crate) fn is_json(media_type: &[u8]) -> bool {
     media_type == b"application/json"
         || media_type == b"text/json"
         || media_type.ends_with(b"+json")

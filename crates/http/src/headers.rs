@@ -17,6 +17,9 @@ pub const REPLAYED: HeaderName = HeaderName::from_static("idempotent-replayed");
 pub const ORIGINAL_DATE: HeaderName = HeaderName::from_static("idempotent-original-date");
 /// Answer: until when at least the same key gets the same answer, as an HTTP date.
 pub const EXPIRES: HeaderName = HeaderName::from_static("idempotency-expires");
+/// Answer: what a replay lacks of the first answer, because the route never keeps it: names of
+/// header fields and JSON pointers, as a list of strings.
+pub const REDACTED: HeaderName = HeaderName::from_static("idempotency-redacted");
 /// To the upstream: which attempt this is, from 1.
 pub const ATTEMPT: HeaderName = HeaderName::from_static("idempotency-attempt");
 /// To the upstream: the fence of the claim; a higher one is a later claim.
@@ -25,7 +28,8 @@ pub const FENCE: HeaderName = HeaderName::from_static("idempotency-fence");
 pub const EARLY_DATA: HeaderName = HeaderName::from_static("early-data");
 
 /// Answer fields that a page of another origin must be allowed to read.
-pub const EXPOSED: [&str; 8] = [
+pub const EXPOSED: [&str; 9] = [
+    "Idempotency-Redacted",
     "Idempotent-Replayed",
     "Idempotent-Original-Date",
     "Idempotency-Key",
@@ -64,7 +68,7 @@ pub fn announce(headers: &mut HeaderMap, attempt: u32, fence: Fence) {
 
 /// Takes off what only we may say to the client: an upstream's marks would be taken for ours.
 pub fn strip_response(headers: &mut HeaderMap) {
-    for name in [STATUS, REPLAYED, ORIGINAL_DATE, EXPIRES] {
+    for name in [STATUS, REPLAYED, ORIGINAL_DATE, EXPIRES, REDACTED] {
         headers.remove(name);
     }
 }
@@ -167,7 +171,7 @@ mod tests {
     fn a_client_cannot_choose_its_fence_and_an_upstream_cannot_speak_for_us() {
         let all = || {
             let mut headers = HeaderMap::new();
-            for name in [ATTEMPT, FENCE, STATUS, REPLAYED, ORIGINAL_DATE, EXPIRES] {
+            for name in [ATTEMPT, FENCE, STATUS, REPLAYED, ORIGINAL_DATE, EXPIRES, REDACTED] {
                 headers.append(name, HeaderValue::from_static("9"));
             }
             headers
@@ -181,5 +185,6 @@ mod tests {
         let mut response = all();
         strip_response(&mut response);
         assert!(!response.contains_key(STATUS) && !response.contains_key(REPLAYED));
+        assert!(!response.contains_key(REDACTED));
     }
 }

@@ -67,8 +67,13 @@ pub fn replay(reply: &Reply, marks: &ReplayMarks<'_>) -> Result<Option<Rendered>
     if !headers.contains_key(header::CACHE_CONTROL) {
         headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
     }
+    // It was kept with the answer: the route may say something else by now.
+    let redacted = headers.remove(headers::REDACTED);
     let said = if marks.sealed { IdempotencyStatus::Sealed } else { IdempotencyStatus::Replayed };
     mark(headers, said, Some(marks.key), marks.expires);
+    if let Some(redacted) = redacted {
+        headers.insert(headers::REDACTED, redacted);
+    }
     if !marks.sealed {
         headers.insert(headers::REPLAYED, HeaderValue::from_static("true"));
     }

@@ -14,6 +14,7 @@ use crate::headers::IDEMPOTENCY_KEY;
 use crate::key::{KeyFormat, KeyPolicy, KeySpelling};
 use crate::probe::{Probe, ProbeError};
 use crate::problem::TYPE_BASE;
+use crate::redact::Redact;
 use crate::scope::ScopeRule;
 
 const MIB: usize = 1 << 20;
@@ -73,6 +74,8 @@ pub struct RoutePolicy {
     pub on_store_error: OnStoreError,
     /// Whether `Set-Cookie` is kept and replayed. Default no.
     pub set_cookie: bool,
+    /// What is never kept of an answer. Default nothing.
+    pub redact: Redact,
     /// Whether keyed requests in TLS early data are refused with 425. Default yes.
     pub refuse_early_data: bool,
     /// What problem types begin with. Default [`TYPE_BASE`].
@@ -102,6 +105,7 @@ impl Default for RoutePolicy {
             body_max: 16 * MIB,
             on_store_error: OnStoreError::default(),
             set_cookie: false,
+            redact: Redact::default(),
             refuse_early_data: true,
             problem_base: TYPE_BASE.to_owned(),
             cors: Cors::default(),

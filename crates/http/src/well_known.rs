@@ -55,6 +55,10 @@ fn route(path: &str, policy: &RoutePolicy) -> Value {
         "body_bytes_max": policy.body_max,
         "reply_bytes_max": policy.reply_max,
         "over_reply_bytes_max": "reply-not-kept",
+        "redacted": {
+            "headers": names(&policy.redact.headers),
+            "members": policy.redact.members.to_string(),
+        },
         "on_unknown": match policy.record.on_unknown {
             OnUnknown::Hold => "hold",
             OnUnknown::Retry => "retry",

@@ -17,8 +17,8 @@ use http::uri::{Authority, PathAndQuery, Scheme, Uri};
 use http::{HeaderValue, Request, Response, StatusCode, Version, header};
 use http_body::Body as _;
 use onlyonce_http::headers::strip_hop_by_hop;
-use onlyonce_listen::{Paced, Telemetry};
 use onlyonce_http::{FailureKind, UpstreamFailure, render};
+use onlyonce_listen::{Paced, Telemetry};
 use onlyonce_tower::RequestBody;
 use tower_service::Service;
 

@@ -11,7 +11,7 @@ use http::{Request, Response};
 use http_body::Body;
 use onlyonce::core::{Key, KeyId, Outcome, Record, Reply, Verdict};
 use onlyonce::{Acted, EngineError};
-use onlyonce_http::{Found, Probe, capture};
+use onlyonce_http::{Capture, Found, Probe};
 use tower_service::Service;
 
 use crate::BoxError;
@@ -148,7 +148,9 @@ where
     let Gathered::Whole(whole) = gathered else { return None };
     let body = whole.joined();
     let found = probe.read(head.status, &head.headers, &body);
-    let reply = capture::whole(&head, &body, policy.set_cookie, exchange.reply_max());
+    let mut capture = Capture::on(policy, &head, exchange.reply_max());
+    capture.push(&body);
+    let reply = capture.finish(None);
     Some(Said { found, status: head.status.as_u16(), reply })
 }
 

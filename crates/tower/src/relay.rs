@@ -40,7 +40,7 @@ pub(crate) async fn relay<R>(
     R::Error: Into<BoxError>,
 {
     let policy = &exchange.shared().policy;
-    let mut capture = Capture::new(&head, policy.set_cookie, exchange.reply_max());
+    let mut capture = Capture::on(policy, &head, exchange.reply_max());
     let mut body = pin!(body);
     let run = (ticket.attempt(), ticket.fence());
     exchange.mark(&mut head, IdempotencyStatus::Executed, Some(run));

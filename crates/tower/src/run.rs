@@ -147,7 +147,9 @@ where
     let acted = match ending {
         Ending::Release { stranger } => {
             let reply = match &gathered {
-                Gathered::Whole(whole) => Some(reply_of(&head, whole, false, SHARED_MAX)),
+                Gathered::Whole(whole) => {
+                    Some(reply_of(Capture::new(&head, false, SHARED_MAX), whole))
+                }
                 Gathered::Over(_) | Gathered::Cut(..) => None,
             };
             ticket.release(stranger, reply).await
@@ -194,8 +196,8 @@ where
     let mut body = Box::pin(body);
     let answer = match ticket.hold(gather(body.as_mut(), WHOLE_MAX)).await {
         Gathered::Whole(whole) => {
-            let set_cookie = exchange.shared().policy.set_cookie;
-            let reply = reply_of(&head, &whole, set_cookie, exchange.reply_max());
+            let capture = Capture::on(&exchange.shared().policy, &head, exchange.reply_max());
+            let reply = reply_of(capture, &whole);
             let acted = ticket.complete(reply).await;
             let first = First { exchange: &exchange, run };
             first.answer(acted, head, ResponseBody::whole(whole)).await
@@ -251,8 +253,7 @@ fn record(acted: &Result<Acted, EngineError>) -> Option<&Record> {
     acted.as_ref().ok().and_then(|acted| acted.record.as_ref())
 }
 
-fn reply_of(head: &Head, whole: &Whole, set_cookie: bool, content_max: usize) -> Reply {
-    let mut capture = Capture::new(head, set_cookie, content_max);
+fn reply_of(mut capture: Capture, whole: &Whole) -> Reply {
     whole.data.iter().for_each(|it| capture.push(it));
     capture.finish(whole.trailers.as_ref())
 }

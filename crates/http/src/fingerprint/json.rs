@@ -28,10 +28,33 @@ pub enum Numbers {
 pub fn canonical(body: &[u8], numbers: Numbers, exclude: &Pointers) -> Option<Vec<u8>> {
     let text = std::str::from_utf8(body).ok()?;
     let out = Vec::with_capacity(text.len());
-    let mut reader = Reader { text, at: 0, out, numbers, depth: 0 };
-    reader.blanks();
-    reader.value(&exclude.all())?;
-    (reader.at == text.len()).then_some(reader.out)
+    Reader { out, numbers, ..Reader::of(text) }.whole(exclude).map(|reader| reader.out)
+}
+
+/// A value in a JSON text that a pointer leads to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Span {
+    /// Where it begins, in bytes.
+    pub(crate) from: usize,
+    /// Where it ends, without blanks behind it.
+    pub(crate) to: usize,
+    /// What leads to it.
+    pub(crate) path: Vec<String>,
+}
+
+/// Where the values stand that `members` lead to, in their order and not one in another. `None` if
+/// the text has no canonical form: then nobody can say what a pointer leads to.
+pub(crate) fn spans(body: &[u8], members: &Pointers) -> Option<Vec<Span>> {
+    let text = std::str::from_utf8(body).ok()?;
+    let mut spans = Reader::of(text).whole(members)?.ended;
+    spans.sort_by_key(|span| (span.from, std::cmp::Reverse(span.to)));
+    let mut end = 0;
+    spans.retain(|span| {
+        let is_outer = end <= span.from;
+        end = end.max(span.to);
+        is_outer
+    });
+    Some(spans)
 }
 
 struct Reader<'a> {
@@ -40,6 +63,12 @@ struct Reader<'a> {
     out: Vec<u8>,
     numbers: Numbers,
     depth: usize,
+    /// Where the last value ended.
+    end: usize,
+    /// What leads to the value that is read, if there are pointers to follow.
+    path: Vec<String>,
+    /// The values at which a pointer ended.
+    ended: Vec<Span>,
 }
 
 /// A member as it stands in the output, and the name to sort it by.
@@ -50,6 +79,18 @@ struct Member<'a> {
 }
 
 impl<'a> Reader<'a> {
+    fn of(text: &'a str) -> Self {
+        let (out, path, ended) = (Vec::new(), Vec::new(), Vec::new());
+        Self { text, at: 0, out, numbers: Numbers::AsSpelled, depth: 0, end: 0, path, ended }
+    }
+
+    /// Reads all of the text.
+    fn whole(mut self, exclude: &Pointers) -> Option<Self> {
+        self.blanks();
+        self.value(&exclude.all())?;
+        (self.at == self.text.len()).then_some(self)
+    }
+
     fn peek(&self) -> Option<u8> {
         self.text.as_bytes().get(self.at).copied()
     }
@@ -79,6 +120,7 @@ impl<'a> Reader<'a> {
             b'n' => self.literal("null")?,
             _ => self.number()?,
         }
+        self.end = self.at;
         self.blanks();
         Some(())
     }
@@ -179,8 +221,17 @@ impl<'a> Reader<'a> {
             .filter(|(first, _)| *first == name)
             .map(|(_, rest)| rest)
             .collect();
+        if led.is_empty() {
+            return self.value(&[]).map(|()| false);
+        }
         let ends = led.iter().any(|rest| rest.is_empty());
+        let from = self.at;
+        self.path.push(name.to_owned());
         self.value(&led)?;
+        if ends {
+            self.ended.push(Span { from, to: self.end, path: self.path.clone() });
+        }
+        self.path.pop();
         Some(ends)
     }
 

@@ -56,6 +56,11 @@ impl Pointers {
         Ok(Self(pointers.into()))
     }
 
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
     /// The reference tokens of each pointer, never empty.
     pub(crate) fn all(&self) -> Vec<&[String]> {
         self.0.iter().map(Vec::as_slice).collect()
@@ -66,12 +71,16 @@ impl fmt::Display for Pointers {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for (at, tokens) in self.0.iter().enumerate() {
             f.write_str(if at == 0 { "" } else { " " })?;
-            for token in tokens {
-                write!(f, "/{}", token.replace('~', "~0").replace('/', "~1"))?;
-            }
+            f.write_str(&text(tokens))?;
         }
         Ok(())
     }
+}
+
+/// The pointer with these tokens.
+pub(crate) fn text(tokens: &[String]) -> String {
+    let token = |it: &String| format!("/{}", it.replace('~', "~0").replace('/', "~1"));
+    tokens.iter().map(token).collect()
 }
 
 fn tokens(pointer: &str) -> Result<Vec<String>, PointerError> {

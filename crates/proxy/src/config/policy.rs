@@ -144,6 +144,8 @@ pub(super) struct PolicyTable {
     body_max: Option<Size>,
     on_store_error: Option<Word<OnStoreError>>,
     set_cookie: Option<bool>,
+    redact_headers: Option<Vec<Word<HeaderName>>>,
+    redact_members: Option<Vec<String>>,
     refuse_early_data: Option<bool>,
     problem_base: Option<String>,
     cors_origins: Option<Vec<Word<HeaderValue>>>,
@@ -207,9 +209,7 @@ impl PolicyTable {
         }
         set(&mut base.fingerprint.body, self.fingerprint.map(|it| it.0));
         set(&mut base.fingerprint.headers, self.fingerprint_headers.map(inner));
-        let exclude = self.fingerprint_exclude.map(|pointers| {
-            Pointers::parse(pointers.iter().map(String::as_str)).map_err(|error| error.to_string())
-        });
+        let exclude = self.fingerprint_exclude.map(pointers);
         set(&mut base.fingerprint.exclude, exclude.transpose()?);
         set(&mut base.classify.complete, self.complete.map(statuses).transpose()?);
         set(&mut base.classify.release, self.release.map(statuses).transpose()?);
@@ -218,6 +218,8 @@ impl PolicyTable {
         set(&mut base.body_max, self.body_max.map(|it| it.0));
         set(&mut base.on_store_error, self.on_store_error.map(|it| it.0));
         set(&mut base.set_cookie, self.set_cookie);
+        set(&mut base.redact.headers, self.redact_headers.map(inner));
+        set(&mut base.redact.members, self.redact_members.map(pointers).transpose()?);
         set(&mut base.refuse_early_data, self.refuse_early_data);
         set(&mut base.problem_base, self.problem_base);
         let origins = self
@@ -230,6 +232,10 @@ impl PolicyTable {
             Cors { origins: origins.unwrap_or(old), credentials: credentials.unwrap_or(with) };
         Ok(base)
     }
+}
+
+fn pointers(texts: Vec<String>) -> Result<Pointers, String> {
+    Pointers::parse(texts.iter().map(String::as_str)).map_err(|error| error.to_string())
 }
 
 fn statuses(numbers: Vec<u16>) -> Result<Vec<StatusCode>, String> {

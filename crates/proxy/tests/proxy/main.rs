@@ -8,4 +8,5 @@ mod duplicates;
 mod failures;
 mod forwarding;
 mod operating;
+mod redaction;
 mod silence;
