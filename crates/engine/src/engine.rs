@@ -15,6 +15,7 @@ use onlyonce_store::{Cursor, Filter, Page, Store, StoreError};
 use crate::act::{Act, Acted, Refingerprint, Step};
 use crate::error::{CLOCK_GAP_MAX, EngineError};
 use crate::observe::{EngineEvent, NoObserver, Observer};
+use crate::remote::{is_held_elsewhere, word_due_in};
 use crate::runtime::Runtime;
 use crate::ticket::Ticket;
 use crate::wait::{Ended, Waiters};
@@ -235,7 +236,7 @@ impl Engine {
         let until = self.now().plus(wait);
         // Join first, read second: an end between the two is then seen by one or the other.
         let place = self.inner.waiters.join(request.id, self.inner.settings.waiters_max);
-        let acted = self.look(request, policy).await?;
+        let mut acted = self.look(request, policy).await?;
         if !acted.is_running() {
             return Ok(Waited::Ended { acted, shared: None });
         }
@@ -251,7 +252,8 @@ impl Engine {
             } else {
                 left.min(self.inner.settings.poll_every)
             };
-            let sleep = self.inner.runtime.sleep(pause);
+            let sleep =
+                self.inner.runtime.sleep(pause.min(word_due_in(&acted, self.now(), policy)));
             match select(&mut place.ended, sleep).await {
                 Either::Left((Ok(Ended { record, shared }), _)) => {
                     failpoint!("wait.woken", record);
@@ -262,7 +264,7 @@ impl Engine {
                 Either::Left((Err(_), _)) => break,
                 Either::Right(((), _)) => {}
             }
-            let acted = self.look(request, policy).await?;
+            acted = self.look(request, policy).await?;
             if !acted.is_running() {
                 return Ok(Waited::Ended { acted, shared: None });
             }
@@ -357,6 +359,9 @@ impl Engine {
             let filter = Filter { state: Some(StateKind::InFlight), limit: 0 };
             let page = self.list(filter, after).await?;
             for (id, record) in page.records {
+                if is_held_elsewhere(&record) {
+                    continue;
+                }
                 let command = Command::CertifyDeath { fence: record.fence };
                 let act = Act::from_record(command, Policy::default(), record);
                 let deadline = self.now().plus(self.inner.settings.store_wait);

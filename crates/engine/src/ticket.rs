@@ -151,18 +151,10 @@ impl Ticket {
     /// unknown.
     pub async fn complete(mut self, reply: Reply) -> Result<Acted, EngineError> {
         self.ended = true;
-        let full = |error: &EngineError| match error {
-            EngineError::Store(error) => error.kind() == StoreErrorKind::Full,
-            EngineError::StoreTimeout
-            | EngineError::Contended
-            | EngineError::ClaimLost
-            | EngineError::LeaseShort
-            | EngineError::ClockDoubtful { .. } => false,
-        };
         let fits = reply.content().is_none_or(|it| it.len() <= self.inner.store.reply_max());
         let first = if fits { reply.clone() } else { reply.without_content() };
         let result = match self.end(Command::Complete { fence: self.fence, reply: first }).await {
-            Err(error) if full(&error) => {
+            Err(error) if is_full(&error) => {
                 let reply = reply.without_content();
                 self.end(Command::Complete { fence: self.fence, reply }).await
             }
@@ -256,7 +248,7 @@ impl Ticket {
     }
 }
 
-fn is_kept(acted: &Acted) -> bool {
+pub(crate) fn is_kept(acted: &Acted) -> bool {
     match acted.record.as_ref().map(|record| &record.state) {
         Some(State::Completed { reply, .. }) => reply.content().is_some(),
         Some(
@@ -266,6 +258,18 @@ fn is_kept(acted: &Acted) -> bool {
             | State::Tombstone { .. },
         )
         | None => true,
+    }
+}
+
+/// Whether the store has no room for what it was given.
+pub(crate) fn is_full(error: &EngineError) -> bool {
+    match error {
+        EngineError::Store(error) => error.kind() == StoreErrorKind::Full,
+        EngineError::StoreTimeout
+        | EngineError::Contended
+        | EngineError::ClaimLost
+        | EngineError::LeaseShort
+        | EngineError::ClockDoubtful { .. } => false,
     }
 }
 

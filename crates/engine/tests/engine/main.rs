@@ -5,6 +5,7 @@
 
 mod failures;
 mod operators;
+mod remote;
 mod starting;
 mod support;
 mod tickets;
