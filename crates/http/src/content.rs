@@ -62,6 +62,13 @@ pub struct Content {
     pub trailers: HeaderMap,
 }
 
+/// The bytes of an answer that is whole, without trailers.
+pub fn whole(headers: &HeaderMap, body: &[u8]) -> Bytes {
+    let mut out = begin(headers);
+    out.extend_from_slice(body);
+    end(out, &HeaderMap::new())
+}
+
 /// Begins the bytes with the head; the body is appended to what is returned.
 pub(crate) fn begin(headers: &HeaderMap) -> Vec<u8> {
     let mut out = vec![VERSION];

@@ -3,6 +3,7 @@
 //! `docs/problems.md` is generated from the table. A problem is told by its type, never by its
 //! status: upstreams answer 409 and 422 too.
 
+mod kind;
 mod table;
 
 use std::fmt::Write as _;
@@ -16,7 +17,8 @@ use serde_json::{Map, Value, json};
 use crate::date::rfc3339;
 use crate::render::{self, Rendered};
 use crate::status::IdempotencyStatus;
-pub use table::{ProblemKind, Row, TABLE};
+pub use kind::{ProblemKind, Row, Who};
+pub use table::TABLE;
 
 /// What problem types begin with unless configured otherwise.
 pub const TYPE_BASE: &str = "urn:onlyonce:problem:";
@@ -173,6 +175,7 @@ impl Problem {
         body.insert("detail".into(), self.detail.clone().into());
         body.insert("retryable".into(), row.retryable.into());
         body.insert("happened".into(), self.happened.name().into());
+        body.insert("who".into(), self.kind.who().name().into());
         if let Some(reuse_key) = row.reuse_key {
             body.insert("reuse_key".into(), json!(reuse_key.name()));
         }
@@ -219,23 +222,28 @@ pub fn page() -> String {
          - `retryable`: whether the same request may succeed later without being changed.\n\
          - `happened`: whether anything has happened under this key, in this attempt or an \
          earlier one. `unknown` means that this answer cannot say.\n\
+         - `who`: who failed, which decides who can mend it: the `caller`; an `attempt` whose end \
+         nobody knows; the `upstream`; the `store`; `onlyonce` itself; or `nobody`, where things \
+         simply stand so.\n\
          - `reuse_key`: `must` means that another key could run the operation twice; `must_not` \
          means that this key can never be right for this request.\n\
          - `Idempotency-Status`: how far the request got.\n\n\
-         | name | status | Retry-After | Idempotency-Status | retryable | happened | reuse_key |\n\
-         |---|---|---|---|---|---|---|\n",
+         | name | status | Retry-After | Idempotency-Status | retryable | happened | who | \
+         reuse_key |\n\
+         |---|---|---|---|---|---|---|---|\n",
     );
     let yes = |it: bool| if it { "yes" } else { "no" };
     for row in &TABLE {
         let reuse = row.reuse_key.map_or("", ReuseKey::name);
         let _ = writeln!(
             page,
-            "| [{name}](#{name}) | {} | {} | {} | {} | {} | {reuse} |",
+            "| [{name}](#{name}) | {} | {} | {} | {} | {} | {} | {reuse} |",
             row.status.as_u16(),
             yes(row.waiting_helps),
             row.says,
             yes(row.retryable),
             row.happened.name(),
+            row.kind.who().name(),
             name = row.name,
         );
     }

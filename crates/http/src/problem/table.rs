@@ -2,101 +2,9 @@
 
 use http::StatusCode;
 
+use super::kind::{ProblemKind, Row};
 use super::{Happened, ReuseKey};
 use crate::status::IdempotencyStatus as Says;
-
-/// A problem's place in [`TABLE`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum ProblemKind {
-    /// No key where one is needed.
-    KeyMissing,
-    /// A key that is none.
-    KeyInvalid,
-    /// The key came more than once.
-    KeyDuplicate,
-    /// The key's time is missing, unreadable or in the future.
-    KeyTimeInvalid,
-    /// `Idempotency-Replay-Only` cannot be honoured.
-    ReplayOnlyInvalid,
-    /// Nobody the key could belong to.
-    ScopeMissing,
-    /// What names the caller came more than once.
-    ScopeDuplicate,
-    /// A key on a request to change the protocol.
-    UpgradeRefused,
-    /// Another request used the key.
-    KeyReused,
-    /// The first request still runs.
-    RequestInProgress,
-    /// The record belongs to another credential.
-    CredentialChanged,
-    /// Nobody knows whether it happened.
-    OutcomeUnknown,
-    /// The attempt that was waited for did not run the operation.
-    AttemptReleased,
-    /// The service was not reached.
-    UpstreamUnreachable,
-    /// It happened; the answer is not kept.
-    ReplyNotKept,
-    /// The key was sealed.
-    KeySealed,
-    /// The key is older than what is remembered.
-    KeyExpired,
-    /// Replay only, and there is nothing to replay.
-    NotSeen,
-    /// The request's body is over the limit.
-    BodyTooLarge,
-    /// The request's body broke off or did not come in time.
-    BodyIncomplete,
-    /// There is no memory for the request's body at present.
-    NoRoom,
-    /// The request came in TLS early data.
-    EarlyData,
-    /// The store cannot be asked.
-    StoreUnavailable,
-    /// The kept answer cannot be read.
-    RecordDamaged,
-}
-
-/// What is fixed about a problem.
-#[derive(Debug)]
-pub struct Row {
-    /// Which problem.
-    pub kind: ProblemKind,
-    /// The end of its type.
-    pub name: &'static str,
-    /// The status, unless the problem says otherwise.
-    pub status: StatusCode,
-    /// The `Idempotency-Status`, unless the problem says otherwise.
-    pub says: Says,
-    /// Whether the same request may succeed later unchanged.
-    pub retryable: bool,
-    /// Whether anything has happened, unless the problem says otherwise.
-    pub happened: Happened,
-    /// What to do with the key.
-    pub reuse_key: Option<ReuseKey>,
-    /// Whether it comes with `Retry-After`.
-    pub waiting_helps: bool,
-    /// The title, without a full stop.
-    pub title: &'static str,
-    /// The detail where nothing more is known.
-    pub detail: &'static str,
-    /// What a client does about it, for the page.
-    pub advice: &'static str,
-}
-
-impl ProblemKind {
-    /// Its row.
-    pub const fn row(self) -> &'static Row {
-        // The order is that of the variants; a test holds it.
-        &TABLE[self as usize]
-    }
-
-    /// The end of its type.
-    pub const fn name(self) -> &'static str {
-        self.row().name
-    }
-}
 
 const MUST: Option<ReuseKey> = Some(ReuseKey::Must);
 const MUST_NOT: Option<ReuseKey> = Some(ReuseKey::MustNot);
@@ -117,7 +25,7 @@ const REFUSED: Row = Row {
 };
 
 /// Every problem there is.
-pub static TABLE: [Row; 24] = [
+pub static TABLE: [Row; 35] = [
     Row {
         kind: ProblemKind::KeyMissing,
         name: "key-missing",
@@ -369,6 +277,116 @@ pub static TABLE: [Row; 24] = [
         detail: "It is not run again, because the record may say that it happened.",
         advice: "Do not send it with a new key before finding out whether it happened. For the \
                  operator: the log names the record and what is wrong with it.",
+        ..REFUSED
+    },
+    Row {
+        kind: ProblemKind::RequestInvalid,
+        name: "request-invalid",
+        title: "The request is not understood",
+        detail: "Its body must be a JSON document as the description of the endpoint has it.",
+        advice: "`field` names the member that is wrong, as a path; `detail` says what is wrong \
+                 with it. Nothing was done.",
+        ..REFUSED
+    },
+    Row {
+        kind: ProblemKind::PathUnknown,
+        name: "path-unknown",
+        status: StatusCode::NOT_FOUND,
+        reuse_key: None,
+        title: "There is nothing at this path",
+        detail: "The endpoints are listed in /v1/openapi.json.",
+        advice: "Look at the address, and at `/v1/openapi.json`. Nothing was done.",
+        ..REFUSED
+    },
+    Row {
+        kind: ProblemKind::MethodNotAllowed,
+        name: "method-not-allowed",
+        status: StatusCode::METHOD_NOT_ALLOWED,
+        reuse_key: None,
+        title: "The endpoint is not asked with this method",
+        detail: "The field Allow says with which one it is.",
+        advice: "Use the method that the field `Allow` names. Nothing was done.",
+        ..REFUSED
+    },
+    Row {
+        kind: ProblemKind::MediaTypeUnsupported,
+        name: "media-type-unsupported",
+        status: StatusCode::UNSUPPORTED_MEDIA_TYPE,
+        title: "The request's body is not JSON",
+        detail: "Send application/json, without a Content-Encoding.",
+        advice: "Send `Content-Type: application/json` and the document itself. Nothing was done.",
+        ..REFUSED
+    },
+    Row {
+        kind: ProblemKind::Unauthenticated,
+        name: "unauthenticated",
+        status: StatusCode::UNAUTHORIZED,
+        title: "It is not known who asks",
+        detail: "The bearer token is missing or wrong, and there is no known certificate.",
+        advice: "Send `Authorization: Bearer TOKEN`, or show a certificate that the service \
+                 knows. Nothing was done.",
+        ..REFUSED
+    },
+    Row {
+        kind: ProblemKind::NotAllowed,
+        name: "not-allowed",
+        status: StatusCode::FORBIDDEN,
+        title: "The caller may not do this",
+        detail: "The caller has no right to this scope or endpoint.",
+        advice: "`detail` says which right is missing: a scope, or that of an operator. Nothing \
+                 was done.",
+        ..REFUSED
+    },
+    Row {
+        kind: ProblemKind::QuotaExceeded,
+        name: "quota-exceeded",
+        status: StatusCode::TOO_MANY_REQUESTS,
+        retryable: true,
+        waiting_helps: true,
+        title: "The scope's quota is used up",
+        detail: "More was asked for in this scope than it may have at present.",
+        advice: "Wait as long as `Retry-After` says and send the same request again. Nothing was \
+                 claimed.",
+        ..REFUSED
+    },
+    Row {
+        kind: ProblemKind::NoRecord,
+        name: "no-record",
+        status: StatusCode::NOT_FOUND,
+        title: "Nothing is held, answered or in doubt under this key",
+        detail: "The key has no record, or one that is free.",
+        advice: "`happened` is `no` if that is certain: claim the key to run the operation. A key \
+                 without a time of its own may have been used and forgotten: then it is `unknown`.",
+        ..REFUSED
+    },
+    Row {
+        kind: ProblemKind::Fenced,
+        name: "fenced",
+        status: StatusCode::CONFLICT,
+        title: "A newer claim or a final state stands in the way",
+        detail: "The claim that was named is no longer the one that counts. Nothing was changed.",
+        advice: "The claim is over: send nothing more for it. `state` says what stands there. If \
+                 the operation happened all the same, say so with `complete`: that is accepted \
+                 under an older fence too.",
+        ..REFUSED
+    },
+    Row {
+        kind: ProblemKind::FenceInvalid,
+        name: "fence-invalid",
+        status: StatusCode::CONFLICT,
+        title: "The fence was never granted for this key",
+        detail: "It is above every fence of this key. Nothing was changed.",
+        advice: "Send the fence that the claim was granted with, for the same key and scope.",
+        ..REFUSED
+    },
+    Row {
+        kind: ProblemKind::SecondReply,
+        name: "second-reply",
+        status: StatusCode::CONFLICT,
+        title: "The operation was answered before, differently",
+        detail: "The first answer stands. Somebody may have run the operation twice.",
+        advice: "Find out why there are two answers to one operation: it may have happened twice. \
+                 Operators are alarmed too (`onlyonce_second_reply_total`).",
         ..REFUSED
     },
 ];

@@ -76,7 +76,7 @@ fn a_reused_key_is_told_by_a_type_and_shows_nothing_that_is_stored() {
     assert_eq!(body["retryable"], false);
     assert_eq!(body["happened"], "yes");
     let members: HashSet<&str> = body.as_object().unwrap().keys().map(String::as_str).collect();
-    let expect = ["type", "title", "status", "detail", "retryable", "happened", "reuse_key"];
+    let expect = ["type", "title", "status", "detail", "retryable", "happened", "who", "reuse_key"];
     assert_eq!(members, HashSet::from(expect));
     let headers = &rendered.head.headers;
     assert_eq!(headers["content-type"], "application/problem+json");
