@@ -16,6 +16,9 @@ pub(crate) fn run() -> Outcome {
     steps.step("deny", deny::run)?;
     let lints = ["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"];
     steps.cargo("clippy", &lints)?;
+    let lints = ["clippy", "-p", "onlyonce-cli", "-p", "onlyonce-failpoint", "--all-targets"];
+    let with = ["--features", "failpoints,armed", "--", "-D", "warnings"];
+    steps.cargo("clippy of failpoints", &[&lints[..], &with].concat())?;
     steps.step("docs", || {
         let arguments = ["doc", "--no-deps", "--workspace", "-q"];
         let mut command = Command::new(repo::cargo());

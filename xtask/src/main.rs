@@ -14,6 +14,7 @@ mod deny;
 mod docs;
 mod forward;
 mod install;
+mod killed;
 mod mutants;
 mod process;
 mod repo;

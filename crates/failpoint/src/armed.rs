@@ -10,28 +10,38 @@ use std::task::{Context, Poll};
 use rustix::process::{Signal, getpid, kill_process};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-/// Names the file that says where to end.
+/// Names the file with the order.
 const ORDER: &str = "ONLYONCE_KILL_AT";
 
 static FILE: LazyLock<Option<PathBuf>> = LazyLock::new(|| Some(std::env::var_os(ORDER)?.into()));
 
-/// Ends the process if this is the place, and its state is the one.
+/// Does as the order says, if this is its place and what it says of the state is true.
 pub fn pass(name: &str, state: &dyn Debug) {
+    let Some(file) = FILE.as_ref() else { return };
     // Written while we run: an order counts from then on.
-    let Some(order) = FILE.as_ref().and_then(|file| std::fs::read_to_string(file).ok()) else {
-        return;
-    };
+    let Ok(order) = std::fs::read_to_string(file) else { return };
     let mut lines = order.lines();
-    if lines.next() != Some(name) {
+    let Some((what, place)) = lines.next().and_then(|line| line.split_once(' ')) else { return };
+    if place != name {
         return;
     }
     let state = format!("{state:?}");
-    if lines.all(|line| state.contains(line)) {
-        let _ = kill_process(getpid(), Signal::KILL);
-        // The signal is on its way; nothing more is done until it is here.
-        loop {
-            std::thread::park();
+    if !lines.all(|line| state.contains(line)) {
+        return;
+    }
+    match what {
+        "kill" => kill(),
+        _ => {
+            let _ = std::fs::write(file.with_extension("passed"), name);
         }
+    }
+}
+
+fn kill() -> ! {
+    let _ = kill_process(getpid(), Signal::KILL);
+    // The signal is on its way; nothing more is done until it is here.
+    loop {
+        std::thread::park();
     }
 }
 

@@ -2,11 +2,13 @@
 //! build: its macros leave nothing behind there, not even the names.
 //!
 //! With the feature `armed` a process reads, at each place that it passes, the file that
-//! `ONLYONCE_KILL_AT` names. Its first line is the name of a place; every other line is something
-//! that the state there must say. If all of it fits, the process kills itself: no destructor runs,
-//! nothing is flushed, and no socket is closed in good order.
+//! `ONLYONCE_KILL_AT` names. Its first line is `kill PLACE`; every other line is something that the
+//! state there must say. If all of it fits, the process kills itself: no destructor runs, nothing
+//! is flushed, and no socket is closed in good order. With `pass PLACE` it goes on, and leaves a
+//! file with the ending `passed` beside the order.
 //!
-//! A place is named after what it stands before or after.
+//! A place is named after what it stands before or after. What is found at each of them stands in
+//! `docs/killed-at.md`.
 
 #[cfg(feature = "armed")]
 mod armed;

@@ -7,6 +7,7 @@ mod backup;
 mod caller;
 mod config;
 mod damage;
+mod failpoints;
 mod frozen;
 mod full;
 mod help;

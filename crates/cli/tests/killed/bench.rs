@@ -1,0 +1,203 @@
+//! A store, an upstream and the real binary on it, which dies where it is told to and is started
+//! again.
+
+use std::io::{BufRead as _, BufReader};
+use std::net::SocketAddr;
+use std::os::unix::process::ExitStatusExt as _;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use rustix::process::{Pid, Signal, kill_process};
+
+use crate::caller::{Answer, Caller};
+use crate::shop::Shop;
+
+/// How often a condition is looked at, and how many times before the test fails.
+const LOOK_EVERY: Duration = Duration::from_millis(2);
+const LOOKS_MAX: u32 = 30_000;
+
+/// Looks until there is something to see.
+#[track_caller]
+pub(crate) fn until<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
+    for _ in 0..LOOKS_MAX {
+        if let Some(seen) = look() {
+            return seen;
+        }
+        std::thread::sleep(LOOK_EVERY);
+    }
+    panic!("never: {what}")
+}
+
+/// Where a process kills itself: the name of the place, and what the state there says.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Place {
+    pub(crate) name: &'static str,
+    pub(crate) says: &'static [&'static str],
+}
+
+/// Everything around one store.
+pub(crate) struct Bench {
+    binary: PathBuf,
+    folder: tempfile::TempDir,
+    config: PathBuf,
+    pub(crate) shop: Shop,
+    proxy: Option<Proxy>,
+}
+
+/// The binary as a proxy, killed when it is dropped.
+struct Proxy {
+    child: Child,
+    address: Option<SocketAddr>,
+}
+
+impl Drop for Proxy {
+    fn drop(&mut self) {
+        // It may have ended already, and then there is nothing to end.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+impl Bench {
+    pub(crate) fn new(binary: &Path, config: &str) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("proxy.toml");
+        std::fs::write(&path, config).unwrap();
+        let (binary, shop) = (binary.to_owned(), Shop::open());
+        let bench = Self { binary, folder, config: path, shop, proxy: None };
+        let made = bench.onlyonce(&["store", "init", "--first"]);
+        assert_eq!(made.0, Some(0), "{made:?}");
+        bench
+    }
+
+    pub(crate) fn journal(&self) -> PathBuf {
+        self.folder.path().join("journal")
+    }
+
+    /// The files of segments.
+    pub(crate) fn segments(&self) -> usize {
+        let names = std::fs::read_dir(self.journal()).unwrap().map(|it| it.unwrap().path());
+        names.filter(|path| path.extension().is_some_and(|it| it == "log")).count()
+    }
+
+    /// Runs a command on the store: its code and what it printed.
+    fn onlyonce(&self, arguments: &[&str]) -> (Option<i32>, String) {
+        let store = format!("journal:{}", self.journal().display());
+        let ran = Command::new(&self.binary)
+            .args(arguments)
+            .args(["--store", &store])
+            .env_remove("ONLYONCE_STORE")
+            .output()
+            .unwrap();
+        (ran.status.code(), String::from_utf8_lossy(&ran.stdout).into_owned())
+    }
+
+    fn start(&self) -> Proxy {
+        let child = Command::new(&self.binary)
+            .args(["proxy", "--listen", "127.0.0.1:0", "--log-level", "error"])
+            .args(["--upstream", &format!("http://{}", self.shop.address)])
+            .args(["--store", &format!("journal:{}", self.journal().display())])
+            .arg("--config")
+            .arg(&self.config)
+            .env_remove("ONLYONCE_STORE")
+            .env("ONLYONCE_KILL_AT", self.order_file())
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut proxy = Proxy { child, address: None };
+        let out = BufReader::new(proxy.child.stdout.take().unwrap());
+        // `None` if it dies before it listens.
+        proxy.address = out.lines().map_while(Result::ok).find_map(|line| {
+            let rest = line.strip_prefix("listening on http://")?;
+            rest.split(' ').next()?.parse().ok()
+        });
+        proxy
+    }
+
+    /// Where a proxy listens, started if none runs.
+    #[track_caller]
+    pub(crate) fn proxy(&mut self) -> SocketAddr {
+        if self.proxy.is_none() {
+            self.proxy = Some(self.start());
+        }
+        self.proxy.as_ref().and_then(|proxy| proxy.address).expect("a proxy that listens")
+    }
+
+    /// Ends the proxy as a service manager does.
+    pub(crate) fn stop(&mut self) {
+        let Some(mut proxy) = self.proxy.take() else { return };
+        kill_process(Pid::from_child(&proxy.child), Signal::TERM).unwrap();
+        assert!(proxy.child.wait().unwrap().success());
+    }
+
+    fn order_file(&self) -> PathBuf {
+        self.folder.path().join("order")
+    }
+
+    fn order(&self, what: &str, place: Place) {
+        let lines = [&[&*format!("{what} {}", place.name)], place.says].concat().join("\n");
+        let new = self.folder.path().join("order.new");
+        std::fs::write(&new, lines).unwrap();
+        // Never half of an order.
+        std::fs::rename(new, self.order_file()).unwrap();
+    }
+
+    /// From now on whoever comes to this place is killed there.
+    pub(crate) fn kill_at(&self, place: Place) {
+        self.order("kill", place);
+    }
+
+    /// Runs `work`, and waits until the proxy has passed this place.
+    pub(crate) fn passes<T>(&self, place: Place, work: impl FnOnce() -> T) -> T {
+        let passed = self.folder.path().join("order.passed");
+        let _ = std::fs::remove_file(&passed);
+        self.order("pass", place);
+        let done = work();
+        until(place.name, || passed.exists().then_some(()));
+        done
+    }
+
+    /// Starts a proxy, which is killed by itself or by what it is asked.
+    pub(crate) fn start_doomed(&mut self) {
+        self.proxy = Some(self.start());
+    }
+
+    /// Whether the proxy has ended.
+    pub(crate) fn is_dead(&mut self) -> bool {
+        self.proxy.as_mut().is_some_and(|proxy| proxy.child.try_wait().unwrap().is_some())
+    }
+
+    /// Waits until the proxy has killed itself, and everybody else has seen it.
+    #[track_caller]
+    pub(crate) fn died(&mut self, place: Place) {
+        let mut proxy = self.proxy.take().unwrap();
+        let status = until(&format!("{place:?}"), || proxy.child.try_wait().unwrap());
+        assert_eq!(status.signal(), Some(9), "{place:?}: {status}");
+        std::fs::remove_file(self.order_file()).unwrap();
+        self.shop.quiet();
+    }
+
+    /// The state of a key's record.
+    pub(crate) fn state(&self, key: &str) -> String {
+        let (code, out) = self.onlyonce(&["keys", "get", "--key", key]);
+        match code {
+            Some(0) => {
+                let line = out.lines().find_map(|line| line.strip_prefix("state "));
+                line.unwrap().trim().to_owned()
+            }
+            Some(1) => "absent".to_owned(),
+            _ => panic!("{code:?} {out}"),
+        }
+    }
+
+    /// Asks until nobody is at work on the key.
+    pub(crate) fn asks(&mut self, path: &str, key: &str, length: usize) -> Answer {
+        let proxy = self.proxy();
+        until("an answer", || {
+            let answer = Caller::ask(proxy, path, key, length).saw().whole()?;
+            (answer.says != "in-progress").then_some(answer)
+        })
+    }
+}

@@ -1,0 +1,98 @@
+//! The real binary, killed at each named place of its code and started again: what is left then is
+//! the table of `docs/killed-at.md`, and each row is held to what is promised.
+//!
+//! Only in a build with the feature `failpoints`: `cargo xtask test` makes one.
+
+#![allow(clippy::unwrap_used, reason = "a test ends where something fails")]
+
+mod bench;
+mod caller;
+mod judge;
+mod page;
+mod rows;
+mod scenes;
+mod shop;
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+use std::sync::Mutex;
+
+use judge::Found;
+use rows::Scene;
+
+/// Scenes that are played at once, the last ones first: they take longest.
+const TOGETHER: usize = 3;
+
+/// The binary, copied: another build may replace it meanwhile.
+fn binary(folder: &Path) -> PathBuf {
+    let (built, copy) = (env!("CARGO_BIN_EXE_onlyonce"), folder.join("onlyonce"));
+    std::fs::copy(built, &copy).unwrap();
+    let bytes = std::fs::read(&copy).unwrap();
+    let has = |name: &[u8]| bytes.windows(name.len()).any(|it| it == name);
+    assert!(has(b"relay.hold.before"), "{built} was built without the feature failpoints");
+    copy
+}
+
+fn played(scene: &Scene, number: usize, binary: &Path) -> Vec<Found> {
+    let mut bench = scene.bench(binary);
+    let rows = scene.rows.iter().enumerate();
+    rows.map(|(at, row)| {
+        if scene.afresh && 0 < at {
+            bench = scene.bench(binary);
+        }
+        let key = format!("key-{number}-{at}");
+        let found = judge::find(scene, *row, &mut bench, &key);
+        if let Err(wrong) = found.judge(scene) {
+            let (effects, then) = (found.effects, found.effects_then);
+            let Found { saw, state, again, .. } = &found;
+            panic!(
+                "{}: killed {} ({:?}): {wrong}\neffects {effects}, then {then}\nsaw {saw:?}\n\
+                 record {state}\nagain {again:?}",
+                scene.title, row.killed, row.place
+            );
+        }
+        found
+    })
+    .collect()
+}
+
+#[test]
+fn wherever_it_is_killed_nothing_runs_twice_and_no_answer_is_lost() {
+    let folder = tempfile::tempdir().unwrap();
+    let binary = binary(folder.path());
+    let scenes: Vec<_> = rows::scenes().into_iter().enumerate().collect();
+    let waiting = Mutex::new(scenes);
+    let found = Mutex::new(Vec::new());
+    std::thread::scope(|threads| {
+        for _ in 0..TOGETHER {
+            threads.spawn(|| {
+                loop {
+                    let next = waiting.lock().unwrap().pop();
+                    let Some((number, scene)) = next else { break };
+                    let rows = played(&scene, number, &binary);
+                    found.lock().unwrap().push((number, scene, rows));
+                }
+            });
+        }
+    });
+    let mut found = found.into_inner().unwrap();
+    found.sort_by_key(|(number, ..)| *number);
+    let found: Vec<_> = found.into_iter().map(|(_, scene, rows)| (scene, rows)).collect();
+    let page = page::page(&found);
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/killed-at.md");
+    if std::env::var_os("ONLYONCE_BLESS").is_some() {
+        std::fs::write(path, page).unwrap();
+        return;
+    }
+    let written = std::fs::read_to_string(path).unwrap();
+    assert!(written == page, "docs/killed-at.md is old: run cargo xtask docs\n{page}");
+}
+
+#[test]
+fn every_place_in_the_code_is_in_the_table() {
+    let scenes = rows::scenes();
+    let tried: BTreeSet<String> =
+        scenes.iter().flat_map(|it| &it.rows).map(|it| it.place.name.to_owned()).collect();
+    let there: BTreeSet<String> = page::places().into_keys().collect();
+    assert_eq!(tried, there);
+}
