@@ -106,6 +106,9 @@ pub(crate) fn check_held(dir: &Path) -> Result<Report, JournalError> {
         let last = extent.filter(|extent| extent.until.segment == *number);
         let sealed_at = sealed_at.or(last.map(|extent| extent.until.offset));
         report.look_through(&place, *number, &survey, sealed_at);
+        if let Some((offset, error)) = &survey.newer {
+            report.find(&place, *offset, error.to_string(), true);
+        }
         if let Some(end) = sealed_at
             && extent.is_none()
             && snapshot::read(&disk, *number, end).is_none()

@@ -19,6 +19,8 @@ const SHELVED_LINE: &str = "onlyonce journal, format 2";
 // is then never a backup that is taken for a journal.
 const BACKUP_LINE: &str = "onlyonce backup, format 1";
 const SHELVED_BACKUP_LINE: &str = "onlyonce backup, format 2";
+/// The newest format of either.
+const NEWEST: u32 = 2;
 
 /// What the folder is.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -68,11 +70,20 @@ pub(crate) fn read(dir: &Path) -> Result<Label, JournalError> {
                 extent(lines).ok_or_else(|| wrong("what the backup holds is missing".into()))?;
             Ok(Label { check, extent: Some(extent), has_shelves })
         }
+        Some(line) if let Some(format) = format_of(line) => Err(wrong(format!(
+            "format {format} is not known here, where the newest is {NEWEST}: use a newer onlyonce"
+        ))),
         Some(_) | None => Err(wrong(format!(
             "the first line is neither `{SHELVED_LINE}` nor `{SHELVED_BACKUP_LINE}`, nor one of \
-             format 1: a newer onlyonce wrote it"
+             format 1"
         ))),
     }
+}
+
+/// The format in a first line that is like those here.
+fn format_of(line: &str) -> Option<u32> {
+    let (what, format) = line.rsplit_once(" format ")?;
+    ["onlyonce journal,", "onlyonce backup,"].contains(&what).then(|| format.parse().ok()).flatten()
 }
 
 /// Whether the label on this disk says that there is a list of shelves.

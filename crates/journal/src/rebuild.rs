@@ -141,6 +141,11 @@ impl Source {
         let all = std::fs::read(&place).map_err(|error| JournalError::io(&place, &error))?;
         let header = Header::parse(&all).ok();
         let mut survey = survey(&Bytes::from(all), number);
+        // To leave out what is not understood would let it run again.
+        if let Some((offset, error)) = survey.newer {
+            let error = JournalError::new(JournalErrorKind::Format, &place, error.to_string());
+            return Err(error.at(offset));
+        }
         if let (Past::Stop, Some(gap)) = (self.past, survey.gaps.first()) {
             let end = gap.from;
             survey.entries.retain(|(offset, _)| *offset < end);

@@ -4,6 +4,7 @@ use std::path::Path;
 
 use bytes::Bytes;
 use onlyonce_core::{Floor, KeyId, Record, State, StateKind, Timestamp};
+use onlyonce_store::CodecError;
 
 use crate::disk::Disk;
 use crate::entry::{self, Entry, FRAME, Framed, MARK_PAYLOAD, Position};
@@ -14,6 +15,8 @@ pub(crate) const HEADER: usize = 64;
 const MAGIC: &[u8; 8] = b"onlyonce";
 /// The format of segments that this program writes and reads.
 const FORMAT: u32 = 1;
+
+const PERHAPS: &str = "a newer onlyonce may have written it";
 
 /// What a segment says about what came before it, so that older ones may go.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -59,7 +62,7 @@ impl Header {
             u64::from_le_bytes(value)
         };
         if u32::from_le_bytes([bytes[8], bytes[9], bytes[10], bytes[11]]) != FORMAT {
-            return Err("it was written by a newer onlyonce");
+            return Err("it was written by a newer onlyonce: use that one");
         }
         Ok(Self {
             number: number(16),
@@ -233,7 +236,8 @@ pub(crate) fn scan_bytes(place: &Path, number: u64, all: Bytes) -> Result<Scan, 
         };
         scan.end += (FRAME + payload.len()) as u64;
         let entry = entry::parse(payload).map_err(|error| {
-            let text = format!("{error}; a newer onlyonce may have written it");
+            let is_named = matches!(error, CodecError::Version(_));
+            let text = if is_named { error.to_string() } else { format!("{error}; {PERHAPS}") };
             JournalError::new(JournalErrorKind::Format, place, text).at(offset)
         })?;
         scan.take(entry, offset);

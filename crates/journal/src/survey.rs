@@ -1,6 +1,7 @@
 //! Reading a segment for everything that can still be read, past what is broken.
 
 use bytes::Bytes;
+use onlyonce_store::CodecError;
 
 use crate::entry::{self, Entry, FRAME, Framed};
 use crate::segment::{HEADER, STEP, is_zeros, mark_from};
@@ -26,6 +27,18 @@ pub(crate) struct Survey {
     pub(crate) end: u64,
     /// What stands there, if anything does.
     pub(crate) broken: Option<&'static str>,
+    /// Where the first whole entry stands that a newer program has written, and what it is.
+    pub(crate) newer: Option<(u64, CodecError)>,
+}
+
+/// Why no entry can be read at a place.
+enum Unread {
+    /// Nothing stands here.
+    Empty,
+    /// Something that is no whole entry.
+    Broken(&'static str),
+    /// A whole entry of this length in a format that is not known here.
+    Newer(usize, CodecError),
 }
 
 /// Reads all of it. Never fails: what cannot be read is in the gaps.
@@ -40,7 +53,14 @@ pub(crate) fn survey(all: &Bytes, number: u64) -> Survey {
                 survey.end = at as u64;
                 continue;
             }
-            Err(why) => why,
+            Err(Unread::Newer(length, error)) => {
+                survey.newer.get_or_insert((at as u64, error));
+                at += length;
+                survey.end = at as u64;
+                continue;
+            }
+            Err(Unread::Empty) => None,
+            Err(Unread::Broken(why)) => Some(why),
         };
         let Some(next) = resume(all, number, at + 1) else {
             survey.broken = why;
@@ -52,22 +72,25 @@ pub(crate) fn survey(all: &Bytes, number: u64) -> Survey {
     }
 }
 
-/// The entry at a place, or what stands there instead; `Err(None)` for nothing.
-fn whole(all: &Bytes, number: u64, at: usize) -> Result<(Entry, usize), Option<&'static str>> {
+/// The entry at a place and its length.
+fn whole(all: &Bytes, number: u64, at: usize) -> Result<(Entry, usize), Unread> {
     match entry::framed(&all.slice(at..), number, at as u64) {
         Framed::Whole(payload) => {
             let length = FRAME + payload.len();
-            let parsed = entry::parse(payload).map_err(|_| Some("an entry is not understood"))?;
-            Ok((parsed, length))
+            match entry::parse(payload) {
+                Ok(entry) => Ok((entry, length)),
+                Err(error @ CodecError::Version(_)) => Err(Unread::Newer(length, error)),
+                Err(_) => Err(Unread::Broken("an entry is not understood")),
+            }
         }
-        Framed::Empty => Err(None),
-        Framed::Broken(why) => Err(Some(why)),
+        Framed::Empty => Err(Unread::Empty),
+        Framed::Broken(why) => Err(Unread::Broken(why)),
     }
 }
 
 /// The next place from `from` on where an entry stands.
 fn resume(all: &Bytes, number: u64, from: usize) -> Option<usize> {
-    let is_entry = |at: usize| whole(all, number, at).is_ok();
+    let is_entry = |at| matches!(whole(all, number, at), Ok(_) | Err(Unread::Newer(..)));
     let mark = {
         let mut from = from;
         loop {

@@ -11,6 +11,7 @@ mod restore;
 mod shelves;
 mod shelves_copied;
 mod sim_disk;
+mod versions;
 
 use std::sync::Arc;
 
