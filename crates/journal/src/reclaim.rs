@@ -32,7 +32,7 @@ impl Journal {
         shelved.and(unlinked)
     }
 
-    async fn unlink_oldest(&self) -> Result<(), StoreError> {
+    pub(crate) async fn unlink_oldest(&self) -> Result<(), StoreError> {
         while let Some(oldest) = self.oldest()? {
             let living = self.living(&oldest);
             let is_mostly_dead = living.len() * 2 <= oldest.facts.len();

@@ -214,6 +214,21 @@ fn a_deleted_key_never_comes_back_when_its_deletion_has_left_the_log() {
 }
 
 #[test]
+fn what_is_deleted_while_room_is_given_back_does_not_come_back_either() {
+    let disk = new_disk();
+    let (journal, records) = shelved(&disk, 20);
+    // As if tombstones had been moved already when this one goes.
+    assert_eq!(delete(&journal, 3, &records[3]), Swap::Done);
+    for number in 1_000..1_060 {
+        let answer = pair(&journal, number, 8_000);
+        delete(&journal, number, &answer);
+    }
+    block_on(journal.unlink_oldest()).unwrap();
+    assert!(1 < segment::numbers(&disk).unwrap()[0]);
+    assert_eq!(get(&again(journal, &disk), 3), None);
+}
+
+#[test]
 fn a_tombstone_can_be_replaced_and_what_it_was_never_shows_again() {
     let disk = new_disk();
     let (mut journal, records) = shelved(&disk, 50);
