@@ -9,7 +9,7 @@ mod settle;
 
 use crate::command::{Claim, Command, Decision, Look, Next, Outcome};
 use crate::fingerprint::{Credential, Fingerprint};
-use crate::policy::{OnUnknown, Policy};
+use crate::policy::{Policy, Remedy};
 use crate::record::{Doubt, Entry, Event, Flight, History, Phase, Record, State};
 use crate::reply::Reply;
 use crate::revision::{Fence, Revision};
@@ -162,7 +162,7 @@ impl Context<'_> {
                 (Outcome::Granted(record.fence), Wish::Stay)
             }
             State::Released { .. } if !below_floor => granted(None),
-            State::Unknown(doubt) if self.policy.on_unknown == OnUnknown::Retry && !below_floor => {
+            State::Unknown(doubt) if self.may_run_again(record) && !below_floor => {
                 granted(Some(*doubt))
             }
             State::Released { .. } => (Outcome::Expired, Wish::Stay),
@@ -171,6 +171,11 @@ impl Context<'_> {
             | State::Unknown(_)
             | State::Tombstone { .. } => (self.standing(record), Wish::Stay),
         }
+    }
+
+    /// Whether the receiver makes a run out of an unknown outcome harmless, now.
+    fn may_run_again(&self, record: &Record) -> bool {
+        self.policy.remedy_at(record.first_commit_at, self.now) == Remedy::RunAgain
     }
 
     fn look(&self, record: &Record, look: &Look) -> Outcome {
@@ -222,7 +227,9 @@ impl Context<'_> {
         }
         if inherited.is_some() {
             record.runs_authorised = record.runs_authorised.saturating_add(1);
-            self.enter(record, Event::RetriedByPolicy, "policy", "on_unknown = retry");
+            let class = self.policy.class_at(record.first_commit_at, self.now);
+            let why = format!("the receiver is {class}");
+            self.enter(record, Event::RetriedByPolicy, "policy", &why);
         }
         record.state = State::InFlight(Flight {
             claim_id: claim.claim_id,

@@ -4,7 +4,7 @@
 //! arguments, and every other crate calls [`decide()`] to learn what a record turns into.
 //!
 //! Read the modules in this order: [`time`], [`revision`], [`key`], [`fingerprint`], [`reply`],
-//! [`record`], [`policy`], [`command`], [`mod@decide`], [`secret`], [`limits`].
+//! [`record`], [`receiver`], [`policy`], [`command`], [`mod@decide`], [`secret`], [`limits`].
 //!
 //! ```
 //! use onlyonce_core::*;
@@ -48,6 +48,7 @@ pub mod fingerprint;
 pub mod key;
 pub mod limits;
 pub mod policy;
+pub mod receiver;
 pub mod record;
 pub mod reply;
 pub mod revision;
@@ -58,7 +59,8 @@ pub use command::{Claim, Command, Decision, Look, Next, Outcome, Verdict};
 pub use decide::{decide, settle};
 pub use fingerprint::{Credential, Fingerprint};
 pub use key::{Key, KeyError, KeyId, Scope, ScopeError};
-pub use policy::{OnUnknown, Policy, PolicyError};
+pub use policy::{OnUnknown, Policy, PolicyError, PolicyWarning, Remedy};
+pub use receiver::{Always, Class, Receiver};
 pub use record::{
     Cause, ClaimId, Doubt, Entry, Event, Evidence, Flight, History, Holder, Phase, Record, State,
     StateKind,

@@ -23,6 +23,8 @@ pub const LEASE_MAX: Duration = Duration::from_secs(24 * 60 * 60);
 pub const SKEW_MAX: Duration = Duration::from_secs(60 * 60);
 /// Longest retention of a reply or tombstone that can be named: a hundred years.
 pub const RETENTION_MAX: Duration = Duration::from_secs(100 * 365 * 24 * 60 * 60);
+/// A `remember` that never ends: the times that it is added to saturate.
+pub const FOREVER: Duration = Duration::MAX;
 
 const _: () = assert!(KEY_BYTES_MAX < SCOPE_BYTES_MAX);
 const _: () = assert!(2 <= HISTORY_ENTRIES_MAX && HISTORY_ENTRIES_MAX <= u8::MAX as usize);

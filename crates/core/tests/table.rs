@@ -9,8 +9,13 @@ mod world;
 
 use std::fmt::Write as _;
 
-use onlyonce_core::{Command, Decision, Floor, Next, Outcome, Policy, Record, decide, settle};
-use world::{NOW, commands, shown, states};
+use std::time::Duration;
+
+use onlyonce_core::{
+    Command, Decision, Floor, Next, OnUnknown, Outcome, Policy, Receiver, Record, Remedy, State,
+    decide, settle,
+};
+use world::{FIRST_COMMIT, Make, NOW, commands, policy, receivers, shown, states};
 
 /// One cell: the outcome, and what is stored if anything changes.
 fn cell(record: Option<&Record>, command: &Command, policy: &Policy, floor: Floor) -> String {
@@ -56,23 +61,98 @@ fn table() -> String {
     page
 }
 
-const BEGIN: &str = "<!-- table: compared by crates/core/tests/table.rs -->\n";
-const END: &str = "<!-- end of table -->";
+/// What is done about an unknown outcome, by what the policy says and what the receiver offers.
+fn remedies() -> String {
+    let mut page = String::from("| receiver |");
+    for on_unknown in OnUnknown::ALL {
+        let _ = write!(page, " {} |", on_unknown.name());
+    }
+    page.push_str("\n|---|---|---|---|---|\n");
+    for (name, receiver) in receivers() {
+        let _ = write!(page, "| {name} |");
+        for on_unknown in OnUnknown::ALL {
+            let policy = Policy { on_unknown, receiver, ..policy() };
+            let first = Some(NOW.minus(Duration::from_millis(FIRST_COMMIT)));
+            let _ = write!(page, " {} |", policy.remedy_at(first, NOW).name());
+        }
+        page.push('\n');
+    }
+    page
+}
 
 #[test]
 fn every_cell_is_as_the_page_says() {
     let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/states.md");
-    let page = std::fs::read_to_string(path).unwrap();
-    let (before, rest) = page.split_once(BEGIN).unwrap();
-    let (written, after) = rest.split_once(END).unwrap();
-    let table = table();
-    if std::env::var_os("ONLYONCE_BLESS").is_some() {
-        std::fs::write(path, format!("{before}{BEGIN}\n{table}\n{END}{after}")).unwrap();
-        return;
+    for (name, table) in [("table", table()), ("receivers", remedies())] {
+        let begin = format!("<!-- {name}: compared by crates/core/tests/table.rs -->\n");
+        let end = format!("<!-- end of {name} -->");
+        let page = std::fs::read_to_string(path).unwrap();
+        let (before, rest) = page.split_once(&begin).unwrap();
+        let (written, after) = rest.split_once(&end).unwrap();
+        if std::env::var_os("ONLYONCE_BLESS").is_some() {
+            std::fs::write(path, format!("{before}{begin}\n{table}\n{end}{after}")).unwrap();
+            continue;
+        }
+        let differing = written.trim().lines().zip(table.trim().lines()).find(|(a, b)| a != b);
+        assert_eq!(differing, None, "docs/states.md says the first, decide() the second");
+        assert_eq!(written.trim().lines().count(), table.lines().count());
     }
-    let differing = written.trim().lines().zip(table.trim().lines()).find(|(a, b)| a != b);
-    assert_eq!(differing, None, "docs/states.md says the first, decide() the second");
-    assert_eq!(written.trim().lines().count(), table.lines().count());
+}
+
+/// Every state with every command.
+fn cells() -> Vec<(&'static str, Option<Record>, &'static str, Make)> {
+    let of = |(state, record): (&'static str, Option<Record>)| {
+        commands().into_iter().map(move |(name, make)| (state, record.clone(), name, make))
+    };
+    states().into_iter().flat_map(of).collect()
+}
+
+/// Every command on every state, under every choice of policy and receiver.
+#[test]
+fn what_the_receiver_offers_decides_about_unknown_outcomes_and_about_nothing_else() {
+    let (mut again, mut held) = (0, 0);
+    for (receiver_name, receiver) in receivers() {
+        for on_unknown in OnUnknown::ALL {
+            for (state, record, name, make) in cells() {
+                let (command, plain, floor) = make(record.as_ref());
+                let policy = Policy { on_unknown, receiver, ..plain };
+                let decision = decide(NOW, floor, &policy, record.as_ref(), &command);
+                let at =
+                    format!("{name} on {state}, {on_unknown:?}, {receiver_name}: {decision:?}");
+                rules(record.as_ref(), &command, &policy, floor, &decision, &at);
+                let bare =
+                    Policy { on_unknown: OnUnknown::Hold, receiver: Receiver::BARE, ..plain };
+                let holds = decide(NOW, floor, &bare, record.as_ref(), &command);
+                let Some(record) = &record else { continue };
+                let first = record.first_commit_at;
+                let allowed = policy.remedy_at(first, NOW) == Remedy::RunAgain;
+                let in_doubt = holds.outcome != decision.outcome || holds.next != decision.next;
+                // Only a claim out of an unknown outcome, or the mark of one, makes a difference.
+                if in_doubt {
+                    assert!(allowed, "{at}");
+                    assert!(is_doubtful(record, &policy), "{at}");
+                    again += 1;
+                } else if is_doubtful(record, &policy) {
+                    held += 1;
+                }
+                let settled = settle(NOW, &policy, record);
+                let unknown = matches!(settled.state, State::Unknown(_));
+                if unknown && matches!(decision.outcome, Outcome::Granted(_)) {
+                    assert!(allowed, "run again: {at}");
+                }
+            }
+        }
+    }
+    assert!(100 < again && 100 < held, "{again} run again, {held} do not");
+}
+
+/// Whether an earlier attempt is in doubt, by now.
+fn is_doubtful(record: &Record, policy: &Policy) -> bool {
+    match settle(NOW, policy, record).state {
+        State::Unknown(_) => true,
+        State::InFlight(flight) => flight.inherited.is_some(),
+        State::Released { .. } | State::Completed { .. } | State::Tombstone { .. } => false,
+    }
 }
 
 /// What no cell may ever do, whatever the page says.

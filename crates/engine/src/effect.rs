@@ -4,12 +4,12 @@ use std::fmt;
 use std::future::Future;
 
 use futures_channel::oneshot;
-use onlyonce_core::{Cause, Fence, Outcome, Phase, Policy, Reply};
+use onlyonce_core::{Cause, Fence, Outcome, Phase, Policy, Record, Reply, StateKind};
 
 use crate::act::Acted;
 use crate::engine::{Claimed, Engine, Request};
 use crate::error::EngineError;
-use crate::probe::{InDoubt, Probed};
+use crate::probe::{InDoubt, Probed, Sealing};
 use crate::ticket::Ticket;
 
 /// What an effect may tell its receiver about the run it is.
@@ -55,10 +55,17 @@ pub trait Effect: Send + 'static {
         attempt: Attempt,
     ) -> impl Future<Output = Ran> + Send;
 
-    /// Asks the receiver whether the operation happened, under a policy with
-    /// [`onlyonce_core::OnUnknown::Probe`]. Without it nobody can tell.
+    /// Asks a queryable receiver whether the operation happened, where the policy says so
+    /// ([`onlyonce_core::Remedy::Probe`]). Without it nobody can tell.
     fn probe(&mut self, _doubt: &InDoubt) -> impl Future<Output = Probed> + Send {
         std::future::ready(Probed::CannotTell)
+    }
+
+    /// Seals a sealable receiver against every attempt up to `doubt.fence`, where the policy says
+    /// so ([`onlyonce_core::Remedy::Seal`]). What is then run again must not be held up by that
+    /// seal: it uses a name of its own there, made of its [`Attempt`].
+    fn seal(&mut self, _doubt: &InDoubt) -> impl Future<Output = Sealing> + Send {
+        std::future::ready(Sealing::CannotTell)
     }
 }
 
@@ -87,6 +94,11 @@ pub trait Run: Send + 'static {
     /// Asks whether it happened.
     fn probe(&mut self, _doubt: &InDoubt) -> impl Future<Output = Probed> + Send {
         std::future::ready(Probed::CannotTell)
+    }
+
+    /// Makes sure that it cannot happen any more, or finds that it has.
+    fn seal(&mut self, _doubt: &InDoubt) -> impl Future<Output = Sealing> + Send {
+        std::future::ready(Sealing::CannotTell)
     }
 }
 
@@ -121,6 +133,10 @@ impl<E: Effect> Run for E {
 
     async fn probe(&mut self, doubt: &InDoubt) -> Probed {
         Effect::probe(self, doubt).await
+    }
+
+    async fn seal(&mut self, doubt: &InDoubt) -> Sealing {
+        Effect::seal(self, doubt).await
     }
 }
 
@@ -229,10 +245,19 @@ async fn carry_out<R: Run>(mut ticket: Ticket, effect: R) -> Result<Answer, Engi
         }
         Err(error) => {
             // Nothing was sent, so whatever the record says meanwhile, this attempt is over.
-            let _ = ticket.release(false, None).await;
-            Err(error)
+            match ticket.release(false, None).await {
+                // It was called off for what an earlier attempt may have done.
+                Ok(Acted { record: Some(record), outcome }) if is_unknown(&record) => {
+                    Ok(recorded(Acted { record: Some(record), outcome }))
+                }
+                Ok(_) | Err(_) => Err(error),
+            }
         }
     }
+}
+
+fn is_unknown(record: &Record) -> bool {
+    record.state.kind() == StateKind::Unknown
 }
 
 /// What the record says when it is not what we wanted to record.

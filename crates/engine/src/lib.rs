@@ -72,7 +72,7 @@ pub use effect::{Answer, Attempt, Direct, Effect, Ran, Run, direct};
 pub use engine::{Claimed, Engine, FLOOR_AGE_MAX, Request, Settings, Waited};
 pub use error::{CLOCK_GAP_MAX, EngineError};
 pub use observe::{EngineEvent, NoObserver, Observer};
-pub use probe::{InDoubt, Probed};
+pub use probe::{InDoubt, Probed, Sealing};
 pub use remote::Held;
 pub use runtime::Runtime;
 pub use sweep::{Sweeper, Swept};

@@ -1,8 +1,6 @@
-//! Asking the receiver of an effect about an outcome that nobody knows.
+//! Asking or sealing the receiver of an effect about an outcome that nobody knows.
 
-use onlyonce_core::{
-    Cause, Evidence, Fence, OnUnknown, Outcome, Policy, Reply, Timestamp, Verdict,
-};
+use onlyonce_core::{Cause, Evidence, Fence, Outcome, Policy, Remedy, Reply, Timestamp, Verdict};
 
 use crate::act::Acted;
 use crate::effect::Run;
@@ -30,21 +28,29 @@ pub struct InDoubt {
 pub enum Probed {
     /// It happened, and this is the reply. True whoever says it, and whenever.
     Happened(Reply),
-    /// The receiver has nothing of it.
-    DidNotHappen {
-        /// And it never will: nothing can be on its way any more, and what it had done would show.
-        /// Without that a "no" settles nothing.
-        is_final: bool,
-    },
+    /// The receiver has nothing of it. The engine takes that for final once the bounds have passed
+    /// that the policy's receiver declares, counted from the record's last write to the question.
+    DidNotHappen,
     /// It is being carried out.
     StillRunning,
     /// Anything else.
     CannotTell,
 }
 
+/// What has become of a seal at the receiver.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Sealing {
+    /// It happened before the seal could be set, and this is the reply.
+    Found(Reply),
+    /// It did not happen, and no attempt up to the one in doubt can take effect any more.
+    Sealed,
+    /// Anything else.
+    CannotTell,
+}
+
 impl Engine {
-    /// Asks about an unknown outcome if the policy says so, and settles it if the answer is
-    /// certain. `true` if the store is worth asking again.
+    /// Asks or seals the receiver about an unknown outcome if the policy says so, and settles it
+    /// if the answer is certain. `true` if the store is worth asking again.
     pub(crate) async fn probed<R: Run>(
         &self,
         request: &Request,
@@ -52,8 +58,8 @@ impl Engine {
         refused: &Acted,
         effect: &mut R,
     ) -> Result<bool, EngineError> {
-        let (Outcome::OutcomeUnknown { since, cause }, Some(record), OnUnknown::Probe) =
-            (&refused.outcome, &refused.record, policy.on_unknown)
+        let (Outcome::OutcomeUnknown { since, cause }, Some(record)) =
+            (&refused.outcome, &refused.record)
         else {
             return Ok(false);
         };
@@ -64,18 +70,42 @@ impl Engine {
             written_at: Timestamp::from_millis(record.revision.get()),
             evidence: record.evidence.clone(),
         };
-        let (verdict, why) = match effect.probe(&doubt).await {
-            Probed::Happened(reply) => (Verdict::Happened(reply), "the receiver has it"),
-            Probed::DidNotHappen { is_final: true } => {
-                (Verdict::NotExecuted, "the receiver does not have it and never will")
+        // The answer speaks of the moment of the question, however long it takes to come.
+        let asked_at = self.now();
+        let found = match policy.remedy_at(record.first_commit_at, asked_at) {
+            Remedy::Probe => {
+                let is_final = policy.is_final(doubt.written_at, asked_at);
+                verdict_of_probe(effect.probe(&doubt).await, is_final)
             }
-            Probed::DidNotHappen { is_final: false }
-            | Probed::StillRunning
-            | Probed::CannotTell => {
-                return Ok(false);
-            }
+            Remedy::Seal => verdict_of_seal(effect.seal(&doubt).await),
+            Remedy::RunAgain | Remedy::Hold => None,
         };
-        self.resolve(request.id, policy, doubt.fence, verdict, "probe", why).await?;
+        let Some((verdict, by, why)) = found else { return Ok(false) };
+        self.resolve(request.id, policy, doubt.fence, verdict, by, why).await?;
         Ok(true)
+    }
+}
+
+type Found = Option<(Verdict, &'static str, &'static str)>;
+
+fn verdict_of_probe(probed: Probed, is_final: bool) -> Found {
+    match probed {
+        Probed::Happened(reply) => Some((Verdict::Happened(reply), "probe", "the receiver has it")),
+        Probed::DidNotHappen if is_final => Some((
+            Verdict::NotExecuted,
+            "probe",
+            "the receiver does not have it, and its bounds have passed",
+        )),
+        Probed::DidNotHappen | Probed::StillRunning | Probed::CannotTell => None,
+    }
+}
+
+fn verdict_of_seal(sealing: Sealing) -> Found {
+    match sealing {
+        Sealing::Found(reply) => Some((Verdict::Happened(reply), "seal", "the receiver has it")),
+        Sealing::Sealed => {
+            Some((Verdict::NotExecuted, "seal", "it is sealed at the receiver, and never will be"))
+        }
+        Sealing::CannotTell => None,
     }
 }

@@ -1,20 +1,20 @@
 //! Asking a service whether an operation happened whose outcome nobody knows.
 //!
 //! A yes is true whoever says it and whenever. A no is worth something only if it cannot be
-//! mistaken for a page that is not there, and only once nothing that was sent can still arrive.
+//! mistaken for a page that is not there, and only once nothing that was sent can still arrive: the
+//! bounds of that are the receiver's, in the policy.
 
 use std::fmt;
-use std::time::Duration;
 
 use http::header::{EXPECT, RANGE, TRAILER, TRANSFER_ENCODING};
 use http::request::Parts;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, StatusCode, Uri};
-use onlyonce_core::{Key, KeyId, Record, Timestamp};
+use onlyonce_core::{Key, KeyId};
 
 /// Stands in a path for the key.
 const KEY: &str = "{key}";
 
-/// How a route's service is asked.
+/// How a route's service is asked. When its "no" is final its receiver says, in the policy.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Probe {
     /// Where: a path, perhaps with a query; `{key}` in it is replaced by the key.
@@ -23,10 +23,6 @@ pub struct Probe {
     pub absent_status: StatusCode,
     /// What that answer has beside its status, and what a missing page or a proxy would not.
     pub absent: Absent,
-    /// How long after an operation happened it may still be missing from what the service says.
-    pub settle: Duration,
-    /// How long after it was given up a request may still arrive and be carried out.
-    pub late: Duration,
 }
 
 /// What tells "it did not happen" from an answer of somebody who does not know.
@@ -156,13 +152,6 @@ impl Probe {
         // Its text is visible and short.
         Key::new(text).unwrap_or_else(|error| unreachable!("{error}"))
     }
-
-    /// Whether a no is final: nothing of the attempt can be on its way, or be done and not yet to
-    /// be seen. Counted from the record's last write, which no earlier attempt outlives.
-    pub fn is_final(&self, record: &Record, now: Timestamp) -> bool {
-        let written = Timestamp::from_millis(record.revision.get());
-        written.plus(self.settle).plus(self.late) <= now
-    }
 }
 
 const fn is_running(status: StatusCode) -> bool {
@@ -198,8 +187,6 @@ mod tests {
             path: "/orders/by-key/{key}?full=1".to_owned(),
             absent_status: StatusCode::NOT_FOUND,
             absent: Absent::Member("/error".to_owned(), "no such order".to_owned()),
-            settle: Duration::from_secs(10),
-            late: Duration::from_secs(60),
         }
     }
 

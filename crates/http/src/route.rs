@@ -4,8 +4,8 @@ use std::fmt;
 use std::time::Duration;
 
 use http::{HeaderName, Method};
-use onlyonce_core::limits::REPLY_BYTES_MAX;
-use onlyonce_core::{OnUnknown, Policy, PolicyError};
+use onlyonce_core::limits::{FOREVER, REPLY_BYTES_MAX};
+use onlyonce_core::{Always, Class, OnUnknown, Policy, PolicyError};
 
 use crate::classify::{ClassifyError, ClassifyRules};
 use crate::cors::Cors;
@@ -82,7 +82,7 @@ pub struct RoutePolicy {
     pub problem_base: String,
     /// Which pages may read the answers made here. Default none.
     pub cors: Cors,
-    /// How the service is asked about an unknown outcome. With `on_unknown` probe, and only then.
+    /// Where the service is asked about an unknown outcome, if the receiver is queryable.
     pub probe: Option<Probe>,
 }
 
@@ -134,10 +134,14 @@ pub enum RouteError {
     ProblemBase(String),
     /// A probe that could settle nothing, or settle it wrongly.
     Probe(ProbeError),
-    /// `on_unknown` is probe, and nothing says how.
+    /// The receiver is to be asked, or is said to be, and nothing says where.
     NoProbe,
-    /// It is said how to probe, and `on_unknown` is not probe.
+    /// It is said where to ask, and `on_unknown` never does.
     UnusedProbe,
+    /// It is said where to ask, and not when a "no" is final.
+    ProbeWithoutBounds,
+    /// What only an effect in Rust can make use of.
+    Receiver(Class),
 }
 
 impl fmt::Display for RouteError {
@@ -153,8 +157,21 @@ impl fmt::Display for RouteError {
             Self::Cookie(name) => write!(f, "{name:?} is no name of a cookie"),
             Self::ProblemBase(base) => write!(f, "problem base {base:?} is not a URI"),
             Self::Probe(error) => error.fmt(f),
-            Self::NoProbe => f.write_str("on_unknown is probe, and no probe says where to ask"),
-            Self::UnusedProbe => f.write_str("a probe is used only with on_unknown = \"probe\""),
+            Self::NoProbe => f.write_str(
+                "the receiver is to be asked (on_unknown is probe, or auto with settle and late), \
+                 and no probe says where to ask",
+            ),
+            Self::UnusedProbe => {
+                f.write_str("a probe is used only with on_unknown = \"probe\" or \"auto\"")
+            }
+            Self::ProbeWithoutBounds => f.write_str(
+                "a probe needs the receiver's settle and late: they say when a \"no\" is final",
+            ),
+            Self::Receiver(class) => write!(
+                f,
+                "a route's receiver cannot be {class}: only an effect of the Rust API can make \
+                 use of that"
+            ),
         }
     }
 }
@@ -184,12 +201,7 @@ impl RoutePolicy {
             HeaderName::from_bytes(name.as_bytes())
                 .map_err(|_| RouteError::Cookie(name.clone()))?;
         }
-        match (self.record.on_unknown, &self.probe) {
-            (OnUnknown::Probe, None) => return Err(RouteError::NoProbe),
-            (OnUnknown::Hold | OnUnknown::Retry, Some(_)) => return Err(RouteError::UnusedProbe),
-            (OnUnknown::Probe, Some(probe)) => probe.check().map_err(RouteError::Probe)?,
-            (OnUnknown::Hold | OnUnknown::Retry, None) => {}
-        }
+        self.check_receiver()?;
         let visible =
             self.problem_base.bytes().all(|it| it.is_ascii_graphic() && !b"<>\"".contains(&it));
         if !visible || !self.problem_base.contains(':') {
@@ -198,30 +210,55 @@ impl RoutePolicy {
         Ok(self)
     }
 
+    fn check_receiver(&self) -> Result<(), RouteError> {
+        let receiver = self.record.receiver;
+        match receiver.always {
+            Some(always @ (Always::Transactional | Always::Sealable)) => {
+                return Err(RouteError::Receiver(always.class()));
+            }
+            Some(Always::Fenced | Always::UniqueName) | None => {}
+        }
+        match (self.record.on_unknown, &self.probe, receiver.settle) {
+            (OnUnknown::Hold | OnUnknown::Retry, Some(_), _) => Err(RouteError::UnusedProbe),
+            (OnUnknown::Hold | OnUnknown::Retry, None, _) | (OnUnknown::Auto, None, None) => Ok(()),
+            (OnUnknown::Probe, None, _) | (OnUnknown::Auto, None, Some(_)) => {
+                Err(RouteError::NoProbe)
+            }
+            (OnUnknown::Probe | OnUnknown::Auto, Some(_), None) => {
+                Err(RouteError::ProbeWithoutBounds)
+            }
+            (OnUnknown::Probe | OnUnknown::Auto, Some(probe), Some(_)) => {
+                probe.check().map_err(RouteError::Probe)
+            }
+        }
+    }
+
     /// What an operator should know about these choices before a request finds out.
-    pub fn warnings(&self) -> Vec<&'static str> {
-        let mut warnings = Vec::new();
+    pub fn warnings(&self) -> Vec<String> {
+        let mut warnings: Vec<String> =
+            self.record.warnings().iter().map(ToString::to_string).collect();
+        let mut warn = |text: &str| warnings.push(text.to_owned());
         match &self.scope {
-            ScopeRule::Auto => warnings.push(
+            ScopeRule::Auto => warn(
                 "scope is auto: callers without any credential share one scope, and a refreshed \
                  opaque token makes its retry a new operation",
             ),
             ScopeRule::Shared => {
-                warnings.push("scope is shared: whoever knows a key can read its answer");
+                warn("scope is shared: whoever knows a key can read its answer");
             }
-            ScopeRule::Header(_) => warnings.push(
+            ScopeRule::Header(_) => warn(
                 "scope is a header: only safe if a gateway in front sets it and clients cannot",
             ),
             ScopeRule::Cookie(_) | ScopeRule::Jwt(_) => {}
         }
-        if self.keys != KeyPolicy::Timed {
-            warnings.push(
+        if self.keys != KeyPolicy::Timed && self.record.remember != FOREVER {
+            warn(
                 "keys need not carry a time: one without runs as new when it comes back after \
                  remember",
             );
         }
         if self.on_store_error == OnStoreError::Open {
-            warnings.push("on_store_error is open: without the store requests pass unprotected");
+            warn("on_store_error is open: without the store requests pass unprotected");
         }
         warnings
     }
@@ -230,8 +267,10 @@ impl RoutePolicy {
 #[cfg(test)]
 mod tests {
     use http::StatusCode;
+    use onlyonce_core::Receiver;
 
     use super::*;
+    use crate::probe::Absent;
 
     #[test]
     fn the_defaults_hold_and_contradictions_are_refused() {
@@ -260,6 +299,37 @@ mod tests {
     }
 
     #[test]
+    fn a_probe_and_its_bounds_go_together_and_only_effects_seal() {
+        let (bounds, bare) =
+            (Receiver::queryable(Duration::from_secs(1), Duration::ZERO), Receiver::BARE);
+        let absent = Absent::Member("/error".into(), "none".into());
+        let path = "/by-key/{key}".to_owned();
+        let probe = Probe { path, absent_status: StatusCode::NOT_FOUND, absent };
+        let with = |on_unknown, receiver, probe: Option<&Probe>| {
+            let record = Policy { on_unknown, receiver, ..Policy::default() };
+            let probe = probe.cloned();
+            RoutePolicy { record, probe, ..RoutePolicy::default() }.check().map(drop)
+        };
+        let (asks, auto) = (OnUnknown::Probe, OnUnknown::Auto);
+        for (on_unknown, receiver, probe, says) in [
+            (asks, bounds, Some(&probe), Ok(())),
+            (auto, bounds, Some(&probe), Ok(())),
+            (auto, bare, None, Ok(())),
+            (asks, bounds, None, Err(RouteError::NoProbe)),
+            (auto, bounds, None, Err(RouteError::NoProbe)),
+            (OnUnknown::Hold, bounds, None, Ok(())),
+            (auto, bare, Some(&probe), Err(RouteError::ProbeWithoutBounds)),
+            (OnUnknown::Hold, bounds, Some(&probe), Err(RouteError::UnusedProbe)),
+        ] {
+            assert_eq!(with(on_unknown, receiver, probe), says, "{on_unknown:?} {receiver:?}");
+        }
+        for always in [Always::Transactional, Always::Sealable] {
+            let refused = with(auto, Receiver::always(always), None);
+            assert_eq!(refused, Err(RouteError::Receiver(always.class())));
+        }
+    }
+
+    #[test]
     fn what_could_surprise_is_said_at_start() {
         assert_eq!(RoutePolicy::default().warnings().len(), 2);
         let open = RoutePolicy {
@@ -269,5 +339,8 @@ mod tests {
             ..RoutePolicy::default()
         };
         assert_eq!(open.warnings().len(), 1);
+        let mut forever = RoutePolicy::default();
+        forever.record.remember = FOREVER;
+        assert_eq!(forever.warnings().len(), 1, "no key runs as new");
     }
 }

@@ -2,7 +2,7 @@
 
 use core::time::Duration;
 
-use onlyonce_core::{OnUnknown, Policy, Timestamp};
+use onlyonce_core::{Always, OnUnknown, Policy, Receiver, Timestamp};
 
 /// The instants of the model are so far apart, in milliseconds: at each next one a lease is over.
 pub(crate) const TICK: u64 = 100_000;
@@ -54,7 +54,8 @@ impl Class {
 
     /// Whether running again out of an unknown outcome is harmless at `tick`, when an attempt
     /// first went out at `first`. A keyed receiver is only bare once its window closes, and what
-    /// goes out now may arrive as late as the bound allows.
+    /// goes out now may arrive as late as the bound allows. This is the oracle: `decide` has a rule
+    /// of its own.
     pub(crate) fn dedupes(self, tick: u8, first: Option<Timestamp>) -> bool {
         match self {
             Self::Fenced | Self::UniqueName => true,
@@ -65,17 +66,35 @@ impl Class {
         }
     }
 
-    /// The policy that is right for it at that moment.
-    pub(crate) fn policy(self, tick: u8, first: Option<Timestamp>) -> Policy {
-        let retry = self.dedupes(tick, first);
+    /// What is declared of it.
+    fn receiver(self) -> Receiver {
+        let (window, settle, late) = (span(WINDOW), span(SETTLE), span(LATE));
+        match self {
+            Self::Transactional => Receiver::always(Always::Transactional),
+            Self::Fenced => Receiver::always(Always::Fenced),
+            Self::UniqueName => Receiver::always(Always::UniqueName),
+            Self::Sealable => Receiver::always(Always::Sealable),
+            Self::Keyed => Receiver { late, ..Receiver::keyed(window) },
+            Self::Queryable => Receiver::queryable(settle, late),
+            Self::Bare => Receiver::BARE,
+        }
+    }
+
+    /// The policy of the operation: what is right at a moment, the real `decide` works out.
+    pub(crate) fn policy(self) -> Policy {
         Policy {
             lease: Duration::from_millis(TICK / 2),
             retention: Duration::from_millis(TICK),
             remember: REMEMBER,
-            on_unknown: if retry { OnUnknown::Retry } else { OnUnknown::Hold },
+            on_unknown: OnUnknown::Auto,
+            receiver: self.receiver(),
             ..Policy::default()
         }
     }
+}
+
+const fn span(ticks: u8) -> Duration {
+    Duration::from_millis(millis(ticks))
 }
 
 /// How long it is remembered that a key was answered.

@@ -2,7 +2,7 @@
 //! come at any time, so that a holder that freezes and goes on is only one of many orders.
 
 use onlyonce_core::{
-    Cause, Claim, ClaimId, Command, Fence, Fingerprint, Holder as Process, Outcome, Phase, State,
+    Cause, Claim, ClaimId, Command, Fence, Fingerprint, Holder as Process, Outcome, Phase,
 };
 
 use crate::Setup;
@@ -75,7 +75,7 @@ pub(crate) fn actions(setup: &Setup, world: &World, at: usize, actions: &mut Vec
                 }
             } else if setup.mutant == Mutant::CommitSkipped {
                 actions.push(Action::Skip { at });
-            } else if may_mark(setup, world, holder) {
+            } else {
                 actions.push(Action::Commit { at, lost: false });
                 if lose {
                     actions.push(Action::Commit { at, lost: true });
@@ -110,14 +110,6 @@ pub(crate) fn actions(setup: &Setup, world: &World, at: usize, actions: &mut Vec
     if holder != Holder::Idle {
         actions.push(Action::Crash { at });
     }
-}
-
-/// A run that a deduping receiver was to make harmless is called off once it would not.
-fn may_mark(setup: &Setup, world: &World, holder: Holder) -> bool {
-    let Some(record) = &world.record else { return true };
-    let doubtful = matches!(&record.state, State::InFlight(it) if it.inherited.is_some());
-    let ours = holder.fence() == Some(record.fence);
-    !(doubtful && ours) || world.dedupes(setup, record.first_commit_at)
 }
 
 /// Claims, or asks again what became of the claim.

@@ -1,8 +1,10 @@
 //! The rules that can be taken out, one at a time. Those of `decide` are taken out around it.
 
+use core::time::Duration;
+
 use onlyonce_core::{
-    ClaimId, Command, Decision, Fence, Floor, Next, OnUnknown, Outcome, Phase, Policy, Record,
-    Revision, State, Timestamp, decide, settle,
+    Always, ClaimId, Command, Decision, Fence, Floor, Next, Outcome, Phase, Policy, Receiver,
+    Record, Revision, State, Timestamp, decide, settle,
 };
 
 /// The rule that is taken out.
@@ -73,6 +75,8 @@ pub enum Mutant {
     SealNotKept,
     /// A keyed receiver is taken to remember for ever.
     WindowIgnored,
+    /// What a run may take to arrive is not taken off the window.
+    MarginIgnored,
     /// "There is nothing" is believed at once.
     AbsentAtOnce,
     /// A holder sends, and a message arrives, later than the bound says.
@@ -81,7 +85,7 @@ pub enum Mutant {
 
 impl Mutant {
     /// All that take a rule out.
-    pub const ALL: [Self; 33] = [
+    pub const ALL: [Self; 34] = [
         Self::LapseIsRelease,
         Self::AbandonIsRelease,
         Self::ReleaseForgetsDoubt,
@@ -113,6 +117,7 @@ impl Mutant {
         Self::NameReused,
         Self::SealNotKept,
         Self::WindowIgnored,
+        Self::MarginIgnored,
         Self::AbsentAtOnce,
         Self::LateBoundBroken,
     ];
@@ -139,11 +144,17 @@ pub(crate) fn decide_without(mutant: Mutant, mut asked: Asked) -> Decision {
     }
     if let Command::Claim(_) = asked.command {
         if mutant == Mutant::UnknownRunsAgain {
-            asked.policy.on_unknown = OnUnknown::Retry;
+            asked.policy.receiver = Receiver::always(Always::UniqueName);
         }
         if mutant == Mutant::FloorIgnored {
             asked.floor = Floor::NONE;
         }
+    }
+    if mutant == Mutant::WindowIgnored {
+        asked.policy.receiver.keyed = Some(Duration::MAX);
+    }
+    if mutant == Mutant::MarginIgnored {
+        asked.policy.receiver.late = Duration::ZERO;
     }
     if mutant == Mutant::SweepsWithoutFloor && asked.command == Command::Sweep {
         asked.floor = Floor::at(Timestamp::MAX);

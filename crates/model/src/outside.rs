@@ -3,7 +3,7 @@
 use onlyonce_core::{Command, Fence, Floor, Reply, State, Verdict};
 
 use crate::Setup;
-use crate::class::{Class, LATE, SETTLE, at};
+use crate::class::{Class, SETTLE};
 use crate::holder::Holder;
 use crate::mutant::Mutant;
 use crate::step::{Action, Known};
@@ -101,8 +101,9 @@ pub(crate) fn probe(setup: &Setup, world: &mut World) {
         return world.find(Found::NotExecuted);
     }
     let State::Unknown(doubt) = record.state else { return };
-    let wait = at(SETTLE + LATE).since(at(0));
-    if doubt.since.plus(wait) <= world.now() || setup.mutant == Mutant::AbsentAtOnce {
+    // Of the record's last write nothing is kept but its order, so this counts from the lapse.
+    let is_final = setup.class.policy().is_final(doubt.since, world.now());
+    if is_final || setup.mutant == Mutant::AbsentAtOnce {
         world.find(Found::NotExecuted);
     }
 }

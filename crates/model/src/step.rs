@@ -1,8 +1,6 @@
 //! All that can happen next, and what it makes of the world.
 
-use onlyonce_core::{
-    Command, Decision, Fence, Floor, Next, OnUnknown, Outcome, Policy, Record, State, Timestamp,
-};
+use onlyonce_core::{Command, Decision, Fence, Floor, Next, Outcome, Record, State, Timestamp};
 
 use crate::Setup;
 use crate::class::{LAST, at};
@@ -163,20 +161,6 @@ fn arrive(setup: &Setup, world: &mut World, at: usize, accepted: bool) {
 }
 
 impl World {
-    /// Whether running again is taken to be harmless.
-    pub(crate) fn dedupes(&self, setup: &Setup, first: Option<Timestamp>) -> bool {
-        let first = if setup.mutant == Mutant::WindowIgnored { None } else { first };
-        setup.class.dedupes(self.tick, first)
-    }
-
-    /// What is right for the class at this moment.
-    fn policy(&self, setup: &Setup) -> Policy {
-        let first = self.record.as_ref().and_then(|record| record.first_commit_at);
-        let retry = self.dedupes(setup, first);
-        let on_unknown = if retry { OnUnknown::Retry } else { OnUnknown::Hold };
-        Policy { on_unknown, ..setup.class.policy(self.tick, None) }
-    }
-
     /// The time the key carries.
     pub(crate) fn key_time(setup: &Setup) -> Option<Timestamp> {
         setup.timed.then(|| Timestamp::from_millis(at(0).as_millis() - 1))
@@ -187,7 +171,7 @@ impl World {
         if let Command::Claim(claim) = &mut command {
             claim.key_time = Self::key_time(setup);
         }
-        let (policy, record) = (self.policy(setup), self.record.clone());
+        let (policy, record) = (setup.class.policy(), self.record.clone());
         let asked = Asked { now: self.now(), floor, policy, record, command };
         decide_without(setup.mutant, asked)
     }

@@ -100,7 +100,7 @@ impl World {
 
     /// The record as time has left it.
     pub(crate) fn settled(&self, class: Class) -> Option<Record> {
-        let policy = class.policy(self.tick, None);
+        let policy = class.policy();
         self.record.as_ref().map(|record| settle(self.now(), &policy, record))
     }
 

@@ -7,7 +7,7 @@ use onlyonce_model::{INVARIANTS, Setup, check};
 /// A rule, the receiver that it is taken out with, and the promises that break then.
 type Breaks = (Mutant, Class, &'static [&'static str]);
 
-const BREAKS: [Breaks; 37] = [
+const BREAKS: [Breaks; 38] = [
     (Mutant::LapseIsRelease, Class::Bare, &["once", "not-executed", "authorised"]),
     (Mutant::AbandonIsRelease, Class::Bare, &["once", "not-executed", "authorised"]),
     (Mutant::ReleaseForgetsDoubt, Class::UniqueName, &["not-executed"]),
@@ -42,6 +42,7 @@ const BREAKS: [Breaks; 37] = [
     (Mutant::NameReused, Class::UniqueName, &["once"]),
     (Mutant::SealNotKept, Class::Sealable, &["once", "not-executed"]),
     (Mutant::WindowIgnored, Class::Keyed, &["once", "authorised"]),
+    (Mutant::MarginIgnored, Class::Keyed, &["once", "authorised"]),
     (Mutant::AbsentAtOnce, Class::Queryable, &["once", "not-executed"]),
     (Mutant::LateBoundBroken, Class::Keyed, &["once"]),
     (Mutant::LateBoundBroken, Class::Queryable, &["once", "not-executed"]),

@@ -9,7 +9,7 @@ use bytes::Bytes;
 use http::request::Parts as Head;
 use http::{Request, Response};
 use http_body::Body;
-use onlyonce::core::{Key, KeyId, Outcome, Record, Reply, Verdict};
+use onlyonce::core::{Key, KeyId, Outcome, Record, Remedy, Reply, Timestamp, Verdict};
 use onlyonce::{Acted, EngineError};
 use onlyonce_http::{Capture, Found, Probe};
 use tower_service::Service;
@@ -30,10 +30,12 @@ struct Said {
     reply: Reply,
 }
 
-/// Whether the route says how to ask about this answer.
+/// Whether this answer is one that the service is to be asked about now.
 pub(crate) fn is_wanted(exchange: &Exchange, acted: &Acted) -> bool {
-    let is_unknown = matches!(acted.outcome, Outcome::OutcomeUnknown { .. });
-    is_unknown && exchange.shared().policy.probe.is_some()
+    let Shared { policy, engine, .. } = exchange.shared();
+    let Some(record) = &acted.record else { return false };
+    let remedy = policy.record.remedy_at(record.first_commit_at, engine.now());
+    matches!(acted.outcome, Outcome::OutcomeUnknown { .. }) && remedy == Remedy::Probe
 }
 
 /// Asks about an unknown outcome, if the route says how, and settles it if the answer is certain.
@@ -50,7 +52,7 @@ where
     R: Body<Data = Bytes>,
     R::Error: Into<BoxError>,
 {
-    let Shared { policy, .. } = exchange.shared();
+    let Shared { policy, engine, .. } = exchange.shared();
     let (Some(record), Some(probe)) = (&acted.record, &policy.probe) else { return false };
     let id = exchange.asked.id;
     // One question a key at a time: others are told what is known until then.
@@ -58,14 +60,15 @@ where
     if !is_to_be_believed(inner.clone(), head, exchange, probe).await {
         return false;
     }
+    // The answer speaks of the moment of the question, however long it takes to come.
+    let asked_at = engine.now();
     let Some(said) = ask(inner, head, exchange, probe, &exchange.request.key).await else {
         return false;
     };
+    let written = Timestamp::from_millis(record.revision.get());
     let verdict = match said.found {
         Found::Happened => Verdict::Happened(said.reply),
-        Found::Absent if probe.is_final(record, exchange.shared().engine.now()) => {
-            Verdict::NotExecuted
-        }
+        Found::Absent if policy.record.is_final(written, asked_at) => Verdict::NotExecuted,
         Found::Absent | Found::StillRunning | Found::CannotTell => return false,
     };
     match resolve(exchange, record, probe, verdict, said.status).await {

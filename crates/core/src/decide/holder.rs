@@ -8,8 +8,15 @@ use crate::reply::Reply;
 use crate::revision::Fence;
 
 impl Context<'_> {
+    /// Rules 3 and 8.
     pub(super) fn commit(&self, record: &Record) -> (Outcome, Wish) {
         match &record.state {
+            // What was to be harmless when it was claimed no longer is: it is called off.
+            State::InFlight(Flight { phase: Phase::Prepared, inherited: Some(doubt), .. })
+                if !self.may_run_again(record) =>
+            {
+                (Outcome::Fenced, Wish::state(record, State::Unknown(*doubt)))
+            }
             State::InFlight(flight) if flight.phase == Phase::Prepared => {
                 let mut next = record.clone();
                 next.first_commit_at.get_or_insert(self.now);

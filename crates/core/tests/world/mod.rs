@@ -3,14 +3,17 @@
 use std::time::Duration;
 
 use onlyonce_core::{
-    Cause, Claim, ClaimId, Command, Credential, Doubt, Entry, Event, Evidence, Fence, Fingerprint,
-    Flight, Floor, History, Holder, Look, OnUnknown, Phase, Policy, Record, Reply, Revision, State,
-    Timestamp, Verdict,
+    Always, Cause, Claim, ClaimId, Command, Credential, Doubt, Entry, Event, Evidence, Fence,
+    Fingerprint, Flight, Floor, History, Holder, Look, OnUnknown, Phase, Policy, Receiver, Record,
+    Reply, Revision, State, Timestamp, Verdict,
 };
 
 /// Now, in all tests.
 pub(crate) const NOW: Timestamp = Timestamp::from_millis(1_764_000_000_000);
 const DAY: u64 = 86_400_000;
+
+/// How long ago an attempt first may have been sent, in milliseconds.
+pub(crate) const FIRST_COMMIT: u64 = 20_000;
 
 fn ago(millis: u64) -> Timestamp {
     NOW.minus(Duration::from_millis(millis))
@@ -49,7 +52,7 @@ pub(crate) fn record(state: State) -> Record {
         first_fence: older(),
         fence: latest(),
         attempt: 2,
-        first_commit_at: None,
+        first_commit_at: Some(ago(FIRST_COMMIT)),
         runs_authorised: 0,
         rerun: false,
         key_time: Some(ago(30_000)),
@@ -184,10 +187,34 @@ fn current(record: Option<&Record>) -> Fence {
     record.map_or(latest(), |record| record.fence)
 }
 
-type Make = Box<dyn Fn(Option<&Record>) -> (Command, Policy, Floor)>;
+/// Makes a command for the record that it will meet, with the policy and the floor.
+pub(crate) type Make = Box<dyn Fn(Option<&Record>) -> (Command, Policy, Floor)>;
 
 fn plain(make: impl Fn(Option<&Record>) -> Command + 'static) -> Make {
     Box::new(move |record| (make(record), policy(), Floor::NONE))
+}
+
+/// Every receiver that makes a difference: what it is called, and what it offers. A window is one
+/// millisecond too short, or just long enough, for a run to arrive in it that is granted now.
+pub(crate) fn receivers() -> Vec<(&'static str, Receiver)> {
+    let (settle, late) = (Duration::from_secs(10), Duration::from_secs(60));
+    let Policy { lease, skew_max, .. } = policy();
+    let arrives = Duration::from_millis(FIRST_COMMIT) + lease + skew_max;
+    let (closed, open) = (Receiver::keyed(arrives), arrives + Duration::from_millis(1));
+    vec![
+        ("transactional", Receiver::always(Always::Transactional)),
+        ("fenced", Receiver::always(Always::Fenced)),
+        ("unique-name", Receiver::always(Always::UniqueName)),
+        ("sealable", Receiver::always(Always::Sealable)),
+        ("keyed, window open", Receiver::keyed(open)),
+        ("keyed, window open without what is late", {
+            Receiver { late: Duration::from_millis(1), ..Receiver::keyed(open) }
+        }),
+        ("keyed, window closed", closed),
+        ("keyed, window closed, queryable", closed.and_queryable(settle, Duration::ZERO)),
+        ("queryable", Receiver::queryable(settle, late)),
+        ("bare", Receiver::BARE),
+    ]
 }
 
 /// Every command with every choice that matters, with the name of its row.
@@ -210,6 +237,7 @@ fn claims() -> Vec<(&'static str, Make)> {
     };
     let above = Floor::at(NOW);
     let retry = Policy { on_unknown: OnUnknown::Retry, ..policy() };
+    let fenced = Policy { receiver: Receiver::always(Always::Fenced), ..retry };
     vec![
         ("Claim", with(|_| {})),
         ("Claim, committing", with(|claim| claim.phase = Phase::Committing)),
@@ -225,8 +253,11 @@ fn claims() -> Vec<(&'static str, Make)> {
         ("Claim, below the floor", {
             Box::new(move |_| (Command::Claim(claim(2, Phase::Prepared)), policy(), above))
         }),
-        ("Claim, on_unknown = retry", {
+        ("Claim, on_unknown = retry, bare receiver", {
             Box::new(move |_| (Command::Claim(claim(2, Phase::Prepared)), retry, Floor::NONE))
+        }),
+        ("Claim, on_unknown = retry, fenced receiver", {
+            Box::new(move |_| (Command::Claim(claim(2, Phase::Prepared)), fenced, Floor::NONE))
         }),
         ("Look", plain(|_| Command::Look(look()))),
         ("Look, another request", {
@@ -237,6 +268,8 @@ fn claims() -> Vec<(&'static str, Make)> {
 }
 
 fn of_holders() -> Vec<(&'static str, Make)> {
+    let (on_unknown, receiver) = (OnUnknown::Retry, Receiver::always(Always::Fenced));
+    let fenced = Policy { on_unknown, receiver, ..policy() };
     let evidence = || Evidence::new("charge-1".as_bytes().to_vec()).unwrap();
     let above = || fence(NOW.as_millis() + 1);
     let cause = Cause::ConnectionLost;
@@ -245,6 +278,9 @@ fn of_holders() -> Vec<(&'static str, Make)> {
     let release = |fence, stranger| Command::Release { fence, stranger };
     vec![
         ("Commit", plain(|it| Command::Commit { fence: current(it) })),
+        ("Commit, on_unknown = retry, fenced receiver", {
+            Box::new(move |it| (Command::Commit { fence: current(it) }, fenced, Floor::NONE))
+        }),
         ("Commit, older fence", plain(|_| Command::Commit { fence: older() })),
         ("Commit, fence never granted", plain(move |_| Command::Commit { fence: above() })),
         ("Renew", plain(|it| Command::Renew { fence: current(it) })),

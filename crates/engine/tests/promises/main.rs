@@ -9,6 +9,7 @@ mod floor;
 mod holding;
 mod loss;
 mod probing;
+mod receivers;
 mod retention;
 mod room;
 mod sharing;

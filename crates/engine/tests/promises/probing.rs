@@ -1,11 +1,15 @@
 //! A receiver that can be asked: a yes is taken whenever it comes, a no only once it is final.
 
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
-use onlyonce::core::{Cause, OnUnknown, Outcome, Policy, Reply};
+use onlyonce::core::{Cause, OnUnknown, Outcome, Policy, Receiver, Reply};
 use onlyonce::{Answer, Attempt, Effect, InDoubt, Probed, Ran};
 
 use crate::common::{World, order, request, seconds};
+
+const SETTLE: Duration = seconds(10);
+const LATE: Duration = seconds(60);
 
 /// A bank whose answer to the first transfer is lost.
 #[derive(Clone, Default)]
@@ -13,6 +17,8 @@ struct Bank {
     says: Arc<Mutex<Vec<Probed>>>,
     runs: Arc<Mutex<usize>>,
     asked: Arc<Mutex<Vec<InDoubt>>>,
+    /// How long an answer takes.
+    takes: Duration,
 }
 
 impl Effect for Bank {
@@ -30,6 +36,7 @@ impl Effect for Bank {
 
     async fn probe(&mut self, doubt: &InDoubt) -> Probed {
         self.asked.lock().unwrap().push(doubt.clone());
+        tokio::time::sleep(self.takes).await;
         self.says.lock().unwrap().pop().unwrap_or(Probed::CannotTell)
     }
 }
@@ -46,7 +53,8 @@ impl Bank {
 }
 
 async fn transfer(world: &World, bank: &Bank, on_unknown: OnUnknown) -> Answer {
-    let policy = Policy { on_unknown, ..world.policy };
+    let receiver = Receiver::queryable(SETTLE, LATE);
+    let policy = Policy { on_unknown, receiver, ..world.policy }.check().unwrap();
     world.engine.once(&request(), &policy, seconds(1), bank.clone()).await.unwrap()
 }
 
@@ -67,14 +75,17 @@ async fn a_yes_is_the_answer_for_everyone_from_then_on() {
 
 #[tokio::test(start_paused = true)]
 async fn a_final_no_lets_it_run_and_any_other_answer_does_not() {
-    for (probed, runs) in [
-        (Probed::DidNotHappen { is_final: true }, 2),
-        (Probed::DidNotHappen { is_final: false }, 1),
-        (Probed::StillRunning, 1),
-        (Probed::CannotTell, 1),
+    // A revision may be a moment ahead of the clock.
+    let bounds = SETTLE + LATE + Policy::default().skew_max + seconds(1);
+    for (probed, later, runs) in [
+        (Probed::DidNotHappen, bounds, 2),
+        (Probed::DidNotHappen, bounds - seconds(2), 1),
+        (Probed::StillRunning, bounds, 1),
+        (Probed::CannotTell, bounds, 1),
     ] {
         let (world, bank) = (World::new().await, Bank::default().says(probed.clone()));
         assert!(is_unknown(&transfer(&world, &bank, OnUnknown::Probe).await));
+        tokio::time::sleep(later).await;
         let again = transfer(&world, &bank, OnUnknown::Probe).await;
         assert_eq!(bank.runs(), runs, "{probed:?}");
         if runs == 2 {
@@ -83,6 +94,17 @@ async fn a_final_no_lets_it_run_and_any_other_answer_does_not() {
             assert!(is_unknown(&again), "{again:?}");
         }
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_no_speaks_of_the_moment_of_the_question_however_long_it_takes_to_come() {
+    let bounds = SETTLE + LATE + Policy::default().skew_max;
+    let slow = Bank { takes: seconds(30), ..Bank::default().says(Probed::DidNotHappen) };
+    let world = World::new().await;
+    assert!(is_unknown(&transfer(&world, &slow, OnUnknown::Probe).await));
+    tokio::time::sleep(bounds - seconds(1)).await;
+    assert!(is_unknown(&transfer(&world, &slow, OnUnknown::Probe).await));
+    assert_eq!(slow.runs(), 1);
 }
 
 #[tokio::test(start_paused = true)]

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::future::join_all;
-use onlyonce::core::{Cause, OnUnknown, Outcome, Phase, Reply, Verdict};
+use onlyonce::core::{Always, Cause, OnUnknown, Outcome, Phase, Receiver, Reply, Verdict};
 use onlyonce::{Answer, Engine, Ran, Settings, Waited, direct};
 
 use crate::common::{Mail, Rigged, World, id, order, other_request, request, seconds, unreachable};
@@ -109,6 +109,7 @@ async fn whoever_waits_for_an_attempt_in_doubt_is_told_so_and_never_runs() {
 async fn a_refusal_is_not_shared_while_an_earlier_attempt_is_in_doubt() {
     let mut world = World::new().await;
     world.policy.on_unknown = OnUnknown::Retry;
+    world.policy.receiver = Receiver::always(Always::UniqueName);
     let lost = world.claimed(Phase::Committing).await;
     lost.abandon(Cause::TimedOut, None).await.unwrap();
     let outside = Arc::clone(&world.outside);

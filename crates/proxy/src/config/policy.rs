@@ -3,15 +3,17 @@
 use std::path::PathBuf;
 use std::str::FromStr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use http::{HeaderName, HeaderValue, Method, StatusCode};
-use onlyonce::core::OnUnknown;
+use onlyonce::core::limits::FOREVER;
+use onlyonce::core::{Always, OnUnknown, Receiver};
 use onlyonce_http::cors::{Cors, Origins};
 use onlyonce_http::fingerprint::pointer::Pointers;
 use onlyonce_http::key::{KeyFormat, KeyPolicy, KeySpelling};
 use onlyonce_http::scope::jwt::JwtVerifier;
 use onlyonce_http::{Absent, BodyRule, OnStoreError, Probe, RoutePolicy, ScopeRule};
-use onlyonce_listen::text::{Size, Span, parsed};
+use onlyonce_listen::text::{Size, Span, duration, parsed};
 use serde::{Deserialize, Deserializer};
 
 /// A value that the standard library or a crate of types reads from a string.
@@ -61,7 +63,18 @@ names!(BodyRule: "structure" => Self::Structure, "bytes" => Self::Bytes, "jcs" =
 names!(OnStoreError: "closed" => Self::Closed, "open" => Self::Open);
 names!(
     OnUnknown: "hold" => Self::Hold, "retry" => Self::Retry, "probe" => Self::Probe,
+    "auto" => Self::Auto,
 );
+names!(Always: "fenced" => Self::Fenced, "unique-name" => Self::UniqueName);
+
+/// A duration, or for ever.
+struct Remember(Duration);
+
+impl Parse for Remember {
+    fn parse(text: &str) -> Result<Self, String> {
+        if text == "forever" { Ok(Self(FOREVER)) } else { duration(text).map(Self) }
+    }
+}
 
 impl Parse for HeaderName {
     fn parse(text: &str) -> Result<Self, String> {
@@ -120,7 +133,7 @@ impl Parse for ScopeWord {
 pub(super) struct PolicyTable {
     lease: Option<Span>,
     retention: Option<Span>,
-    remember: Option<Span>,
+    remember: Option<Word<Remember>>,
     skew_max: Option<Span>,
     on_unknown: Option<Word<OnUnknown>>,
     wait: Option<Span>,
@@ -133,6 +146,7 @@ pub(super) struct PolicyTable {
     key_ahead_max: Option<Span>,
     scope: Option<Word<ScopeWord>>,
     jwt: Option<JwtTable>,
+    receiver: Option<ReceiverTable>,
     probe: Option<ProbeTable>,
     fingerprint: Option<Word<BodyRule>>,
     fingerprint_headers: Option<Vec<Word<HeaderName>>>,
@@ -152,6 +166,17 @@ pub(super) struct PolicyTable {
     cors_credentials: Option<bool>,
 }
 
+/// `[policy.receiver]`: what the upstream offers to settle an outcome that nobody knows. It is
+/// declared as a whole: a route's takes nothing over from the policy around it.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ReceiverTable {
+    always: Option<Word<Always>>,
+    keyed: Option<Span>,
+    settle: Option<Span>,
+    late: Option<Span>,
+}
+
 /// `[policy.probe]`: how the upstream is asked about an outcome that nobody knows.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -160,8 +185,9 @@ struct ProbeTable {
     absent_status: u16,
     absent_header: Option<String>,
     absent_member: Option<String>,
-    settle: Span,
-    late: Span,
+    /// These two are the receiver's, and may be said here instead.
+    settle: Option<Span>,
+    late: Option<Span>,
 }
 
 /// `[policy.jwt]`: how tokens are verified.
@@ -189,7 +215,7 @@ impl PolicyTable {
         let span = |it: Option<Span>| it.map(|span| span.0);
         set(&mut base.record.lease, span(self.lease));
         set(&mut base.record.retention, span(self.retention));
-        set(&mut base.record.remember, span(self.remember));
+        set(&mut base.record.remember, self.remember.map(|it| it.0.0));
         set(&mut base.record.skew_max, span(self.skew_max));
         set(&mut base.record.on_unknown, self.on_unknown.map(|it| it.0));
         set(&mut base.wait, span(self.wait));
@@ -201,12 +227,7 @@ impl PolicyTable {
         set(&mut base.key_format, self.key_format.map(|it| it.0));
         set(&mut base.key_ahead_max, span(self.key_ahead_max));
         set(&mut base.scope, scope(self.scope, self.jwt)?);
-        if let Some(table) = self.probe {
-            base.probe = Some(probe(table)?);
-        } else if base.record.on_unknown != OnUnknown::Probe {
-            // What a route takes over from the policy around it ends with the choice to probe.
-            base.probe = None;
-        }
+        receiver(&mut base, self.receiver, self.probe)?;
         set(&mut base.fingerprint.body, self.fingerprint.map(|it| it.0));
         set(&mut base.fingerprint.headers, self.fingerprint_headers.map(inner));
         let exclude = self.fingerprint_exclude.map(pointers);
@@ -262,8 +283,54 @@ fn scope(
     }
 }
 
-fn probe(table: ProbeTable) -> Result<Probe, String> {
-    let ProbeTable { path, absent_status, absent_header, absent_member, settle, late } = table;
+/// Puts what is said of the receiver, and where to ask it, over what stands.
+fn receiver(
+    base: &mut RoutePolicy,
+    table: Option<ReceiverTable>,
+    probe: Option<ProbeTable>,
+) -> Result<(), String> {
+    let span = |it: Option<Span>| it.map(|span| span.0);
+    let bounds = probe.as_ref().map_or((None, None), |it| (span(it.settle), span(it.late)));
+    if let Some(ReceiverTable { always, keyed, settle, late }) = table {
+        if (settle.is_some() || late.is_some()) && bounds != (None, None) {
+            return Err(
+                "settle and late stand in the receiver's table already; say them once".to_owned()
+            );
+        }
+        if settle.is_some() && late.is_none() {
+            return Err(
+                "a receiver's settle needs its late too: a \"no\" is final after both".to_owned()
+            );
+        }
+        base.record.receiver = Receiver {
+            always: always.map(|it| it.0),
+            keyed: span(keyed),
+            settle: span(settle),
+            late: span(late).unwrap_or_default(),
+        };
+        // Nor is one that cannot be asked asked as the one around it is.
+        base.probe = base.probe.take().filter(|_| settle.is_some());
+    }
+    match bounds {
+        (None, None) => {}
+        (Some(settle), Some(late)) => {
+            base.record.receiver = base.record.receiver.and_queryable(settle, late);
+        }
+        (Some(_), None) | (None, Some(_)) => {
+            return Err("a \"no\" is final after settle and late: say both".to_owned());
+        }
+    }
+    if let Some(table) = probe {
+        base.probe = Some(asked(table)?);
+    } else if !matches!(base.record.on_unknown, OnUnknown::Probe | OnUnknown::Auto) {
+        // What a route takes over from the policy around it ends with the choice to ask.
+        base.probe = None;
+    }
+    Ok(())
+}
+
+fn asked(table: ProbeTable) -> Result<Probe, String> {
+    let ProbeTable { path, absent_status, absent_header, absent_member, .. } = table;
     let split = |text: &str, at: char, example: &str| -> Result<(String, String), String> {
         let (name, value) = text
             .split_once(at)
@@ -289,7 +356,7 @@ fn probe(table: ProbeTable) -> Result<Probe, String> {
     };
     let absent_status = StatusCode::from_u16(absent_status)
         .map_err(|_| format!("{absent_status} is no HTTP status"))?;
-    Ok(Probe { path, absent_status, absent, settle: settle.0, late: late.0 })
+    Ok(Probe { path, absent_status, absent })
 }
 
 fn verifier(table: JwtTable) -> Result<ScopeRule, String> {

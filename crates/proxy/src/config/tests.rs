@@ -1,5 +1,8 @@
 //! A mistake is named with file, line and column, and how to mend it.
 
+use onlyonce::core::limits::FOREVER;
+use onlyonce::core::{Always, Receiver};
+
 use super::*;
 
 fn read(text: &str) -> Result<Config, String> {
@@ -181,7 +184,7 @@ fn the_page_names_every_setting_with_its_default() {
         let rows = rows(&page, mark);
         let mut named: Vec<_> = rows.iter().map(|(name, _)| name.clone()).collect();
         let mut taken = settings(table);
-        taken.retain(|name| name != "jwt" && name != "probe");
+        taken.retain(|name| !["jwt", "probe", "receiver"].contains(&name.as_str()));
         named.sort();
         taken.sort();
         assert_eq!(named, taken, "[{table}]");
@@ -222,6 +225,74 @@ fn a_probe_is_read_and_one_that_proves_nothing_is_refused() {
         let error = with(&lines).unwrap_err();
         assert!(error.contains(says), "{error}");
     }
-    let error = read("upstream = \"http://a\"\n[policy]\non_unknown = \"probe\"").unwrap_err();
-    assert!(error.contains("where to ask"), "{error}");
+    let error = with("").unwrap_err();
+    assert!(error.contains("path"), "{error}");
+    // With its bounds where they belong, and only there.
+    let split = all.replace("settle = \"10s\"\nlate = \"1m\"\n", "absent_header = \"a: b\"\n");
+    let receiver = "[policy.receiver]\nsettle = \"10s\"\nlate = \"1m\"\n";
+    let apart = with(&format!("{split}{receiver}")).unwrap();
+    let header = with(&format!("{all}absent_header = \"a: b\"")).unwrap();
+    assert_eq!(apart.policy.record, header.policy.record);
+    let twice = with(&format!("{all}absent_header = \"a: b\"\n{receiver}")).unwrap_err();
+    assert!(twice.contains("say them once"), "{twice}");
+    let none = with(&split).unwrap_err();
+    assert!(none.contains("settle and late"), "{none}");
+}
+
+/// A policy that says this, and its warnings.
+fn with_policy(lines: &str) -> Result<Config, String> {
+    read(&format!("upstream = \"http://a\"\n[policy]\n{lines}"))
+}
+
+#[test]
+fn what_a_receiver_never_allows_is_a_mistake_with_its_place() {
+    let day = "[policy.receiver]\nkeyed = \"24h\"\n";
+    for (lines, says) in [
+        ("on_unknown = \"retry\"", "never makes a second run harmless"),
+        ("on_unknown = \"probe\"", "settle and late"),
+        (
+            "on_unknown = \"retry\"\n[policy.receiver]\nsettle = \"1s\"\nlate = \"1s\"",
+            "never makes a second run harmless",
+        ),
+        ("on_unknown = \"auto\"\n[policy.receiver]\nkeyed = \"30s\"", "would never count"),
+        ("[policy.receiver]\nsettle = \"30s\"", "late too"),
+        ("on_unknown = \"auto\"\n[policy.receiver]\nsettle = \"1s\"\nlate = \"1s\"", "where"),
+    ] {
+        let error = with_policy(lines).unwrap_err();
+        assert!(error.starts_with("onlyonce.toml:2:1") && error.contains(says), "{error}");
+    }
+    let error = with_policy("[policy.receiver]\nalways = \"sealable\"").unwrap_err();
+    assert!(
+        error.starts_with("onlyonce.toml:4:10") && error.contains("\"unique-name\""),
+        "{error}"
+    );
+    let policy = format!("on_unknown = \"retry\"\n{day}");
+    let route = "[[route]]\npath = \"/a\"\n[route.policy.receiver]\n";
+    let error = with_policy(&format!("{policy}{route}")).unwrap_err();
+    assert!(error.starts_with("onlyonce.toml:6:1"), "a route's takes nothing over: {error}");
+    let config = with_policy(&format!("{policy}{route}always = \"fenced\"")).unwrap();
+    assert_eq!(config.routes[0].policy.record.receiver, Receiver::always(Always::Fenced));
+    assert_eq!(config.policy.record.receiver, Receiver::keyed(Duration::from_secs(86_400)));
+}
+
+#[test]
+fn a_receiver_that_forgets_too_early_is_warned_of() {
+    let warned = |lines: &str| with_policy(lines).unwrap().warnings().concat();
+    let short = "[policy.receiver]\nkeyed = \"15m\"";
+    let said = warned(&format!("on_unknown = \"retry\"\nretention = \"2h\"\n{short}"));
+    assert!(said.contains("forgets a key after 900s") && said.contains("7200s"), "{said}");
+    let fine = warned(&format!("on_unknown = \"retry\"\nretention = \"15m\"\n{short}"));
+    assert!(!fine.contains("forgets"), "{fine}");
+    assert!(warned("on_unknown = \"auto\"").contains("no receiver is declared"));
+    assert!(warned(short).contains("nothing is made of what it offers"));
+}
+
+#[test]
+fn a_key_may_be_remembered_for_ever_and_the_sweeper_goes_by_that() {
+    let config = with_policy("[[route]]\npath = \"/a\"\n[route.policy]\nremember = \"forever\"");
+    let config = config.unwrap();
+    assert_eq!(config.routes[0].policy.record.remember, FOREVER);
+    assert_eq!(config.sweeping().remember, FOREVER);
+    let error = with_policy("retention = \"forever\"").unwrap_err();
+    assert!(error.starts_with("onlyonce.toml:3:13"), "{error}");
 }

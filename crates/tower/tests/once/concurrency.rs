@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use http::{HeaderValue, Request};
 use http_body_util::Full;
-use onlyonce::core::OnUnknown;
+use onlyonce::core::{Always, OnUnknown, Receiver};
 use onlyonce_http::RoutePolicy;
 use tokio::sync::Barrier;
 
@@ -75,6 +75,7 @@ async fn a_second_claim_does_not_touch_the_first() {
 async fn who_renews_in_time_is_not_taken_over_from() {
     let mut policy = impatient();
     policy.record.on_unknown = OnUnknown::Retry;
+    policy.record.receiver = Receiver::always(Always::UniqueName);
     let ahead = Duration::from_secs(25);
     let clocks = [Duration::ZERO, ahead, ahead, ahead];
     let Several { doors, store, shop, .. } = several(&clocks, Shop::held(), policy).await;

@@ -7,7 +7,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::{Request, Response, StatusCode};
 use http_body_util::Full;
-use onlyonce::core::{OnUnknown, Secret};
+use onlyonce::core::{OnUnknown, Policy, Receiver, Secret};
 use onlyonce::store::MemoryStore;
 use onlyonce::{Engine, Settings};
 use onlyonce_http::{Absent, FailureKind, Keys, Probe, RoutePolicy, UpstreamFailure};
@@ -19,7 +19,7 @@ use tower::{Layer, ServiceExt};
 use crate::common::{Told, post, read};
 
 /// How long after the loss a "no" becomes final.
-const FINAL: Duration = Duration::from_secs(71);
+const FINAL: Duration = Duration::from_secs(72);
 
 /// How the bank answers questions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -80,15 +80,20 @@ fn handle(
 }
 
 async fn door(bank: &Bank) -> Door {
+    door_with(bank, |_| {}).await
+}
+
+async fn door_with(bank: &Bank, change: impl FnOnce(&mut Policy)) -> Door {
     let probe = Probe {
         path: "/charges/{key}".to_owned(),
         absent_status: StatusCode::NOT_FOUND,
         absent: Absent::Member("/error".to_owned(), "no such charge".to_owned()),
-        settle: Duration::from_secs(10),
-        late: Duration::from_secs(60),
     };
-    let mut policy = RoutePolicy { probe: Some(probe), ..RoutePolicy::default() };
+    let mut policy = RoutePolicy::default();
     policy.record.on_unknown = OnUnknown::Probe;
+    policy.record.receiver = Receiver::queryable(Duration::from_secs(10), Duration::from_secs(60));
+    change(&mut policy.record);
+    policy.probe = policy.record.receiver.settle.map(|_| probe);
     let (store, runtime) = (Arc::new(MemoryStore::new()), Arc::new(TokioRuntime::new()));
     let engine = Engine::start(store, runtime, Settings::default(), None).await.unwrap();
     let keys = Arc::new(Keys::new(Secret::from_bytes([7; 32])));
@@ -129,7 +134,7 @@ async fn a_no_counts_only_once_nothing_can_arrive_any_more() {
     let bank = bank(Answers::Truly, Some(false));
     let door = door(&bank).await;
     assert_eq!(tap(&door).await.problem(), "outcome-unknown");
-    for wait in [0, 30, 39] {
+    for wait in [0, 30, 40] {
         tokio::time::sleep(Duration::from_secs(wait)).await;
         assert_eq!(tap(&door).await.problem(), "outcome-unknown");
         assert_eq!(charges(&bank), 0);
@@ -195,4 +200,50 @@ async fn fifty_at_once_ask_little_and_run_once() {
         assert!(says.contains(&told.says()), "{told:?}");
     }
     assert_eq!(charges(&bank), 1);
+}
+
+/// The bank drops a repeated key for a day, and can be asked.
+fn keyed(policy: &mut Policy) {
+    let window = Duration::from_secs(24 * 60 * 60);
+    policy.on_unknown = OnUnknown::Auto;
+    policy.receiver = Receiver { keyed: Some(window), ..policy.receiver };
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_service_that_drops_duplicates_is_sent_it_again_until_it_forgets_and_then_asked() {
+    let day = Duration::from_secs(24 * 60 * 60);
+    // The lease, the clocks' difference, and what is late.
+    let margin = Duration::from_secs(30 + 1 + 60);
+    for (later, is_again) in
+        [(Duration::ZERO, true), (day - margin - FINAL, true), (day - margin, false)]
+    {
+        let bank = bank(Answers::Truly, Some(false));
+        let door = door_with(&bank, keyed).await;
+        assert_eq!(tap(&door).await.problem(), "outcome-unknown");
+        tokio::time::sleep(later).await;
+        let told = tap(&door).await;
+        assert_eq!((told.says(), charges(&bank)), ("executed", 1), "{later:?}");
+        // Within the window nobody need be asked.
+        assert_eq!(bank.lock().unwrap().questions == 0, is_again, "{later:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn on_unknown_retry_holds_once_the_service_has_forgotten_the_key() {
+    let day = Duration::from_secs(24 * 60 * 60);
+    for (later, charged) in [(Duration::ZERO, 2), (day, 1)] {
+        let bank = bank(Answers::Truly, Some(true));
+        let door = door_with(&bank, |policy| {
+            policy.on_unknown = OnUnknown::Retry;
+            policy.receiver = Receiver::keyed(day);
+        });
+        let door = door.await;
+        assert_eq!(tap(&door).await.problem(), "outcome-unknown");
+        tokio::time::sleep(later).await;
+        let told = tap(&door).await;
+        // This bank does not really drop what is repeated, so that it can be counted.
+        assert_eq!(charges(&bank), charged, "{later:?}");
+        let says = if charged == 2 { "executed" } else { "unknown" };
+        assert_eq!(told.says(), says);
+    }
 }
