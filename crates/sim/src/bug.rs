@@ -44,4 +44,12 @@ pub enum Bug {
     OtherReplyKept,
     /// A holder waits for ever for an answer that was lost.
     NeverGivesUp,
+    /// A receiver that remembers a key for some time is declared to remember it much longer.
+    WindowIgnored,
+    /// A receiver that offers nothing is declared to know every name for ever.
+    BareRunsAgain,
+    /// That a queryable receiver has nothing is taken for final at once.
+    AbsentAtOnce,
+    /// A seal at the receiver is not kept there.
+    SealNotKept,
 }

@@ -1,12 +1,13 @@
 //! The store, the network to it, the clocks, and what happens outside.
 
 mod key;
+mod receiver;
 mod store;
 
 use std::time::Duration;
 
 use onlyonce::FLOOR_AGE_MAX;
-use onlyonce_core::{Fence, Floor, OnUnknown, Policy, Reply, Timestamp};
+use onlyonce_core::{Class, Fence, Floor, Policy, Timestamp};
 
 pub use self::key::{Asker, Effect, KeyWorld, Message};
 use self::store::Late;
@@ -43,6 +44,8 @@ pub struct World {
     /// Claims whose holder's process is provably gone.
     pub(crate) dead: Vec<(usize, Fence)>,
     pub(crate) policy: Policy,
+    /// What the receiver truly is.
+    pub(crate) class: Class,
     /// Whether requests come with credentials that nobody has verified.
     pub(crate) credentials: bool,
     pub(crate) bug: Bug,
@@ -68,10 +71,11 @@ pub enum Called<T> {
 
 impl World {
     pub(crate) fn new(random: &mut Random, bug: Bug, trace: bool) -> Self {
-        let on_unknown = if random.once_in(8) { OnUnknown::Retry } else { OnUnknown::Hold };
+        let class = receiver::class(random);
+        let (on_unknown, receiver) = receiver::declared(class, bug);
         // Short, so that a run lives through them.
         let (retention, remember) = (Duration::from_secs(60), Duration::from_secs(120));
-        let policy = Policy { retention, remember, on_unknown, ..Policy::default() };
+        let policy = Policy { retention, remember, on_unknown, receiver, ..Policy::default() };
         let skew = policy.skew_max.as_millis() as u64;
         Self {
             now: BEGIN,
@@ -83,6 +87,7 @@ impl World {
             late: Vec::new(),
             dead: Vec::new(),
             policy,
+            class,
             credentials: random.once_in(4),
             bug,
             faults: true,
@@ -110,10 +115,12 @@ impl World {
             1..4 => 8_000 + random.below(10_000),
             _ => random.below(40),
         };
+        self.drop_what_is_in_vain();
     }
 
-    pub(crate) const fn pass(&mut self, millis: u64) {
+    pub(crate) fn pass(&mut self, millis: u64) {
         self.now += millis;
+        self.drop_what_is_in_vain();
     }
 
     /// A node starts again: another clock, put forward to what the store holds, and a floor that
@@ -146,7 +153,11 @@ impl World {
         self.note(key, || format!("sent under {}", fence.get()));
         let broken = invariants::marked::check(&self.keys[key], fence);
         self.report(key, broken);
-        self.keys[key].under_way += usize::from(message.life == self.keys[key].life);
+        let of_now = message.life == self.keys[key].life;
+        if of_now && self.is_in_vain(key, fence) {
+            return self.note(key, || format!("{} is in vain", fence.get()));
+        }
+        self.keys[key].under_way += usize::from(of_now);
         self.messages.push(message);
     }
 
@@ -162,30 +173,13 @@ impl World {
         }
         let message = self.messages.swap_remove(at);
         let lost = random.once_in(6) && self.faults;
-        let known = &mut self.keys[message.key];
-        let of_now = message.life == known.life;
-        known.under_way -= usize::from(of_now);
         if lost {
+            let of_now = message.life == self.keys[message.key].life;
+            self.keys[message.key].under_way -= usize::from(of_now);
             self.note(message.key, || format!("{} never arrives", message.fence.get()));
             return;
         }
-        self.replies += 1;
-        let reply = Reply::kept(200 + self.replies, bytes::Bytes::new());
-        let effect = Effect { fence: message.fence, asker: message.asker, reply };
-        if of_now {
-            known.effects.push(effect);
-        } else {
-            known.effects.insert(known.earlier, effect);
-            known.earlier += 1;
-        }
-        self.note(message.key, || format!("IT HAPPENS under {}", message.fence.get()));
-        let broken = invariants::once::check(&self.keys[message.key]);
-        self.report(message.key, broken);
-    }
-
-    /// What the receiver has done under a claim.
-    pub(crate) fn effect_of(&self, key: usize, fence: Fence) -> Option<&Effect> {
-        self.keys[key].effects.iter().find(|effect| effect.fence == fence)
+        self.arrive(message);
     }
 
     /// Whether something may still arrive.

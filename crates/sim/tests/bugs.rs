@@ -52,6 +52,10 @@ fn every_fault_is_found_by_the_promise_that_it_breaks() {
         (Bug::OldFenceTold, "fences"),
         (Bug::OtherReplyKept, "replay"),
         (Bug::NeverGivesUp, "liveness"),
+        (Bug::WindowIgnored, "once"),
+        (Bug::BareRunsAgain, "once"),
+        (Bug::AbsentAtOnce, "once"),
+        (Bug::SealNotKept, "once"),
     ] {
         let found = found(bug);
         assert!(found.contains_key(invariant), "{bug:?} breaks `{invariant}`, found: {found:?}");

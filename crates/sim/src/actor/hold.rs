@@ -41,7 +41,7 @@ impl Actor {
 /// Waits for the receiver's answer.
 pub(super) fn wait(key: usize, held: Held, world: &World, random: &mut Random) -> Doing {
     let fence = held.fence;
-    let reply = world.effect_of(key, fence).map(|effect| effect.reply.clone());
+    let reply = world.answer_to(key, fence);
     match (reply, random.below(12)) {
         (_, 0) => renewing(key, held, Next::Waiting, world),
         (Some(reply), _) => {

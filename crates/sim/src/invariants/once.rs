@@ -1,4 +1,5 @@
-//! No operation happens a second time, unless a person or the policy has allowed it.
+//! No operation happens a second time, unless a person has allowed it: what the policy
+//! has run again, the receiver must have made harmless.
 
 use super::{Violation, broken};
 use crate::world::KeyWorld;

@@ -33,6 +33,8 @@ pub struct Effect {
     pub asker: Asker,
     /// What the receiver answered.
     pub reply: Reply,
+    /// When, in the world's milliseconds.
+    pub at: u64,
 }
 
 /// What there is of one key, in the store and outside.
@@ -49,7 +51,7 @@ pub struct KeyWorld {
     pub life: u32,
     /// Messages of this life that may still arrive.
     pub under_way: usize,
-    /// Runs beyond the first of this life that a person or the policy has allowed.
+    /// Runs beyond the first of this life that a person has allowed.
     pub allowed: usize,
     /// The reply that somebody was given first in this life.
     pub told: Option<Reply>,
@@ -57,8 +59,16 @@ pub struct KeyWorld {
     pub granted: Option<(Fence, u64)>,
     /// All revisions that were written.
     pub revisions: Vec<u64>,
-    /// Claims that were durably marked as perhaps running.
-    pub marked: Vec<Fence>,
+    /// Claims that were durably marked as perhaps running, each with the time that its mark tells.
+    pub marked: Vec<(Fence, u64)>,
+    /// Claims that ended, each with the time at which that was written.
+    pub given_up: Vec<(Fence, u64)>,
+    /// What the receiver answered to what it took for a repetition.
+    pub heard: Vec<(Fence, Reply)>,
+    /// The largest fence that the receiver has seen.
+    pub seen: Option<Fence>,
+    /// The largest fence that the receiver refuses for being sealed.
+    pub occupied: Option<Fence>,
     /// Whether it was sealed in this life.
     pub sealed: bool,
     /// When the floor passed its time, in the world's milliseconds.

@@ -86,7 +86,12 @@ impl World {
         }
     }
 
-    fn swap_now(&mut self, key: usize, expected: Option<Revision>, next: Option<Record>) -> Swap {
+    pub(super) fn swap_now(
+        &mut self,
+        key: usize,
+        expected: Option<Revision>,
+        next: Option<Record>,
+    ) -> Swap {
         let stands = self.keys[key].record.as_ref().map(|record| record.revision);
         if stands != expected && self.bug != Bug::StoreIgnoresRevision {
             self.note(key, || "swap: conflict".to_owned());
@@ -109,13 +114,19 @@ impl World {
             .or_else(|| sealed::check(known, next))
             .or_else(|| floor::check(known, next));
         let allowed = allows(before, next);
+        let ended = before.filter(|before| {
+            let still = matches!(next.state, State::InFlight(_)) && before.fence == next.fence;
+            matches!(before.state, State::InFlight(_)) && !still
+        });
+        let (ended, now) = (ended.map(|before| before.fence), self.now);
         let known = &mut self.keys[key];
+        known.given_up.extend(ended.map(|fence| (fence, now)));
         known.revisions.push(next.revision.get());
         known.allowed += usize::from(allowed);
         match &next.state {
             State::InFlight(flight) if flight.phase == Phase::Committing => {
-                if known.marked.last() != Some(&next.fence) {
-                    known.marked.push(next.fence);
+                if known.marked.last().is_none_or(|(last, _)| *last != next.fence) {
+                    known.marked.push((next.fence, next.revision.get()));
                 }
             }
             State::Completed { sealed, .. } => known.sealed |= *sealed,
@@ -149,25 +160,11 @@ impl World {
     }
 }
 
-/// Whether a write lets an operation run that may have happened: by the policy, once it is marked
-/// as perhaps running, or by a person.
+/// Whether a write lets an operation run that may have happened: only a person can. What the policy
+/// has run again the receiver makes harmless, or it is a fault.
 fn allows(before: Option<&Record>, next: &Record) -> bool {
-    match &next.state {
-        State::InFlight(flight) => {
-            let marked = before.is_some_and(|before| match &before.state {
-                State::InFlight(it) => it.phase == Phase::Committing && before.fence == next.fence,
-                State::Released { .. }
-                | State::Completed { .. }
-                | State::Unknown(_)
-                | State::Tombstone { .. } => false,
-            });
-            flight.inherited.is_some() && flight.phase == Phase::Committing && !marked
-        }
-        State::Released { .. } => {
-            let by_hand = next.history.entries().last().map(|entry| entry.event);
-            let new = before.is_some_and(|it| it.runs_authorised < next.runs_authorised);
-            new && by_hand == Some(Event::ResolvedRunAgain)
-        }
-        State::Completed { .. } | State::Unknown(_) | State::Tombstone { .. } => false,
-    }
+    let State::Released { .. } = next.state else { return false };
+    let by_hand = next.history.entries().last().map(|entry| entry.event);
+    let new = before.is_some_and(|it| it.runs_authorised < next.runs_authorised);
+    new && by_hand == Some(Event::ResolvedRunAgain)
 }
