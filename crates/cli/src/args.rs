@@ -2,8 +2,10 @@
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use onlyonce_core::limits::FOREVER;
 
 use crate::demo::DemoArgs;
 use crate::place::Place;
@@ -356,9 +358,14 @@ pub(crate) struct SizeArgs {
     /// How long an answer is kept
     #[arg(long, value_name = "DURATION", default_value = "24h")]
     pub(crate) retention: humantime::Duration,
-    /// How long it is remembered that a key was used
-    #[arg(long, value_name = "DURATION", default_value = "30d")]
-    pub(crate) remember: humantime::Duration,
+    /// How long it is remembered that a key was used, or `forever`
+    #[arg(long, value_name = "DURATION", default_value = "30d", value_parser = remember)]
+    pub(crate) remember: Duration,
+}
+
+/// A duration, or for ever.
+fn remember(text: &str) -> Result<Duration, humantime::DurationError> {
+    if text == "forever" { Ok(FOREVER) } else { humantime::parse_duration(text) }
 }
 
 /// A number of keys a second.

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use bytes::Bytes;
+use onlyonce_core::limits::FOREVER;
 use onlyonce_core::{
     Claim, ClaimId, Command, Fingerprint, Floor, Holder, KeyId, Next, Phase, Policy, Record, Reply,
     Timestamp, decide,
@@ -22,6 +23,9 @@ const INDEX: u64 = 64;
 /// The segment that is written to and the one that comes next, in bytes.
 const SEGMENTS: u64 = 2 * (64 << 20);
 
+/// In seconds.
+const DAY: f64 = 86_400.0;
+
 /// Bytes on disk of the entries of one key.
 struct Entries {
     claim: u64,
@@ -31,24 +35,41 @@ struct Entries {
 
 pub(crate) fn run(args: &SizeArgs) -> Result<(), Failure> {
     let SizeArgs { rate, reply_size, retention, remember } = *args;
-    let (retention, remember) = (Duration::from(retention), Duration::from(remember));
+    let retention = Duration::from(retention);
     let policy = Policy { retention, remember, ..Policy::default() };
     let policy = policy.check().map_err(|error| {
         Failure::new(crate::exit::Exit::Usage, format!("--retention and --remember: {error}"))
     })?;
     let one = entries(reply_size, &policy);
     let with_reply = rate * retention.as_secs_f64();
-    let without = rate * (remember - retention).as_secs_f64();
-    let kept = with_reply * (one.claim + one.complete) as f64 + without * one.tombstone as f64;
+    let is_forever = remember == FOREVER;
+    // What is remembered for ever never stops growing, so it is told for each day.
+    let without = if is_forever { DAY } else { (remember - retention).as_secs_f64() } * rate;
+    let replies = with_reply * (one.claim + one.complete) as f64;
+    let tombstones = without * one.tombstone as f64;
+    let whole = |fixed: f64, growing: f64| {
+        if is_forever {
+            format!("{}, and {} more each day", bytes(fixed), bytes(growing))
+        } else {
+            bytes(fixed + growing)
+        }
+    };
+    let remembered =
+        if is_forever { format!("all, {} more each day", count(without)) } else { count(without) };
+    let segments = SEGMENTS as f64;
     let rows = [
         ["keys with a reply".to_owned(), count(with_reply)],
-        ["keys without it, remembered as used".to_owned(), count(without)],
-        ["disk, at least".to_owned(), bytes(kept + SEGMENTS as f64)],
-        ["disk, before dead records are reclaimed".to_owned(), bytes(2.0 * kept + SEGMENTS as f64)],
-        ["memory of the index, at most".to_owned(), bytes((with_reply + without) * INDEX as f64)],
+        ["keys without it, remembered as used".to_owned(), remembered],
+        ["disk, at least".to_owned(), whole(replies + segments, tombstones)],
+        ["disk, before dead records are reclaimed".to_owned(), {
+            whole(2.0 * replies + segments, if is_forever { 1.0 } else { 2.0 } * tombstones)
+        }],
+        ["memory of the index, at most".to_owned(), {
+            whole(with_reply * INDEX as f64, without * INDEX as f64)
+        }],
         ["written, a second".to_owned(), {
-            let of_one = one.claim + one.complete + one.tombstone + DELETED;
-            bytes(rate * of_one as f64)
+            let deleted = if is_forever { 0 } else { DELETED };
+            bytes(rate * (one.claim + one.complete + one.tombstone + deleted) as f64)
         }],
         ["syncs, a second, at most".to_owned(), count(4.0 * rate)],
     ];
@@ -58,13 +79,18 @@ pub(crate) fn run(args: &SizeArgs) -> Result<(), Failure> {
     Ok(output::line("Ages count from completion. A timed key carries its time, such as a UUIDv7.")?)
 }
 
-fn ages(policy: &Policy) -> [[String; 3]; 3] {
+fn ages(policy: &Policy) -> Vec<[String; 3]> {
     let span = |it: Duration| humantime::format_duration(it).to_string();
-    let (retention, remember) = (span(policy.retention), span(policy.remember));
     let row = |age: String, timed: &str, other: &str| [age, timed.to_owned(), other.to_owned()];
     let (gone, expired) = ("410 reply-not-kept", "412 key-expired, never a second run");
-    [
-        row(format!("up to {retention}"), "the same answer", "the same answer"),
+    let retention = span(policy.retention);
+    let first = row(format!("up to {retention}"), "the same answer", "the same answer");
+    if policy.remember == FOREVER {
+        return vec![first, row(format!("more than {retention}"), gone, gone)];
+    }
+    let remember = span(policy.remember);
+    vec![
+        first,
         row(format!("{retention} to {remember}"), gone, gone),
         row(format!("more than {remember}"), expired, "runs as new"),
     ]
@@ -135,6 +161,9 @@ mod tests {
         assert!(one.tombstone <= 96, "{}", one.tombstone);
         assert!(1_024 < one.complete && one.complete < 1_200, "{}", one.complete);
         assert!(one.claim < 200, "{}", one.claim);
+        let forever = Policy { remember: FOREVER, ..Policy::default() };
+        assert_eq!(entries(1_024, &forever).tombstone, one.tombstone, "no longer for no end");
+        assert_eq!(ages(&forever).len(), 2);
         assert_eq!((bytes(1_536.0), count(1_234_567.0)), ("1.5 KiB".into(), "1,234,567".into()));
     }
 }

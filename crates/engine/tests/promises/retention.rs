@@ -3,7 +3,8 @@
 
 use std::time::Duration;
 
-use onlyonce::core::{Floor, Outcome, Policy, StateKind, Timestamp};
+use onlyonce::core::limits::FOREVER;
+use onlyonce::core::{Floor, Outcome, Policy, State, StateKind, Timestamp};
 use onlyonce::store::Store;
 use onlyonce::{Answer, Engine, Ran, Request, Settings, Sweeper, Swept, direct};
 
@@ -124,6 +125,37 @@ async fn a_key_without_a_time_runs_as_new_once_it_is_forgotten_and_not_before() 
             assert_eq!(again, Answer::Reply(order(2)), "as the documents say");
         }
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_remembered_for_ever_is_never_run_again_and_never_deleted() {
+    let world = World::new().await;
+    let policy = Policy { remember: FOREVER, ..world.policy }.check().unwrap();
+    let timed = Request {
+        id: onlyonce::core::KeyId::from_bytes([2; 16]),
+        key_time: Some(world.engine.now()),
+        ..request()
+    };
+    for (at, one) in [request(), timed.clone()].iter().enumerate() {
+        let answer = ask(&world, one, &policy, seconds(0)).await;
+        assert_eq!(answer, Answer::Reply(order(at + 1)));
+    }
+    for years in [1, 10, 1_000] {
+        tokio::time::sleep(365 * DAY * years).await;
+        // The reply becomes a tombstone, once, and that is all there is to do.
+        let Swept { ended, deleted, damaged } = swept(&world.engine, policy).await;
+        assert_eq!((ended, deleted, damaged), (if years == 1 { 2 } else { 0 }, 0, 0));
+        for one in [&request(), &timed] {
+            assert_eq!(shown(ask(&world, one, &policy, seconds(0)).await), gone());
+            assert!(world.engine.get(one.id).await.unwrap().is_some());
+        }
+        assert_eq!(world.outside.runs(), 2);
+        // New keys that carry an old time are not refused for it: the floor never rises.
+        assert_eq!(world.store.floor().await.unwrap(), Floor::NONE);
+    }
+    let record = world.engine.get(timed.id).await.unwrap().unwrap();
+    let State::Tombstone { forget_at, .. } = record.state else { panic!("{record:?}") };
+    assert_eq!(forget_at, Timestamp::MAX);
 }
 
 #[tokio::test(start_paused = true)]
