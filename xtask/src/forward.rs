@@ -4,7 +4,7 @@ use std::process::Command;
 
 use crate::{Outcome, repo, steps};
 
-/// Kills the real binary under load: the program is an example of the binary's own crate.
+/// Tortures the real binary under load: the program is an example of the binary's own crate.
 pub(crate) fn torture(arguments: &[String]) -> Outcome {
     let built = ["build", "--release", "-q", "-p", "onlyonce-cli", "--bin", "onlyonce"];
     steps::loud(Command::new(repo::cargo()).args(built))?;

@@ -9,11 +9,12 @@ use crate::{Outcome, repo, steps};
 pub(crate) type Package = (&'static str, &'static str);
 
 /// What the tests use.
-pub(crate) const TEST_PACKAGES: [Package; 6] = [
+pub(crate) const TEST_PACKAGES: [Package; 7] = [
     ("nginx", "nginx"),
     ("chromium", "chromium"),
     ("chromedriver", "chromium-driver"),
     ("wrk", "wrk"),
+    ("strace", "strace"),
     ("redis-server", "redis-server"),
     ("etcd", "etcd-server"),
 ];

@@ -60,7 +60,8 @@ enum Command {
     Docs,
     /// Installs the Debian packages that tests and benchmarks use.
     Install,
-    /// Kills the real binary under load and checks the history: `torture kill --seed 1`.
+    /// Kills the real binary under load, or takes its disk, and checks the history: `torture kill
+    /// --seed 1`, `torture disk --seed 1`.
     Torture {
         /// Handed to the torture program as they stand.
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]

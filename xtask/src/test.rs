@@ -40,11 +40,16 @@ pub(crate) fn all(steps: &mut Steps, fast: bool) -> Outcome {
     steps.step("torture", short_torture)
 }
 
-/// A few kills with a fixed seed; `cargo xtask torture kill` is the long one.
+/// A few kills, a full disk and a few that fail, with a fixed seed; `cargo xtask torture` has the
+/// long ones.
 fn short_torture() -> Outcome {
     let binary = ["build", "--release", "-p", "onlyonce-cli", "--bin", "onlyonce"];
     steps::quiet("build for torture", Command::new(repo::cargo()).args(binary))?;
     let run = ["run", "--release", "-p", "onlyonce-cli", "--example", "torture", "--"];
-    let short = ["kill", "--seed", "1", "--rounds", "5"];
-    steps::quiet("torture", Command::new(repo::cargo()).args(run).args(short))
+    for (name, rounds) in [("kill", "5"), ("disk", "1")] {
+        let short = [name, "--seed", "1", "--rounds", rounds];
+        let name = format!("torture {name}");
+        steps::quiet(&name, Command::new(repo::cargo()).args(run).args(short))?;
+    }
+    Ok(())
 }

@@ -1,16 +1,27 @@
-//! `cargo xtask torture kill --seed 1 --rounds 200 --minutes 10`: kills the real proxy under load
-//! and checks the history. It takes the binary that was built beside it.
+//! `cargo xtask torture kill --seed 1 --rounds 200 --minutes 10` kills the real proxy under load,
+//! and `torture disk` takes the disk from under it; both check the history. It takes the binary
+//! that was built beside it.
 
 #![allow(clippy::unwrap_used, reason = "a program of the terminal")]
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "a program of the terminal")]
 
+#[path = "../tests/torture/check.rs"]
+mod check;
+#[path = "../tests/torture/disk.rs"]
+mod disk;
 #[path = "../tests/torture/kill.rs"]
 mod kill;
+#[path = "../tests/torture/load.rs"]
+mod load;
+#[path = "../tests/torture/proxy.rs"]
+mod proxy;
+#[path = "../tests/torture/random.rs"]
+mod random;
 
 use std::process::ExitCode;
 use std::time::Duration;
 
-use clap::{Parser, Subcommand};
+use clap::{Args, Parser, Subcommand};
 
 #[derive(Parser)]
 struct Arguments {
@@ -22,26 +33,53 @@ struct Arguments {
 enum What {
     /// Kill the proxy at random moments and restart it on its journal
     Kill {
-        /// Where the random numbers begin
-        #[arg(long, default_value_t = 1)]
-        seed: u64,
+        #[command(flatten)]
+        how: How,
         /// How often it is killed
         #[arg(long, default_value_t = 200)]
         rounds: u32,
-        /// End earlier after so many minutes
-        #[arg(long)]
-        minutes: Option<u64>,
     },
+    /// Fill its disk and free it, and let writes and syncs fail
+    Disk {
+        #[command(flatten)]
+        how: How,
+        /// How many full and failing disks: one and four in each round
+        #[arg(long, default_value_t = 10_000)]
+        rounds: u32,
+    },
+}
+
+#[derive(Clone, Copy, Args)]
+struct How {
+    /// Where the random numbers begin
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+    /// End earlier after so many minutes
+    #[arg(long)]
+    minutes: Option<u64>,
+}
+
+impl How {
+    fn limit(self) -> Option<Duration> {
+        self.minutes.map(|minutes| Duration::from_secs(60 * minutes))
+    }
 }
 
 #[tokio::main(worker_threads = 2)]
 async fn main() -> ExitCode {
-    let What::Kill { seed, rounds, minutes } = Arguments::parse().what;
     let here = std::env::current_exe().unwrap();
     let binary = here.parent().unwrap().parent().unwrap().join("onlyonce");
-    let limit = minutes.map(|minutes| Duration::from_secs(60 * minutes));
-    let options = kill::Options { binary, seed, rounds, limit };
-    match kill::run(&options).await {
+    let (ended, again) = match Arguments::parse().what {
+        What::Kill { how, rounds } => {
+            let options = kill::Options { binary, seed: how.seed, rounds, limit: how.limit() };
+            (kill::run(&options).await, format!("kill --seed {} --rounds {rounds}", how.seed))
+        }
+        What::Disk { how, rounds } => {
+            let options = disk::Options { binary, seed: how.seed, rounds, limit: how.limit() };
+            (disk::run(&options).await, format!("disk --seed {} --rounds {rounds}", how.seed))
+        }
+    };
+    match ended {
         Ok(report) => {
             println!("{report:#?}");
             println!("nothing ran twice, every answer stayed the same");
@@ -49,7 +87,7 @@ async fn main() -> ExitCode {
         }
         Err(wrong) => {
             eprintln!("{wrong}");
-            eprintln!("again: cargo xtask torture kill --seed {seed} --rounds {rounds}");
+            eprintln!("again: cargo xtask torture {again}");
             ExitCode::FAILURE
         }
     }

@@ -2,7 +2,13 @@
 
 #![allow(clippy::unwrap_used, reason = "a test ends where something fails")]
 
+mod check;
 mod kill;
+#[allow(dead_code, reason = "the torture of disks, which needs rights of its own, uses more of it")]
+mod load;
+#[allow(dead_code, reason = "the torture of disks, which needs rights of its own, uses more of it")]
+mod proxy;
+mod random;
 
 use std::path::PathBuf;
 
