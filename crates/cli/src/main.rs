@@ -10,6 +10,7 @@ mod output;
 #[cfg(test)]
 mod page;
 mod place;
+mod progress;
 mod vault;
 
 use std::future::Future;

@@ -89,7 +89,7 @@ pub(crate) enum Told {
         keys: Vec<String>,
     },
     /// The copy is there.
-    BackedUp { segments: usize, bytes: u64 },
+    BackedUp { segments: usize, shelves: usize, bytes: u64 },
     /// It failed.
     Failed { exit: u8, text: String },
 }
@@ -300,8 +300,8 @@ async fn erase(
 /// Copies the journal on a thread that may block.
 async fn backup(journal: Journal, to: PathBuf) -> Result<Told, Failure> {
     let copying = tokio::task::spawn_blocking(move || journal.backup(&to, now()));
-    let Backup { segments, bytes } = copying.await.map_err(std::io::Error::other)??;
-    Ok(Told::BackedUp { segments, bytes })
+    let Backup { segments, shelves, bytes } = copying.await.map_err(std::io::Error::other)??;
+    Ok(Told::BackedUp { segments, shelves, bytes })
 }
 
 /// Where questions are answered.

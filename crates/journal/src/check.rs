@@ -11,6 +11,7 @@ use crate::disk::{Disk, Folder};
 use crate::entry::Entry;
 use crate::error::JournalError;
 use crate::label::{self, Extent};
+use crate::progress::{Progress, SILENT};
 use crate::segment::{self, Header};
 use crate::shelf::{self, Shelf};
 use crate::shelves;
@@ -60,15 +61,23 @@ impl fmt::Display for Finding {
 /// # Errors
 /// There is no journal, another process has it, or a file cannot be read at all.
 pub fn check(dir: &Path) -> Result<Report, JournalError> {
+    check_with(dir, SILENT)
+}
+
+/// The same, and tells how far it is.
+///
+/// # Errors
+/// As [`check`].
+pub fn check_with(dir: &Path, progress: Progress<'_>) -> Result<Report, JournalError> {
     if !dir::exists(dir) {
         dir::secret(dir)?;
     }
     let _lock = dir::hold(dir)?;
-    check_held(dir)
+    check_held(dir, progress)
 }
 
 /// The same for who holds it already.
-pub(crate) fn check_held(dir: &Path) -> Result<Report, JournalError> {
+pub(crate) fn check_held(dir: &Path, progress: Progress<'_>) -> Result<Report, JournalError> {
     let mut report = Report::default();
     if let Err(error) = dir::secret(dir) {
         report.find(error.place(), 0, error.to_string(), true);
@@ -117,6 +126,7 @@ pub(crate) fn check_held(dir: &Path) -> Result<Report, JournalError> {
             report.find(&place, 0, "the snapshot is missing or wrong; it is made again", false);
         }
         before = Some(*number);
+        progress(at + 1, numbers.len());
     }
     report.look_at_shelves(&disk);
     Ok(report)

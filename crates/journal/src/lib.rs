@@ -34,6 +34,7 @@ mod journal;
 mod keeper;
 mod label;
 mod listing;
+mod progress;
 mod rebuild;
 mod reclaim;
 mod recover;
@@ -51,12 +52,13 @@ mod survey;
 mod writer;
 
 pub use backup::Backup;
-pub use check::{Finding, Report, check};
+pub use check::{Finding, Report, check, check_with};
 pub use dir::Start;
 pub use error::{JournalError, JournalErrorKind};
 pub use journal::{Journal, Settings, Stats};
-pub use restore::{Restored, restore};
-pub use salvage::{Salvaged, salvage};
+pub use progress::Progress;
+pub use restore::{Restored, restore, restore_with};
+pub use salvage::{Salvaged, salvage, salvage_with};
 
 #[cfg(test)]
 mod tests;

@@ -20,6 +20,7 @@ use crate::entry::Entry;
 use crate::error::{JournalError, JournalErrorKind};
 use crate::journal::{Journal, Settings};
 use crate::label;
+use crate::progress::Progress;
 use crate::segment::{self, Header};
 use crate::shelf::{self, Found, Shelf};
 use crate::shelves::{self, Listed};
@@ -68,9 +69,10 @@ pub(crate) fn rebuild(
     to: &Path,
     secret: &Secret,
     order: &Order,
+    progress: Progress<'_>,
 ) -> Result<Rebuilt, JournalError> {
     let source = Source { disk: Folder::at(from), past: order.past };
-    let standing = source.standing(order.floor)?;
+    let standing = source.standing(order.floor, progress)?;
     let header = Header {
         number: 1,
         floor: standing.floor,
@@ -84,13 +86,15 @@ pub(crate) fn rebuild(
         let disk = Arc::new(disk);
         let journal = Journal::on(Arc::clone(&disk) as _, settings, secret.clone(), None)?;
         let mut copy = Copy::new(&journal, order);
-        for number in segment::numbers(&source.disk)? {
+        let numbers = segment::numbers(&source.disk)?;
+        for (at, number) in numbers.iter().copied().enumerate() {
             for (offset, entry) in source.survey(number)?.1.entries {
                 let Entry::Record(id, record) = entry else { continue };
                 if standing.lives(id, Place::Log(number, offset)) {
                     copy.take(id, record)?;
                 }
             }
+            progress(numbers.len() + at + 1, 2 * numbers.len());
         }
         for one in source.shelves().listed {
             source.walk(&one, |at, Found { id, record, .. }| {
@@ -153,14 +157,15 @@ impl Source {
         Ok((place, survey, header))
     }
 
-    fn standing(&self, floor: Timestamp) -> Result<Standing, JournalError> {
+    fn standing(&self, floor: Timestamp, progress: Progress<'_>) -> Result<Standing, JournalError> {
         let mut standing = Standing {
             newest: HashMap::new(),
             floor: Floor::at(floor),
             revision_max: 0,
             lost: Vec::new(),
         };
-        for number in segment::numbers(&self.disk)? {
+        let numbers = segment::numbers(&self.disk)?;
+        for (at, number) in numbers.iter().copied().enumerate() {
             let (place, survey, header) = self.survey(number)?;
             if let Some(header) = header {
                 standing.floor = standing.floor.max(header.floor);
@@ -170,6 +175,7 @@ impl Source {
             for (offset, entry) in &survey.entries {
                 standing.take(Place::Log(number, *offset), entry);
             }
+            progress(at + 1, 2 * numbers.len());
         }
         let shelves = self.shelves();
         standing.lost.extend(shelves.lost);

@@ -9,6 +9,7 @@ use crate::check::check_held;
 use crate::dir;
 use crate::error::JournalError;
 use crate::label;
+use crate::progress::{Progress, SILENT};
 use crate::rebuild::{Order, Past, Rebuilt, rebuild};
 
 /// What came of a restore.
@@ -40,10 +41,24 @@ pub fn restore(
     now: Timestamp,
     key_ahead_max: Duration,
 ) -> Result<Restored, JournalError> {
+    restore_with(from, to, now, key_ahead_max, SILENT)
+}
+
+/// The same, and tells how far it is: each segment is read three times.
+///
+/// # Errors
+/// As [`restore`].
+pub fn restore_with(
+    from: &Path,
+    to: &Path,
+    now: Timestamp,
+    key_ahead_max: Duration,
+    progress: Progress<'_>,
+) -> Result<Restored, JournalError> {
     let taken = label::read(from)?.extent.map(|extent| extent.taken);
     let _lock = dir::hold(from)?;
     let secret = dir::secret(from)?;
-    let found = check_held(from)?.findings;
+    let found = check_held(from, &|at, of| progress(at, 3 * of))?.findings;
     if let Some(damage) = found.iter().find(|finding| finding.is_damage) {
         return Err(JournalError::damaged(&damage.file, damage.offset, &damage.text));
     }
@@ -55,6 +70,8 @@ pub fn restore(
         by: "restore",
         why: "later entries are not in the backup",
     };
-    let Rebuilt { records, made_unknown, floor, lost: _ } = rebuild(from, to, &secret, &order)?;
+    let copying = |at, of| progress(of / 2 + at, of / 2 * 3);
+    let rebuilt = rebuild(from, to, &secret, &order, &copying)?;
+    let Rebuilt { records, made_unknown, floor, lost: _ } = rebuilt;
     Ok(Restored { records, made_unknown, taken, floor: floor.time() })
 }

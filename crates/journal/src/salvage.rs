@@ -8,6 +8,7 @@ use onlyonce_core::Timestamp;
 use crate::check::Finding;
 use crate::dir;
 use crate::error::JournalError;
+use crate::progress::{Progress, SILENT};
 use crate::rebuild::{Order, Past, Rebuilt, rebuild};
 
 /// What came of a salvage.
@@ -35,6 +36,20 @@ pub fn salvage(
     now: Timestamp,
     key_ahead_max: Duration,
 ) -> Result<Salvaged, JournalError> {
+    salvage_with(from, to, now, key_ahead_max, SILENT)
+}
+
+/// The same, and tells how far it is: each segment is read twice.
+///
+/// # Errors
+/// As [`salvage`].
+pub fn salvage_with(
+    from: &Path,
+    to: &Path,
+    now: Timestamp,
+    key_ahead_max: Duration,
+    progress: Progress<'_>,
+) -> Result<Salvaged, JournalError> {
     let secret = dir::secret(from)?;
     let _lock = dir::hold(from)?;
     let order = Order {
@@ -44,6 +59,7 @@ pub fn salvage(
         by: "salvage",
         why: "later entries may be lost",
     };
-    let Rebuilt { records, made_unknown, lost, .. } = rebuild(from, to, &secret, &order)?;
+    let rebuilt = rebuild(from, to, &secret, &order, progress)?;
+    let Rebuilt { records, made_unknown, lost, .. } = rebuilt;
     Ok(Salvaged { records, made_unknown, lost })
 }

@@ -9,6 +9,7 @@ use crate::exit::Exit;
 use crate::failure::Failure;
 use crate::operate::{Ask, Operator, Told};
 use crate::output::{self, printable};
+use crate::progress::Bar;
 
 pub(crate) async fn run(store: &StoreArgs, renew: bool) -> Result<(), Failure> {
     let operator = Operator::at(store).await?;
@@ -51,11 +52,13 @@ async fn show(operator: &Operator, renew: bool) -> Result<(), Failure> {
 
 async fn pages(operator: &Operator, renew: bool) -> Result<All, Failure> {
     let (mut all, mut after) = (All::default(), None);
+    let bar = Bar::counting("answers");
     loop {
         let told = operator.ask(Ask::Encryption { after, renew }).await?;
         let Told::Encryption { found, renewed, unread, next, keys } = told else {
             return Err(Failure::new(Exit::Unknown, "the answer is not understood"));
         };
+        bar.more(found.values().sum::<u64>() as usize);
         for (name, count) in found {
             *all.found.entry(name).or_default() += count;
         }

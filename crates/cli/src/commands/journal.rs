@@ -11,6 +11,7 @@ use crate::operate::socket::Client;
 use crate::operate::{Ask, Told, time};
 use crate::output;
 use crate::place::{KEY_AHEAD_MAX, now};
+use crate::progress::Bar;
 
 pub(crate) async fn run(command: JournalCommand) -> Result<(), Failure> {
     match command {
@@ -22,7 +23,10 @@ pub(crate) async fn run(command: JournalCommand) -> Result<(), Failure> {
 }
 
 fn check(dir: &Path) -> Result<(), Failure> {
-    let report = onlyonce_journal::check(dir)?;
+    let bar = Bar::reading("reading");
+    let report = onlyonce_journal::check_with(dir, &|at, of| bar.at(at, of));
+    drop(bar);
+    let report = report?;
     for finding in &report.findings {
         output::line(&finding.to_string())?;
     }
@@ -37,7 +41,8 @@ fn check(dir: &Path) -> Result<(), Failure> {
 }
 
 async fn backup(dir: &Path, to: &Path) -> Result<(), Failure> {
-    let Backup { segments, bytes } = match Journal::open(dir, Settings::default()) {
+    let bar = Bar::waiting("copying");
+    let Backup { segments, shelves, bytes } = match Journal::open(dir, Settings::default()) {
         Ok(journal) => {
             let made = journal.backup(to, now());
             journal.close();
@@ -46,8 +51,10 @@ async fn backup(dir: &Path, to: &Path) -> Result<(), Failure> {
         Err(error) if error.kind() == JournalErrorKind::Locked => by_holder(dir, to).await?,
         Err(error) => return Err(error.into()),
     };
+    drop(bar);
     let (to, dir) = (to.display(), dir.display());
-    output::line(&format!("a backup of {dir} is in {to}: {segments} segments, {bytes} bytes"))?;
+    let what = format!("{segments} segments, {shelves} shelves, {bytes} bytes");
+    output::line(&format!("a backup of {dir} is in {to}: {what}"))?;
     output::line(
         "it holds the secret and all replies: keep it as safe as the journal, and make a journal \
          of it with `onlyonce journal restore`",
@@ -63,14 +70,18 @@ async fn by_holder(dir: &Path, to: &Path) -> Result<Backup, Failure> {
         Failure::new(Exit::Usage, format!("{}: the name must be UTF-8", to.display()))
     })?;
     let told = Client::new(dir).ask(&Ask::Backup { to: to.to_owned() }).await?.done()?;
-    let Told::BackedUp { segments, bytes } = told else {
+    let Told::BackedUp { segments, shelves, bytes } = told else {
         return Err(Failure::new(Exit::Unknown, "the answer is not understood"));
     };
-    Ok(Backup { segments, bytes })
+    Ok(Backup { segments, shelves, bytes })
 }
 
 fn restore(from: &Path, to: &Path) -> Result<(), Failure> {
-    let restored = onlyonce_journal::restore(from, to, now(), KEY_AHEAD_MAX)?;
+    let bar = Bar::reading("restoring");
+    let progress = |at, of| bar.at(at, of);
+    let restored = onlyonce_journal::restore_with(from, to, now(), KEY_AHEAD_MAX, &progress);
+    drop(bar);
+    let restored = restored?;
     let Restored { records, made_unknown, taken, floor } = restored;
     let (to, floor) = (to.display(), time(floor));
     let taken = match taken {
@@ -89,7 +100,11 @@ fn restore(from: &Path, to: &Path) -> Result<(), Failure> {
 }
 
 fn salvage(from: &Path, to: &Path) -> Result<(), Failure> {
-    let salvaged = onlyonce_journal::salvage(from, to, now(), KEY_AHEAD_MAX)?;
+    let bar = Bar::reading("saving");
+    let progress = |at, of| bar.at(at, of);
+    let salvaged = onlyonce_journal::salvage_with(from, to, now(), KEY_AHEAD_MAX, &progress);
+    drop(bar);
+    let salvaged = salvaged?;
     for finding in &salvaged.lost {
         output::line(&format!("lost: {finding}"))?;
     }

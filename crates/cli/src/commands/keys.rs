@@ -16,6 +16,7 @@ use crate::failure::Failure;
 use crate::operate::{Ask, Finding, Operator, Told, View};
 use crate::output::{self, printable};
 use crate::place::now;
+use crate::progress::Bar;
 
 /// Keys that are asked for at once.
 const PAGE: usize = 1_000;
@@ -73,11 +74,14 @@ async fn list(
     let state = state.map(|state| state_name(state).to_owned());
     let (mut after, mut left) = (None, limit.unwrap_or(usize::MAX));
     let mut rows = Vec::new();
+    // Between lines that are told at once it would only be in the way.
+    let bar = (!json).then(|| Bar::counting("keys"));
     while 0 < left {
         let ask = Ask::List { state: state.clone(), after, limit: left.min(PAGE) };
         let told = operator.ask(ask).await?;
         let Told::Page { keys, damaged, next } = told else { break };
         left = left.saturating_sub(keys.len() + damaged.len());
+        bar.iter().for_each(|bar| bar.more(keys.len()));
         for view in keys {
             if json {
                 let line = serde_json::to_string(&view).map_err(std::io::Error::from)?;
@@ -96,6 +100,7 @@ async fn list(
             break;
         }
     }
+    drop(bar);
     if !json {
         let headings = ["ID", "STATE", "FENCE", "ATTEMPT", "SINCE", "ABOUT"];
         output::line(&output::table(headings, &rows))?;

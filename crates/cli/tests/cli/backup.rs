@@ -193,3 +193,20 @@ fn a_relative_name_is_one_of_the_caller_s_folder() {
     onlyonce_in(&there, ["journal", "backup", "../journal", "today"]).done();
     assert!(there.join("today/format").exists());
 }
+
+#[test]
+fn a_script_is_told_nothing_of_how_far_a_command_is() {
+    let folder = Folder::with_store();
+    let (journal, store) = (folder.journal().display().to_string(), folder.store());
+    let at = |name: &str| folder.path(name).display().to_string();
+    for command in [
+        &["journal", "check", &journal][..],
+        &["journal", "backup", &journal, &at("backup")],
+        &["journal", "restore", &at("backup"), &at("restored")],
+        &["journal", "salvage", &journal, &at("salvaged")],
+        &["keys", "list", "--store", &store],
+    ] {
+        let ran = onlyonce(command);
+        assert_eq!((ran.code, &*ran.err), (Some(0), ""), "{command:?}");
+    }
+}

@@ -181,7 +181,7 @@ pub static TABLE: [Row; 35] = [
         says: Says::Gone,
         happened: Happened::Yes,
         title: "The operation was answered, and the answer is no longer kept",
-        detail: "It was too large or too long ago to be kept. It is not run again.",
+        detail: "It was too large, is too long ago, or was not to be kept. It is not run again.",
         advice: "The operation is done: `answered_at` says when, `original_status` with what \
                  status. Look the result up in another way.",
         ..REFUSED
