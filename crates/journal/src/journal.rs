@@ -404,7 +404,8 @@ impl Store for Journal {
     }
 
     fn due(&self, due: Due, limit: usize) -> BoxFuture<'_, Result<Vec<KeyId>, StoreError>> {
-        Box::pin(async move { self.due_now(due, limit) })
+        // It reads thousands of records, and the thread it is called on has callers to serve.
+        Box::pin(self.on_mover(move |shared| shared.due_now(due, limit)))
     }
 
     fn reclaim(&self) -> BoxFuture<'_, Result<(), StoreError>> {

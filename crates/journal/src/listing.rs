@@ -9,7 +9,7 @@ use onlyonce_store::{Cursor, Due, Filter, Page, StoreError};
 use crate::error::JournalError;
 use crate::index::{Keys, Slot};
 use crate::journal::Journal;
-use crate::shared;
+use crate::shared::{self, Shared};
 use crate::shelf::{Found, Shelf, due_unit};
 
 const PAGE: usize = 1_000;
@@ -86,12 +86,15 @@ impl Journal {
             }
         }
     }
+}
 
+impl Shared {
+    /// The keys whose records are due, at most `limit`.
     pub(crate) fn due_now(&self, wanted: Due, limit: usize) -> Result<Vec<KeyId>, StoreError> {
-        self.shared.latest.fetch_max(wanted.over_at.as_millis(), Ordering::Relaxed);
+        self.latest.fetch_max(wanted.over_at.as_millis(), Ordering::Relaxed);
         let (over, released) = (wanted.over_at.as_millis(), wanted.released_until.as_millis());
         let due: Vec<u32> = {
-            let segments = self.shared.segments.read().unwrap_or_else(PoisonError::into_inner);
+            let segments = self.segments.read().unwrap_or_else(PoisonError::into_inner);
             let due = segments.iter().filter(|(_, segment)| {
                 segment.due_from.over <= over || segment.due_from.released <= released
             });
@@ -99,21 +102,21 @@ impl Journal {
         };
         let is_in = |_: KeyId, slot: Slot| due.binary_search(&slot.segment).is_ok();
         let mut found = Vec::new();
-        for (id, slot) in self.shared.index.select(is_in).flatten() {
+        for (id, slot) in self.index.select(is_in).flatten() {
             if found.len() == limit {
                 break;
             }
-            let is_due = match self.shared.read_slot(id, slot) {
+            let is_due = match self.read_slot(id, slot) {
                 Ok(record) => wanted.names(&record),
                 // One that moved or changed meanwhile is found by the next pass. Of one that cannot
                 // be read nobody can say, so whoever asks must hear of it.
-                Err(_) => self.shared.read(id).is_err(),
+                Err(_) => self.read(id).is_err(),
             };
             if is_due {
                 found.push(id);
             }
         }
-        for shelf in &self.shared.shelves().list {
+        for shelf in &self.shelves().list {
             self.due_on(shelf, wanted, limit, &mut found);
         }
         Ok(found)
@@ -130,7 +133,7 @@ impl Journal {
             let looked = living(shelf, block, |one| {
                 due_from = due_from.min(due_unit(one.due()));
                 // What is in the log is newer, and was looked at.
-                if wanted.names(&one.record) && self.shared.index.get(one.id).is_none() {
+                if wanted.names(&one.record) && self.index.get(one.id).is_none() {
                     found.push(one.id);
                 }
             });

@@ -2,7 +2,8 @@
 //!
 //! Only ever the oldest: an entry in it can be the newest of its key, but never hides an older one
 //! in the log, and the list of shelves knows what it deletes there. What still lives in it is
-//! copied to the end first, but for old tombstones: those go to shelves.
+//! copied to the end first, but for old tombstones: those go to shelves. Whatever reads much or
+//! waits for the folder is done by a thread of its own, so that callers' threads go on.
 
 use std::sync::PoisonError;
 use std::sync::atomic::Ordering;
@@ -15,6 +16,7 @@ use crate::index::Slot;
 use crate::journal::{Handle, Journal, told};
 use crate::recover;
 use crate::segment::{self, Fact, HEADER, Header};
+use crate::shared::Shared;
 use crate::snapshot::{self, Snapshot};
 use crate::writer::{Change, Written};
 
@@ -33,12 +35,7 @@ impl Journal {
     }
 
     pub(crate) async fn unlink_oldest(&self) -> Result<(), StoreError> {
-        while let Some(oldest) = self.oldest()? {
-            let living = self.living(&oldest);
-            let is_mostly_dead = living.len() * 2 <= oldest.facts.len();
-            if !is_mostly_dead && !self.is_mostly_garbage() {
-                break;
-            }
+        while let Some((oldest, living)) = self.on_mover(Shared::to_unlink).await? {
             failpoint!("reclaim.carry.before", living);
             if !self.carry(&oldest, &living).await? {
                 break;
@@ -46,49 +43,9 @@ impl Journal {
             failpoint!("reclaim.carry.after", living);
             // What it deletes on shelves must not come back without it.
             self.write_list(Vec::new()).await?;
-            self.unlink(oldest.number)?;
+            self.on_mover(move |shared| shared.unlink(oldest.number)).await?;
         }
         Ok(())
-    }
-
-    /// The oldest segment, unless it is the one that is written to.
-    fn oldest(&self) -> Result<Option<Snapshot>, StoreError> {
-        let (number, next) = {
-            let segments = self.shared.segments.read().unwrap_or_else(PoisonError::into_inner);
-            let mut numbers = segments.keys().copied();
-            let (Some(number), Some(next)) = (numbers.next(), numbers.next()) else {
-                return Ok(None);
-            };
-            (u64::from(number), u64::from(next))
-        };
-        let disk = &*self.shared.disk;
-        let mut bytes = [0; HEADER];
-        let place = disk.place(&segment::name(next));
-        let read = disk.open(&segment::name(next)).and_then(|it| it.read_at(&mut bytes, 0));
-        read.map_err(|error| refused(&JournalError::io(&place, &error)))?;
-        let header = Header::parse(&bytes)
-            .map_err(|text| refused(&JournalError::damaged(&place, 0, text)))?;
-        recover::sealed_snapshot(disk, number, header.previous.offset)
-            .map(Some)
-            .map_err(|error| refused(&error))
-    }
-
-    /// The entries of a segment that are the newest of their keys.
-    fn living(&self, oldest: &Snapshot) -> Vec<Fact> {
-        let lives = |fact: &&Fact| self.shared.index.get(fact.id) == Some(slot(oldest, fact));
-        oldest.facts.iter().filter(lives).copied().collect()
-    }
-
-    /// Whether sealed segments hold at least as many dead keys as living ones, so that copying
-    /// the living ones once more is paid for.
-    fn is_mostly_garbage(&self) -> bool {
-        let sealed: Vec<u32> = {
-            let segments = self.shared.segments.read().unwrap_or_else(PoisonError::into_inner);
-            segments.keys().copied().collect()
-        };
-        let keys = |number: &u32| snapshot::keys(&*self.shared.disk, (*number).into());
-        let written: u64 = sealed.iter().filter_map(keys).map(u64::from).sum();
-        self.shared.index.len() as u64 * 2 <= written
     }
 
     /// Copies entries to the end of the journal. `false` if one of them still stands where it was.
@@ -112,9 +69,60 @@ impl Journal {
         }
         Ok(!living.iter().any(stands))
     }
+}
+
+impl Shared {
+    /// The oldest segment and what lives in it, if it should go.
+    fn to_unlink(&self) -> Result<Option<(Snapshot, Vec<Fact>)>, StoreError> {
+        let Some(oldest) = self.oldest()? else { return Ok(None) };
+        let living = self.living(&oldest);
+        let is_mostly_dead = living.len() * 2 <= oldest.facts.len();
+        let should_go = is_mostly_dead || self.is_mostly_garbage();
+        Ok(should_go.then_some((oldest, living)))
+    }
+
+    /// The oldest segment, unless it is the one that is written to.
+    fn oldest(&self) -> Result<Option<Snapshot>, StoreError> {
+        let (number, next) = {
+            let segments = self.segments.read().unwrap_or_else(PoisonError::into_inner);
+            let mut numbers = segments.keys().copied();
+            let (Some(number), Some(next)) = (numbers.next(), numbers.next()) else {
+                return Ok(None);
+            };
+            (u64::from(number), u64::from(next))
+        };
+        let disk = &*self.disk;
+        let mut bytes = [0; HEADER];
+        let place = disk.place(&segment::name(next));
+        let read = disk.open(&segment::name(next)).and_then(|it| it.read_at(&mut bytes, 0));
+        read.map_err(|error| refused(&JournalError::io(&place, &error)))?;
+        let header = Header::parse(&bytes)
+            .map_err(|text| refused(&JournalError::damaged(&place, 0, text)))?;
+        recover::sealed_snapshot(disk, number, header.previous.offset)
+            .map(Some)
+            .map_err(|error| refused(&error))
+    }
+
+    /// The entries of a segment that are the newest of their keys.
+    fn living(&self, oldest: &Snapshot) -> Vec<Fact> {
+        let lives = |fact: &&Fact| self.index.get(fact.id) == Some(slot(oldest, fact));
+        oldest.facts.iter().filter(lives).copied().collect()
+    }
+
+    /// Whether sealed segments hold at least as many dead keys as living ones, so that copying
+    /// the living ones once more is paid for.
+    fn is_mostly_garbage(&self) -> bool {
+        let sealed: Vec<u32> = {
+            let segments = self.segments.read().unwrap_or_else(PoisonError::into_inner);
+            segments.keys().copied().collect()
+        };
+        let keys = |number: &u32| snapshot::keys(&*self.disk, (*number).into());
+        let written: u64 = sealed.iter().filter_map(keys).map(u64::from).sum();
+        self.index.len() as u64 * 2 <= written
+    }
 
     fn unlink(&self, number: u64) -> Result<(), StoreError> {
-        let disk = &self.shared.disk;
+        let disk = &self.disk;
         // A snapshot without its segment would be left for ever; the other way round it is made
         // again.
         let _ = disk.remove(&snapshot::name(number));
@@ -123,7 +131,7 @@ impl Journal {
         let removed = disk.remove(&name).and_then(|()| disk.sync_names());
         failpoint!("reclaim.unlink.after", name);
         removed.map_err(|error| refused(&JournalError::io(disk.place(&name), &error)))?;
-        let mut segments = self.shared.segments.write().unwrap_or_else(PoisonError::into_inner);
+        let mut segments = self.segments.write().unwrap_or_else(PoisonError::into_inner);
         segments.remove(&(number as u32));
         Ok(())
     }
