@@ -100,6 +100,7 @@ fn ids(mark: &str) -> Vec<String> {
 }
 
 fn function(line: &str) -> Option<&str> {
+    let line = line.strip_prefix("pub ").unwrap_or(line);
     let line = line.strip_prefix("async ").unwrap_or(line);
     Some(line.strip_prefix("fn ")?.split(['(', '<']).next().unwrap_or_default())
 }

@@ -467,8 +467,10 @@ impl Inner {
         let mut pause = Duration::from_millis(10);
         loop {
             let attempt = pin!(self.advance(id, &mut act));
-            // A zero wait would lose against a store that answers at once.
-            let left = deadline.since(self.now()).max(Duration::from_millis(1));
+            // One that hangs is asked again, since it may have lost the question. A zero wait would
+            // lose against a store that answers at once.
+            let left = deadline.since(self.now()).min(self.settings.store_wait);
+            let left = left.max(Duration::from_millis(1));
             let result = match select(attempt, self.runtime.sleep(left)).await {
                 Either::Left((result, _)) => result,
                 Either::Right(((), _)) => Err(EngineError::StoreTimeout),

@@ -26,12 +26,13 @@ pub enum Answer {
 }
 
 /// What a claim's or question's outcome means for the one who asked. `record` is the record
-/// behind it, if there is one.
+/// behind it, if there is one; `now` is the engine's time.
 pub fn answer(
     outcome: &Outcome,
     record: Option<&Record>,
     request: &Protected,
     policy: &RoutePolicy,
+    now: Timestamp,
 ) -> Answer {
     let happened = Happened::by_record(record);
     let problem = match outcome {
@@ -39,7 +40,7 @@ pub fn answer(
         Outcome::Replay { reply, answered_at, sealed } => {
             return replay(reply, *answered_at, *sealed, record, request, policy);
         }
-        Outcome::InFlight { .. } => in_progress(policy),
+        Outcome::InFlight { lease_until } => in_progress(*lease_until, policy, now),
         Outcome::Mismatch => {
             Problem::new(ProblemKind::KeyReused).with_outcome(IdempotencyStatus::Mismatch, happened)
         }
@@ -112,8 +113,11 @@ fn gone(answered_at: Timestamp, status: u16, sealed: bool, happened: Happened) -
         .with_member("original_status", status)
 }
 
-fn in_progress(policy: &RoutePolicy) -> Problem {
-    Problem::new(ProblemKind::RequestInProgress).with_retry_after(policy.retry_after)
+/// Nobody is told to wait longer than the claim can last without a word from its holder, however
+/// far its clock is from ours.
+fn in_progress(lease_until: Timestamp, policy: &RoutePolicy, now: Timestamp) -> Problem {
+    let left = lease_until.plus(policy.record.skew_max).since(now).min(policy.record.lease);
+    Problem::new(ProblemKind::RequestInProgress).with_retry_after(policy.retry_after.min(left))
 }
 
 fn outcome_unknown(since: Timestamp, cause: Cause) -> Problem {

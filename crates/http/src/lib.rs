@@ -35,7 +35,8 @@
 //!
 //! // ... and the next one gets it again.
 //! let outcome = Outcome::Replay { reply, answered_at: now, sealed: false };
-//! let Answer::Replay(again) = answer::answer(&outcome, None, &request, &policy) else { panic!() };
+//! let told = answer::answer(&outcome, None, &request, &policy, now);
+//! let Answer::Replay(again) = told else { panic!() };
 //! assert_eq!(again.head.status, 201);
 //! assert_eq!(again.head.headers["idempotent-replayed"], "true");
 //! assert_eq!(again.body, "order confirmed");

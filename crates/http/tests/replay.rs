@@ -36,7 +36,7 @@ fn request(fields: &[(&str, &str)]) -> Protected {
 
 fn again_for(reply: Reply, request: &Protected) -> Rendered {
     let outcome = Outcome::Replay { reply, answered_at: NOW, sealed: false };
-    let told = answer::answer(&outcome, None, request, &RoutePolicy::default());
+    let told = answer::answer(&outcome, None, request, &RoutePolicy::default(), NOW);
     let Answer::Replay(rendered) = told else { panic!("{told:?}") };
     rendered
 }
@@ -264,7 +264,7 @@ fn no_kept_bytes_panic_when_they_are_replayed() {
     for status in [0, 99, 1000] {
         let reply = Reply::kept(status, good.clone());
         let outcome = Outcome::Replay { reply, answered_at: NOW, sealed: false };
-        let told = answer::answer(&outcome, None, &request, &RoutePolicy::default());
+        let told = answer::answer(&outcome, None, &request, &RoutePolicy::default(), NOW);
         assert!(matches!(told, Answer::Damaged(..)), "{status}");
     }
 }

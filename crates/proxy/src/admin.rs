@@ -3,6 +3,7 @@
 use std::convert::Infallible;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, header};
@@ -13,8 +14,12 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use onlyonce::core::KeyId;
 use tokio::net::TcpListener;
+use tokio::time::timeout;
 
 use crate::handle::Proxy;
+
+/// How long the store may take to answer whoever asks whether the proxy is ready.
+const READY_WAIT: Duration = Duration::from_secs(2);
 
 /// Until it is aborted.
 pub(crate) async fn serve(listener: TcpListener, proxy: Arc<Proxy>, draining: Arc<AtomicBool>) {
@@ -51,10 +56,13 @@ async fn answer(
             text(StatusCode::SERVICE_UNAVAILABLE, "draining\n")
         }
         // Any key will do: what counts is that the store answers.
-        "/readyz" => match proxy.engine.get(KeyId::from_bytes([0; 16])).await {
-            Ok(_) => text(StatusCode::OK, "ready\n"),
-            Err(error) => text(StatusCode::SERVICE_UNAVAILABLE, format!("{error}\n")),
-        },
+        "/readyz" => {
+            match timeout(READY_WAIT, proxy.engine.get(KeyId::from_bytes([0; 16]))).await {
+                Ok(Ok(_)) => text(StatusCode::OK, "ready\n"),
+                Ok(Err(error)) => text(StatusCode::SERVICE_UNAVAILABLE, format!("{error}\n")),
+                Err(_) => text(StatusCode::SERVICE_UNAVAILABLE, "the store does not answer\n"),
+            }
+        }
         _ => text(StatusCode::NOT_FOUND, "there are /metrics, /livez and /readyz\n"),
     }
 }

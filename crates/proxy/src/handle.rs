@@ -150,6 +150,7 @@ impl Proxy {
             ms,
             idempotency = evaluated.status.name(),
             key = evaluated.key_id.map(|id| id.to_string()),
+            age_ms = evaluated.age.map(|age| age.as_millis() as u64),
             attempt = evaluated.attempt,
             fence = evaluated.fence.map(onlyonce::core::Fence::get),
             problem = evaluated.problem.map(problem::ProblemKind::name),

@@ -174,6 +174,7 @@ mod tests {
         steps.refused.load(Ordering::Relaxed) / 1_000
     }
 
+    /// Case B58.
     #[test]
     fn the_clock_follows_a_small_step_forward_and_never_goes_back() {
         let (steps, second) = (Steps::new(), Duration::from_secs(1));

@@ -1,6 +1,7 @@
 //! One request's side of things: who asked, with what, and how they are answered.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use http::header::ORIGIN;
 use http::response::Parts as Head;
@@ -31,6 +32,9 @@ pub struct Evaluated {
     pub fence: Option<Fence>,
     /// What was wrong, if the answer is one of ours.
     pub problem: Option<ProblemKind>,
+    /// How long before this request the first attempt with its key began, if there was one: tells
+    /// by whose time-out it came again.
+    pub age: Option<Duration>,
     /// The request came without any credential, so that its key is one with all such callers.
     pub anonymous: bool,
 }
@@ -43,6 +47,7 @@ pub(crate) struct Caller {
     origin: HeaderMap,
     key: Option<Key>,
     key_id: Option<KeyId>,
+    age: Option<Duration>,
     anonymous: bool,
 }
 
@@ -50,13 +55,19 @@ impl Caller {
     /// Whoever sent a request with these headers. `key` is echoed.
     pub(crate) fn new(shared: Arc<Shared>, headers: &HeaderMap, key: Option<Key>) -> Self {
         let origin = headers.get(ORIGIN).map(|it| (ORIGIN, it.clone())).into_iter().collect();
-        Self { shared, origin, key, key_id: None, anonymous: false }
+        Self { shared, origin, key, key_id: None, age: None, anonymous: false }
     }
 
     /// Whoever sent a request that is protected.
     pub(crate) fn of(shared: Arc<Shared>, headers: &HeaderMap, request: &Protected) -> Self {
         let (key_id, anonymous) = (Some(request.key_id), request.anonymous);
         Self { key_id, anonymous, ..Self::new(shared, headers, Some(request.key.clone())) }
+    }
+
+    /// The same, of whom is known when the first attempt began.
+    fn after(&self, record: Option<&Record>, now: Timestamp) -> Self {
+        let began = record.map(|record| Timestamp::from_millis(record.first_fence.get()));
+        Self { age: began.map(|it| now.since(it)), ..self.clone() }
     }
 
     /// Answers with a problem.
@@ -78,8 +89,8 @@ impl Caller {
     }
 
     fn evaluated(&self, status: IdempotencyStatus) -> Evaluated {
-        let Self { key_id, anonymous, .. } = *self;
-        Evaluated { status, key_id, attempt: None, fence: None, problem: None, anonymous }
+        let Self { key_id, age, anonymous, .. } = *self;
+        Evaluated { status, key_id, attempt: None, fence: None, problem: None, age, anonymous }
     }
 }
 
@@ -138,9 +149,10 @@ impl Exchange {
     /// Says what the store has said.
     pub(crate) fn answer<R>(&self, acted: &Acted) -> Response<ResponseBody<R>> {
         let policy = &self.shared().policy;
-        match answer::answer(&acted.outcome, acted.record.as_ref(), &self.request, policy) {
-            Answer::Replay(rendered) => self.replay(rendered),
-            Answer::Problem(problem) => self.problem(&problem),
+        let (record, now) = (acted.record.as_ref(), self.now());
+        match answer::answer(&acted.outcome, record, &self.request, policy, now) {
+            Answer::Replay(rendered) => self.replay(rendered, record),
+            Answer::Problem(problem) => self.caller.after(record, now).problem(&problem),
             Answer::Damaged(problem, error) => {
                 tracing::error!(key = %self.asked.id, %error, "a kept answer cannot be read");
                 self.problem(&problem)
@@ -150,10 +162,10 @@ impl Exchange {
         }
     }
 
-    fn replay<R>(&self, rendered: Rendered) -> Response<ResponseBody<R>> {
+    fn replay<R>(&self, rendered: Rendered, record: Option<&Record>) -> Response<ResponseBody<R>> {
         let sealed = !rendered.head.headers.contains_key(onlyonce_http::headers::REPLAYED);
         let status = if sealed { IdempotencyStatus::Sealed } else { IdempotencyStatus::Replayed };
-        self.caller.send(rendered, status, None)
+        self.caller.after(record, self.now()).send(rendered, status, None)
     }
 
     /// What the caller that was waited for was answered, although nothing of it is recorded.

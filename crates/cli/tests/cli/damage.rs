@@ -59,6 +59,7 @@ fn a_whole_journal_has_no_findings() {
     assert!(!folder.path("gone").exists());
 }
 
+/// Case B25.
 #[test]
 fn damage_is_named_with_file_and_offset_and_never_served() {
     let upstream = Upstream::open();
@@ -84,6 +85,7 @@ fn damage_is_named_with_file_and_offset_and_never_served() {
     assert_eq!(upstream.effects(), KEYS);
 }
 
+/// Case B25.
 #[test]
 fn a_salvaged_store_replays_what_was_not_damaged_and_runs_nothing_twice() {
     let upstream = Upstream::open();

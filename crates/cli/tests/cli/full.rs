@@ -39,6 +39,7 @@ fn fill(
     panic!("the store was never full");
 }
 
+/// Cases B79 and B145.
 #[test]
 fn on_a_full_disk_new_operations_are_refused_and_a_running_one_is_recorded() {
     let (upstream, folder) = (Upstream::open(), Folder::with_store());

@@ -11,6 +11,7 @@ mod failpoints;
 mod frozen;
 mod full;
 mod help;
+mod log;
 mod operate;
 mod process;
 mod replay;

@@ -64,6 +64,7 @@ impl Doubt {
     }
 }
 
+/// Case B143.
 #[test]
 fn what_is_in_doubt_is_listed_and_shown_by_id_and_by_key() {
     for is_running in [true, false] {
@@ -128,6 +129,7 @@ fn a_wrong_fence_or_id_changes_nothing() {
     }
 }
 
+/// Cases B13 and B143.
 #[test]
 #[allow(clippy::disallowed_methods, reason = "the binary has the system's clock")]
 fn an_operation_that_happened_is_answered_with_the_file_and_not_run() {
@@ -164,6 +166,7 @@ fn an_operation_that_happened_is_answered_with_the_file_and_not_run() {
     }
 }
 
+/// Cases B13 and B143.
 #[test]
 fn an_operation_that_did_not_happen_runs_exactly_once_more() {
     for is_running in [true, false] {
@@ -262,4 +265,31 @@ fn a_sealed_key_never_runs_and_one_that_ran_is_left_as_it_is() {
         assert_eq!(told.says(), "sealed");
         assert_eq!(doubt.upstream.effects(), effects);
     }
+}
+
+/// Case B143: while its holder is at work a key is shown with its holder, and is not freed.
+#[test]
+fn a_key_whose_holder_is_at_work_is_shown_and_cannot_be_freed() {
+    let (upstream, folder) = (Upstream::open(), Folder::with_store());
+    let proxy = Proxy::start(&folder, &upstream);
+    upstream.manner(Manner::Hold);
+    let begun = order("tap").begin(proxy.address);
+    upstream.began("tap");
+    let store = folder.store();
+    let keys =
+        |arguments: &[&str]| onlyonce(["keys"].iter().chain(arguments).chain(&["--store", &store]));
+    let listed = keys(&["list", "--state", "in-flight", "--json"]).done();
+    let view: Value = serde_json::from_str(listed.trim()).unwrap();
+    let (id, fence) = (view["id"].as_str().unwrap(), view["fence"].to_string());
+    let shown = keys(&["get", "--key", "tap"]).done();
+    assert!(shown.contains(id) && shown.contains(&proxy.pid().to_string()), "{shown}");
+    for verdict in ["--did-not-happen", "--run-again"] {
+        let resolve = ["resolve", id, "--fence", &fence, verdict, "--why", "in a hurry"];
+        let told = keys(&resolve).failed(1);
+        assert!(told.contains("nothing was changed"), "{told}");
+    }
+    upstream.let_go();
+    let answer = begun.answer().unwrap().ran();
+    assert_eq!(order("tap").send(proxy.address).replayed(), answer);
+    assert_eq!(upstream.effects(), 1);
 }

@@ -58,6 +58,7 @@ fn a_retry_after_a_stop_and_after_a_kill_gets_the_same_bytes() {
     assert_eq!(upstream.effects(), 2);
 }
 
+/// Cases B12 and B13.
 #[test]
 fn an_operation_that_ran_during_a_kill_is_unknown_and_does_not_run_again() {
     let (upstream, folder) = (Upstream::open(), Folder::with_store());

@@ -65,6 +65,22 @@ fn a_store_that_is_not_there_is_named_with_how_to_make_it() {
     assert!(!folder.journal().exists());
 }
 
+/// Case B137: the binary has no store that forgets, so nobody runs several copies of it on one by
+/// mistake.
+#[test]
+fn there_is_no_store_in_memory_to_run_several_copies_on() {
+    let folder = Folder::empty();
+    for store in ["memory", "memory:", ":memory:", ""] {
+        let start = ["proxy", "--listen", "127.0.0.1:0", "--upstream", "http://a"];
+        let told =
+            crate::process::onlyonce_in(&folder.path(""), start.iter().chain(&["--store", store]));
+        let told = told.failed(2);
+        assert!(told.contains("journal:"), "{told}");
+        assert!(contents(&folder.path("")).is_empty(), "{store:?}: something was made");
+    }
+}
+
+/// Case B86.
 #[test]
 fn a_second_proxy_on_a_journal_is_refused_and_names_the_one_that_has_it() {
     let (upstream, folder) = (Upstream::open(), Folder::with_store());

@@ -50,7 +50,7 @@ pub fn floor_and_revisions_survive_a_crash<B: StoreBuilder>(builder: &B) {
     assert_eq!(block_on(store.revision_max()).unwrap(), late.revision.get());
 }
 
-/// What was never confirmed is there whole or not at all.
+/// Case B61: what was never confirmed is there whole or not at all.
 pub fn what_was_never_confirmed_is_there_whole_or_not_at_all<B: StoreBuilder>(builder: &B) {
     let store = builder.fresh();
     let content = vec![7; 100_000.min(store.reply_max())];

@@ -90,6 +90,7 @@ impl Runtime for Behind {
     }
 }
 
+/// Case B58.
 #[tokio::test(start_paused = true)]
 async fn a_clock_that_went_back_never_runs_below_what_was_written() {
     let store = Arc::new(FaultyStore::default());

@@ -31,6 +31,8 @@ pub(crate) struct Rigged {
     calls: AtomicUsize,
     away: AtomicBool,
     full: AtomicBool,
+    /// The record that cannot be read.
+    damaged: Mutex<Option<KeyId>>,
     /// How long the answers to the next swaps take, after they took place.
     slow: Mutex<VecDeque<Duration>>,
     exclusive: bool,
@@ -44,6 +46,7 @@ impl Rigged {
             calls: AtomicUsize::new(0),
             away: AtomicBool::new(false),
             full: AtomicBool::new(false),
+            damaged: Mutex::default(),
             slow: Mutex::default(),
             exclusive: true,
             reply_max: limits::REPLY_BYTES_MAX,
@@ -71,6 +74,10 @@ impl Rigged {
 
     pub(crate) fn set_full(&self, full: bool) {
         self.full.store(full, Ordering::SeqCst);
+    }
+
+    pub(crate) fn damage(&self, id: KeyId) {
+        *self.damaged.lock().unwrap() = Some(id);
     }
 
     /// The next swap takes place at once, and its answer comes after `late`.
@@ -103,6 +110,9 @@ impl Store for Rigged {
     fn get(&self, id: KeyId) -> BoxFuture<'_, Result<Option<Record>, StoreError>> {
         Box::pin(async move {
             self.count()?;
+            if *self.damaged.lock().unwrap() == Some(id) {
+                return Err(StoreError::new(StoreErrorKind::Damaged, "damaged on purpose"));
+            }
             self.faults.get(id).await
         })
     }

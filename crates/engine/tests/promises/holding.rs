@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use onlyonce::core::{Cause, Evidence, Outcome, Phase, Verdict};
+use onlyonce::core::{Cause, Evidence, Outcome, Phase, State, Verdict};
 use onlyonce::store::Store;
 use onlyonce::{Answer, EngineError, EngineEvent, Settings};
 
@@ -19,6 +19,27 @@ async fn a_run_longer_than_its_lease_keeps_the_claim() {
     }
     assert_eq!(running.await.unwrap().unwrap(), Answer::Reply(order(1)));
     assert_eq!(world.outside.runs(), 1);
+}
+
+/// Case B21: no time at all is a time too. A claim of that length ends at once, and the key is free
+/// again.
+#[tokio::test(start_paused = true)]
+async fn a_lease_of_nothing_ends_at_once_and_never_blocks_its_key() {
+    for lease in [Duration::ZERO, Duration::from_millis(1)] {
+        let mut world = World::new().await;
+        // No configuration can say so: `Policy::check` refuses both.
+        world.policy.lease = lease;
+        assert!(world.policy.check().is_err());
+        let before = world.engine.now();
+        std::mem::forget(world.claimed(Phase::Prepared).await);
+        let record = world.engine.get(id()).await.unwrap().unwrap();
+        let State::InFlight(flight) = record.state else { panic!("{record:?}") };
+        assert!(
+            before <= flight.lease_until && flight.lease_until <= world.engine.now().plus(lease)
+        );
+        tokio::time::sleep(world.policy.skew_max + lease).await;
+        assert_eq!(world.order(seconds(0)).await.unwrap(), Answer::Reply(order(1)));
+    }
 }
 
 #[tokio::test(start_paused = true)]

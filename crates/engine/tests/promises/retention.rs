@@ -70,6 +70,7 @@ async fn lost() -> World {
     World::on(world.store, Settings::default()).await
 }
 
+/// Cases B57 and B60.
 #[tokio::test(start_paused = true)]
 async fn a_key_that_carries_its_time_runs_once_however_late_it_comes_back() {
     for (later, told) in LATER {
@@ -110,6 +111,7 @@ async fn a_key_that_carries_its_time_is_refused_after_the_store_was_lost() {
     }
 }
 
+/// Case B57.
 #[tokio::test(start_paused = true)]
 async fn a_key_without_a_time_runs_as_new_once_it_is_forgotten_and_not_before() {
     for (later, told) in LATER {
@@ -127,6 +129,7 @@ async fn a_key_without_a_time_runs_as_new_once_it_is_forgotten_and_not_before() 
     }
 }
 
+/// Case B63.
 #[tokio::test(start_paused = true)]
 async fn what_is_remembered_for_ever_is_never_run_again_and_never_deleted() {
     let world = World::new().await;
@@ -206,6 +209,54 @@ async fn what_is_in_doubt_is_never_forgotten() {
     let again = ask(&world, &request(), &world.policy, seconds(0)).await;
     assert!(matches!(again, Answer::Refused(Outcome::OutcomeUnknown { .. })), "{again:?}");
     assert_eq!(world.outside.runs(), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_cannot_be_read_is_told_by_each_pass_and_hinders_nothing_else() {
+    let world = World::new().await;
+    let other = Request::new(onlyonce::core::KeyId::from_bytes([9; 16]), request().fingerprint);
+    for one in [&request(), &other] {
+        ask(&world, one, &world.policy, seconds(0)).await;
+    }
+    tokio::time::sleep(31 * DAY).await;
+    world.store.damage(request().id);
+    let swept = swept(&world.engine, world.policy).await;
+    assert_eq!((swept.deleted, swept.damaged), (1, 3));
+    assert!(world.engine.get(other.id).await.unwrap().is_none());
+}
+
+/// Case B139: under constant load, with a sweeper that is killed now and then, a store holds no
+/// more than it must.
+#[tokio::test(start_paused = true)]
+async fn a_store_under_load_does_not_grow_however_often_the_sweeper_dies() {
+    const EVERY: Duration = Duration::from_millis(500);
+    let minute = Duration::from_secs(60);
+    let mut most = Vec::new();
+    for dies in [false, true] {
+        let world = World::new().await;
+        let policy = Policy { retention: minute, remember: minute, ..world.policy };
+        let sweeper = || tokio::spawn(Sweeper::new(world.engine.clone(), policy).run());
+        let (mut sweeping, mut largest) = (sweeper(), 0);
+        for number in 0_u64..7_200 {
+            let mut bytes = [0; 16];
+            bytes[..8].copy_from_slice(&number.wrapping_mul(0x9E37_79B9_7F4A_7C15).to_be_bytes());
+            let new = Request::new(onlyonce::core::KeyId::from_bytes(bytes), request().fingerprint);
+            assert!(matches!(ask(&world, &new, &policy, EVERY).await, Answer::Reply(_)));
+            if dies && number % 1_000 == 999 {
+                sweeping.abort();
+                sweeping = sweeper();
+            }
+            if number % 60 == 0 {
+                let page = onlyonce::store::Filter { limit: 10_000, ..Default::default() };
+                largest = largest.max(world.store.list(page, None).await.unwrap().records.len());
+            }
+        }
+        sweeping.abort();
+        most.push(largest);
+    }
+    let [steady, killed] = most[..] else { panic!("{most:?}") };
+    assert!(steady <= 2 * 60 * 4, "{steady} are kept of two a second");
+    assert!(killed <= 2 * steady, "{killed} instead of {steady}");
 }
 
 #[tokio::test(start_paused = true)]

@@ -69,6 +69,7 @@ async fn a_key_that_was_answered_cannot_be_sealed() {
     assert_eq!(world.order(Duration::ZERO).await.unwrap(), Answer::Replayed(order(1)));
 }
 
+/// Case B60.
 #[tokio::test(start_paused = true)]
 async fn a_reply_is_replayed_for_its_retention_and_the_key_refused_for_longer() {
     let world = World::new().await;

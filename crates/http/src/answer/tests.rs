@@ -1,5 +1,7 @@
 //! What each outcome is answered with, decided by the core itself where it can be.
 
+use std::time::Duration;
+
 use http::{HeaderValue, Request, Response};
 use onlyonce_core::{
     Claim, ClaimId, Command, Fingerprint, Floor, Holder, Look, Next, Phase, Policy, Secret,
@@ -70,7 +72,21 @@ impl World {
     }
 
     fn told(&self, outcome: &Outcome) -> Answer {
-        answer(outcome, self.record.as_ref(), &request(&[]), &RoutePolicy::default())
+        answer(outcome, self.record.as_ref(), &request(&[]), &RoutePolicy::default(), self.now)
+    }
+}
+
+#[test]
+fn nobody_is_told_to_wait_longer_than_the_claim_can_last() {
+    let record = Policy { skew_max: Duration::ZERO, ..Policy::default() };
+    let retry_after = Duration::from_secs(3_600);
+    let policy = RoutePolicy { record, retry_after, ..RoutePolicy::default() };
+    // By a clock that is behind, the claim seems to last for longer than any lease.
+    for (left, told) in [(25_001, "26"), (600_000, "30"), (1, "1"), (0, "1")] {
+        let outcome = Outcome::InFlight { lease_until: NOW.plus_millis(left) };
+        let problem = problem_of(answer(&outcome, None, &request(&[]), &policy, NOW));
+        let rendered = problem.render(problem::TYPE_BASE, None);
+        assert_eq!(rendered.head.headers["retry-after"], told, "{left} ms");
     }
 }
 
@@ -243,7 +259,7 @@ fn a_question_without_risk_claims_no_more_than_is_certain() {
     let ask = |fields: &[(&str, &str)], record: Option<&Record>| {
         let mut request = request(fields);
         request.replay_only = true;
-        problem_of(answer(&Outcome::Absent, record, &request, &policy))
+        problem_of(answer(&Outcome::Absent, record, &request, &policy, NOW))
     };
     let untimed = ask(&[], None);
     let kind = ProblemKind::NotSeen;
@@ -259,11 +275,12 @@ fn a_question_without_risk_claims_no_more_than_is_certain() {
     check(&released, kind, IdempotencyStatus::NotExecuted, Happened::No);
 }
 
+/// Case B25.
 #[test]
 fn a_damaged_record_is_neither_shown_nor_run() {
     let reply = Reply::kept(201, "\x07nonsense");
     let outcome = Outcome::Replay { reply, answered_at: NOW, sealed: false };
-    let told = answer(&outcome, None, &request(&[]), &RoutePolicy::default());
+    let told = answer(&outcome, None, &request(&[]), &RoutePolicy::default(), NOW);
     let Answer::Damaged(problem, error) = told else { panic!("{told:?}") };
     assert_eq!(problem.status(), StatusCode::INTERNAL_SERVER_ERROR);
     assert_eq!(error, ContentError::Version(7));

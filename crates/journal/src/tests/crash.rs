@@ -67,6 +67,7 @@ fn workload(disk: &SimDisk, seed: u64, reclaims: bool) -> History {
     history
 }
 
+/// Case B61.
 #[test]
 fn what_was_confirmed_before_a_crash_is_there_after_it() {
     for (seed, reclaims) in [(1, false), (2, false), (3, true), (4, true), (5, true)] {

@@ -24,6 +24,7 @@ fn delete(journal: &Journal, number: u64, record: &Record) {
     assert_eq!(gone.unwrap(), Swap::Done);
 }
 
+/// Case B139.
 #[test]
 fn what_was_deleted_gives_its_room_back_and_what_lives_is_carried_on() {
     let disk = new_disk();
@@ -59,6 +60,7 @@ fn nothing_moves_while_most_of_it_lives() {
     assert_eq!(journal.stats(), before);
 }
 
+/// Case B140.
 #[test]
 fn memory_comes_back_too() {
     let disk = new_disk();
@@ -67,7 +69,10 @@ fn memory_comes_back_too() {
     let before = journal.stats().index_bytes;
     (0..).zip(&records).for_each(|(number, record)| delete(&journal, number, record));
     block_on(journal.reclaim()).unwrap();
-    assert!(journal.stats().index_bytes * 4 < before, "{before} and {:?}", journal.stats());
+    let after = journal.stats();
+    assert!(after.index_bytes * 4 < before, "{before} and {after:?}");
+    assert_eq!((after.keys, after.in_flight, after.unknown), (0, 0, 0));
+    assert!(after.segments <= 2, "{after:?}");
 }
 
 #[test]

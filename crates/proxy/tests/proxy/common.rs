@@ -161,6 +161,16 @@ pub(crate) async fn proxy(upstream: SocketAddr, more: &str) -> Proxy {
 
 /// The same on a store.
 pub(crate) async fn proxy_on(store: Arc<dyn Store>, upstream: SocketAddr, more: &str) -> Proxy {
+    proxy_with(Settings::default(), store, upstream, more).await
+}
+
+/// The same with other settings.
+pub(crate) async fn proxy_with(
+    settings: Settings,
+    store: Arc<dyn Store>,
+    upstream: SocketAddr,
+    more: &str,
+) -> Proxy {
     let text = if more.contains("upstream =") {
         format!("listen = \"127.0.0.1:0\"\n{more}")
     } else {
@@ -170,7 +180,7 @@ pub(crate) async fn proxy_on(store: Arc<dyn Store>, upstream: SocketAddr, more: 
     let runtime = Arc::new(TokioRuntime::new());
     let telemetry = Arc::new(Telemetry::default());
     let observer = Some(Arc::clone(&telemetry) as Arc<_>);
-    let engine = Engine::start(store, runtime, Settings::default(), observer).await.unwrap();
+    let engine = Engine::start(store, runtime, settings, observer).await.unwrap();
     let keys = Arc::new(Keys::new(Secret::from_bytes([7; 32])));
     let server = Server::bind(config, engine.clone(), keys, Arc::clone(&telemetry)).await.unwrap();
     let (address, admin) = (server.local_addr().unwrap(), server.admin_addr());

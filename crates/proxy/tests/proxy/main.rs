@@ -10,3 +10,4 @@ mod forwarding;
 mod operating;
 mod redaction;
 mod silence;
+mod stores;

@@ -116,6 +116,7 @@ proptest! {
         prop_assert_eq!(decode(encoded(id, &record)), Ok((id, record)));
     }
 
+    /// Case B16.
     #[test]
     fn a_shortened_record_is_never_taken_for_the_whole(record in record(), cut: usize) {
         let bytes = encoded(KeyId::from_bytes([7; 16]), &record);
@@ -127,6 +128,7 @@ proptest! {
         }
     }
 
+    /// Case B25.
     #[test]
     fn arbitrary_bytes_do_not_panic(mut bytes: Vec<u8>, version: bool) {
         if let (true, Some(first)) = (version, bytes.first_mut()) {
@@ -212,6 +214,7 @@ fn a_version_cannot_hold_what_came_after_it() {
     }
 }
 
+/// Case B25.
 #[test]
 fn a_newer_format_is_named_not_guessed() {
     let next = CodecError::Version(VERSION + 1);

@@ -100,6 +100,8 @@ pub(crate) enum Ends {
     Held,
     /// It fails without having happened.
     Lost,
+    /// It never takes place, and no answer ever comes.
+    Hung,
     /// Not it, but whoever takes a key over from another attempt waits for [`Slow::gate`].
     TakeOversHeld,
     /// Not it, but claims wait for [`Slow::gate`].
@@ -112,6 +114,8 @@ pub(crate) struct Slow {
     inner: MemoryStore,
     is_shared: bool,
     pub(crate) ends: Mutex<Ends>,
+    /// What the next swaps that end a claim meet, before `ends` counts again.
+    pub(crate) next_ends: Mutex<VecDeque<Ends>>,
     pub(crate) is_down: Mutex<bool>,
     /// What it has cannot be read.
     pub(crate) is_damaged: Mutex<bool>,
@@ -170,7 +174,8 @@ impl Store for Slow {
             if let Some(rush) = rush {
                 rush.wait().await;
             }
-            let ends = *self.ends.lock().unwrap();
+            let next_end = if is_claim { None } else { self.next_ends.lock().unwrap().pop_front() };
+            let ends = next_end.unwrap_or(*self.ends.lock().unwrap());
             match ends {
                 Ends::Held if !is_claim => self.gate.notified().await,
                 Ends::TakeOversHeld | Ends::ClaimsHeld
@@ -182,7 +187,13 @@ impl Store for Slow {
                 Ends::Lost if !is_claim => {
                     return Err(StoreError::new(StoreErrorKind::NotApplied, "lost"));
                 }
-                Ends::Kept | Ends::Held | Ends::Lost | Ends::TakeOversHeld | Ends::ClaimsHeld => {}
+                Ends::Hung if !is_claim => std::future::pending().await,
+                Ends::Kept
+                | Ends::Held
+                | Ends::Lost
+                | Ends::Hung
+                | Ends::TakeOversHeld
+                | Ends::ClaimsHeld => {}
             }
             self.inner.swap(id, expected, next).await
         })

@@ -53,6 +53,25 @@ async fn fifty_at_once_over_several_instances_run_once() {
     }
 }
 
+/// Case B137: however often the middleware is mounted, what shares an engine shares its records.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn two_mounts_on_one_engine_run_a_key_once() {
+    let set = set(Shop::held(), RoutePolicy::default()).await;
+    let again = tower::Layer::layer(&set.layer, set.shop.clone());
+    let keys = Arc::new(onlyonce_http::Keys::new(onlyonce::core::Secret::from_bytes([7; 32])));
+    let policy = Arc::new(RoutePolicy::default().check().unwrap());
+    let other = onlyonce_tower::OnceLayer::new(set.engine.clone(), keys, policy);
+    let other = tower::Layer::layer(&other, set.shop.clone());
+    let mounts = [set.door.clone(), again, other];
+    let asked: Vec<_> = (0..30).map(|at| tap(&mounts[at % 3])).collect();
+    set.shop.started().await;
+    (0..30).for_each(|_| set.shop.go_on());
+    for one in asked {
+        assert_eq!(one.await.unwrap().text(), "order 1");
+    }
+    assert_eq!(set.shop.runs(), 1);
+}
+
 /// Case B03: a second claim is refused and leaves the first one's record as it was.
 #[tokio::test(start_paused = true)]
 async fn a_second_claim_does_not_touch_the_first() {

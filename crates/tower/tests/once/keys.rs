@@ -170,6 +170,7 @@ async fn a_store_that_is_away_refuses_unless_the_route_is_open() {
     }
 }
 
+/// Case B25: it is told apart from a key that is in use.
 #[tokio::test]
 async fn a_record_that_cannot_be_read_is_said_to_be_damaged_and_nothing_runs() {
     for on_store_error in [OnStoreError::Closed, OnStoreError::Open] {

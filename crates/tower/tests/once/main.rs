@@ -4,6 +4,7 @@
 
 mod common;
 mod concurrency;
+mod crash;
 mod failures;
 mod keys;
 mod probing;
@@ -11,3 +12,4 @@ mod servers;
 mod several;
 mod sharing;
 mod streaming;
+mod time;
