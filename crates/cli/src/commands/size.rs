@@ -20,6 +20,10 @@ const FRAME: u64 = 8;
 const DELETED: u64 = FRAME + 25;
 /// What the index takes at most for a key, in bytes; a test of the journal holds it.
 const INDEX: u64 = 64;
+/// What a tombstone takes at most in memory once it has left the index; a test holds it.
+const SHELVED: u64 = 2;
+/// How long a tombstone is in the index at most, in seconds: a day, and what is looked for at once.
+const IN_INDEX: f64 = DAY + DAY / 24.0;
 /// The segment that is written to and the one that comes next, in bytes.
 const SEGMENTS: u64 = 2 * (64 << 20);
 
@@ -64,8 +68,10 @@ pub(crate) fn run(args: &SizeArgs) -> Result<(), Failure> {
         ["disk, before dead records are reclaimed".to_owned(), {
             whole(2.0 * replies + segments, if is_forever { 1.0 } else { 2.0 } * tombstones)
         }],
-        ["memory of the index, at most".to_owned(), {
-            whole(with_reply * INDEX as f64, without * INDEX as f64)
+        ["memory for keys, at most".to_owned(), {
+            let young = if is_forever { IN_INDEX * rate } else { without.min(IN_INDEX * rate) };
+            let old = if is_forever { without } else { without - young };
+            whole((with_reply + young) * INDEX as f64, old * SHELVED as f64)
         }],
         ["written, a second".to_owned(), {
             let deleted = if is_forever { 0 } else { DELETED };
