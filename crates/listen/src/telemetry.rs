@@ -12,7 +12,7 @@ use onlyonce::{EngineEvent, Observer, Swept};
 const BOUNDS: [f64; 12] = [0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0, 30.0];
 
 /// What is counted, each with what it means.
-const HELP: [(&str, &str); 16] = [
+const HELP: [(&str, &str); 17] = [
     ("onlyonce_requests_total", "Requests answered, by Idempotency-Status; none for unprotected."),
     ("onlyonce_problems_total", "Answers made here, by problem."),
     ("onlyonce_claims_total", "Claims granted."),
@@ -28,6 +28,7 @@ const HELP: [(&str, &str); 16] = [
     ("onlyonce_upstream_failures_total", "Requests without an answer of the upstream, by kind."),
     ("onlyonce_upstream_lost_on_reused_total", "Of those, unknown ones on a reused connection."),
     ("onlyonce_clock_stepped_total", "Passes that found the clock put forward: an alarm."),
+    ("onlyonce_service_requests_total", "Requests to the record service, by endpoint."),
     ("onlyonce_anonymous_total", "Keyed requests without any credential."),
 ];
 
