@@ -12,9 +12,9 @@ use crate::engine::{Engine, FLOOR_AGE_MAX};
 use crate::error::EngineError;
 use crate::observe::EngineEvent;
 
-/// Keys that the store is asked for at once: few, since an embedded store looks for them on this
-/// thread.
-const FOUND_MAX: usize = 2_000;
+/// Keys that the store is asked for at once: few, since an embedded store reads each record for it,
+/// on a core that callers need too.
+const FOUND_MAX: usize = 512;
 /// Keys that are on their way at once: they share syncs and round trips, and callers wait behind
 /// so many at most.
 const TOGETHER: usize = 64;

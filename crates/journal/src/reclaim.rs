@@ -30,8 +30,11 @@ impl Journal {
         // Without room for a shelf the oldest segment may still give some.
         let shelved = self.shelve().await;
         let unlinked = self.unlink_oldest().await;
-        self.shared.index.shrink();
-        shelved.and(unlinked)
+        let shrunk = self.on_mover(|shared| {
+            shared.index.shrink();
+            Ok(())
+        });
+        shelved.and(unlinked).and(shrunk.await)
     }
 
     pub(crate) async fn unlink_oldest(&self) -> Result<(), StoreError> {
