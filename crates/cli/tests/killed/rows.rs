@@ -266,7 +266,7 @@ fn expired() -> Scene {
         .at("sweep.floor.after", &[], "after the floor is durable")
         .at("sweep.swap.before", &["Tombstone"], "before the tombstone is handed to the store")
         .durable(
-            &["Settled"],
+            &["Tombstone"],
             [
                 "before the tombstone is written",
                 "after the tombstone is written, before `fdatasync`",
