@@ -271,7 +271,7 @@ impl fmt::Display for PolicyError {
             ),
             Self::RetryNeverAllowed => f.write_str(
                 "on_unknown is retry, and the receiver never makes a second run harmless: declare \
-                 what it offers (transactional, fenced, unique-name or keyed), or hold",
+                 what it offers, such as fenced, unique-name or keyed, or hold",
             ),
             Self::ProbeWithoutBounds => f.write_str(
                 "on_unknown is probe, and the receiver's settle and late are not declared: without \

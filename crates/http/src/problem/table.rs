@@ -143,10 +143,12 @@ pub static TABLE: [Row; 35] = [
         says: Says::Unknown,
         title: "Nobody knows whether the operation happened",
         detail: "It was sent to the service, and its answer was lost. It is not run again until \
-                 somebody has found out.",
+                 somebody has found out, unless the service makes that harmless.",
         advice: "Do not send it with a new key. Find out whether it happened, or wait until the \
-                 operator has: then the same key gets the answer. The first caller gets this \
-                 problem with 502, or 504 after a time-out; later ones with 409.",
+                 operator has: then the same key gets the answer. Where `receiver` in \
+                 `/.well-known/idempotency` says `run again` or `probe`, sending it again with the \
+                 same key settles it. The first caller gets this problem with 502, or 504 after a \
+                 time-out; later ones with 409.",
         ..REFUSED
     },
     Row {
