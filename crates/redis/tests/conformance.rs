@@ -1,0 +1,122 @@
+//! Redis keeps what every store promises, as one server and as a cluster.
+
+#![allow(clippy::unwrap_used, reason = "a test ends where something fails")]
+
+mod common;
+
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use onlyonce_conformance::{Damages, StoreBuilder};
+use onlyonce_core::{Floor, KeyId};
+use onlyonce_redis::Redis;
+use onlyonce_testbed::RedisCluster;
+
+use common::{RUNTIME, Server, init, open};
+
+/// A server that each builder starts, and that is killed and started again.
+#[derive(Default)]
+struct Servers(Mutex<Vec<Server>>);
+
+impl StoreBuilder for Servers {
+    type Store = Redis;
+
+    fn fresh(&self) -> Redis {
+        let server = Server::start();
+        init(&server.url(), Floor::NONE);
+        let store = open(&server.url());
+        self.0.lock().unwrap().push(server);
+        store
+    }
+
+    /// The server is killed as well as the process that used it.
+    fn after_crash(&self, store: Redis) -> Redis {
+        drop(store);
+        let mut servers = self.0.lock().unwrap();
+        let server = servers.last_mut().unwrap();
+        server.redis.restart();
+        open(&server.url())
+    }
+}
+
+impl Damages for Servers {
+    fn damage(&self, _store: &Redis, id: KeyId) {
+        let servers = self.0.lock().unwrap();
+        let bucket = id.as_bytes()[0] % 64;
+        let key = format!("{{onlyonce:{bucket:02x}}}:{id}");
+        let redis = &servers.last().unwrap().redis;
+        assert_eq!(redis.ask(&["SETRANGE", &key, "40", "spoiled"]).chars().next(), Some(':'));
+    }
+}
+
+onlyonce_conformance::conformance_suite!(Servers::default());
+onlyonce_conformance::durable_suite!(Servers::default());
+onlyonce_conformance::damage_suite!(Servers::default());
+
+/// Three masters, which all cases share: a store of its own for each, since it takes a cluster
+/// seconds to come together.
+struct Cluster {
+    cluster: Mutex<RedisCluster>,
+    stores: AtomicU32,
+}
+
+impl Cluster {
+    fn start() -> Self {
+        Self { cluster: Mutex::new(RedisCluster::start()), stores: AtomicU32::new(0) }
+    }
+
+    fn url(&self) -> String {
+        let mut cluster = self.cluster.lock().unwrap();
+        let number = self.stores.load(Ordering::Relaxed);
+        // It is found by any node, and by others if one does not answer.
+        let one = cluster.nodes()[number as usize % 3].address();
+        format!("redis+cluster://127.0.0.1:1,{one}?prefix=case-{number}")
+    }
+}
+
+impl StoreBuilder for Cluster {
+    type Store = Redis;
+
+    fn fresh(&self) -> Redis {
+        self.stores.fetch_add(1, Ordering::Relaxed);
+        init(&self.url(), Floor::NONE);
+        open(&self.url())
+    }
+
+    fn after_crash(&self, store: Redis) -> Redis {
+        drop(store);
+        {
+            let mut cluster = self.cluster.lock().unwrap();
+            cluster.nodes().iter_mut().for_each(onlyonce_testbed::Redis::restart);
+            onlyonce_testbed::until("the cluster is whole", || cluster.is_whole().then_some(()));
+        }
+        open(&self.url())
+    }
+}
+
+/// One test, but every case.
+#[test]
+fn a_cluster_keeps_all_of_it() {
+    let cluster = Cluster::start();
+    for (name, case) in onlyonce_conformance::each_case!(as_cases, cluster) {
+        println!("{name}");
+        case(&cluster);
+    }
+    for (name, case) in onlyonce_conformance::each_durable_case!(as_cases, cluster) {
+        println!("{name}");
+        case(&cluster);
+    }
+}
+
+/// Two stores with different prefixes share a server without seeing each other.
+#[test]
+fn stores_of_different_prefixes_do_not_see_each_other() {
+    let server = Server::start();
+    let urls = ["a", "b"].map(|prefix| format!("{}?prefix={prefix}", server.url()));
+    urls.iter().for_each(|url| init(url, Floor::NONE));
+    let [one, other] = urls.map(|url| open(&url));
+    assert_ne!(one.secret().as_bytes(), other.secret().as_bytes());
+    common::claim(&one, 1);
+    assert_eq!(RUNTIME.block_on(one.count(None)).unwrap(), 1);
+    assert_eq!(RUNTIME.block_on(other.count(None)).unwrap(), 0);
+}
