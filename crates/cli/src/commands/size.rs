@@ -168,7 +168,7 @@ mod tests {
         assert!(1_024 < one.complete && one.complete < 1_200, "{}", one.complete);
         assert!(one.claim < 200, "{}", one.claim);
         let forever = Policy { remember: FOREVER, ..Policy::default() };
-        assert_eq!(entries(1_024, &forever).tombstone, one.tombstone, "no longer for no end");
+        assert!(entries(1_024, &forever).tombstone <= 96, "no end takes no more room");
         assert_eq!(ages(&forever).len(), 2);
         assert_eq!((bytes(1_536.0), count(1_234_567.0)), ("1.5 KiB".into(), "1,234,567".into()));
     }
