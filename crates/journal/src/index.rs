@@ -183,15 +183,18 @@ impl Index {
     }
 
     /// The keys with their slots that `wanted` names, a shard at a time, so that whoever looks for
-    /// a few holds nobody up for long.
+    /// a few holds nobody up for long. Begins with the shard `from` and ends with the one before;
+    /// each with its number.
     pub(crate) fn select<'a>(
         &'a self,
+        from: usize,
         wanted: impl Fn(KeyId, Slot) -> bool + 'a,
-    ) -> impl Iterator<Item = Vec<(KeyId, Slot)>> + 'a {
-        self.shards.iter().map(move |shard| {
-            let table = shard.read().unwrap_or_else(PoisonError::into_inner);
+    ) -> impl Iterator<Item = (usize, Vec<(KeyId, Slot)>)> + 'a {
+        (0..SHARDS).map(move |at| {
+            let number = (from + at) % SHARDS;
+            let table = self.shards[number].read().unwrap_or_else(PoisonError::into_inner);
             let all = table.iter().map(|(id, slot)| (*id, *slot));
-            all.filter(|(id, slot)| wanted(*id, *slot)).collect()
+            (number, all.filter(|(id, slot)| wanted(*id, *slot)).collect())
         })
     }
 }

@@ -102,18 +102,23 @@ impl Shared {
         };
         let is_in = |_: KeyId, slot: Slot| due.binary_search(&slot.segment).is_ok();
         let mut found = Vec::new();
-        for (id, slot) in self.index.select(is_in).flatten() {
-            if found.len() == limit {
-                break;
-            }
-            let is_due = match self.read_slot(id, slot) {
-                Ok(record) => wanted.names(&record),
-                // One that moved or changed meanwhile is found by the next pass. Of one that cannot
-                // be read nobody can say, so whoever asks must hear of it.
-                Err(_) => self.read(id).is_err(),
-            };
-            if is_due {
-                found.push(id);
+        // Where the last one ended: before it, all was found and is not due any more.
+        let from = self.due_shard.load(Ordering::Relaxed);
+        for (shard, some) in self.index.select(from, is_in) {
+            for (id, slot) in some {
+                if found.len() == limit {
+                    self.due_shard.store(shard, Ordering::Relaxed);
+                    return Ok(found);
+                }
+                let is_due = match self.read_slot(id, slot) {
+                    Ok(record) => wanted.names(&record),
+                    // One that moved or changed meanwhile is found by the next pass. Of one that
+                    // cannot be read nobody can say, so whoever asks must hear of it.
+                    Err(_) => self.read(id).is_err(),
+                };
+                if is_due {
+                    found.push(id);
+                }
             }
         }
         for shelf in &self.shelves().list {

@@ -2,7 +2,7 @@
 //! well.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock};
 
 use bytes::Bytes;
@@ -67,6 +67,8 @@ pub(crate) struct Shared {
     pub(crate) next_shelf: AtomicU64,
     /// The latest time that somebody has named.
     pub(crate) latest: AtomicU64,
+    /// The shard of the index where the last search for what is due has ended.
+    pub(crate) due_shard: AtomicUsize,
     pub(crate) is_closing: AtomicBool,
     poison: OnceLock<String>,
     on_poison: Mutex<Vec<OnPoison>>,
@@ -91,6 +93,7 @@ impl Shared {
             is_list_stale: AtomicBool::new(recovered.is_list_stale),
             next_shelf: AtomicU64::new(next_shelf),
             latest: AtomicU64::new(0),
+            due_shard: AtomicUsize::new(0),
             is_closing: AtomicBool::new(false),
             poison: OnceLock::new(),
             on_poison: Mutex::default(),

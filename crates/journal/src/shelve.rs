@@ -221,7 +221,7 @@ pub(crate) fn make(
         slot.revision <= until && at.is_ok_and(|at| segments[at].1 <= slot.revision)
     };
     let (mut found, mut is_all) = (Vec::new(), true);
-    for mut some in shared.index.select(is_old) {
+    for (_, mut some) in shared.index.select(0, is_old) {
         // Shards are ranges of keys in their order. Within one, it is read in the order of the log.
         if AT_ONCE <= found.len() && !some.is_empty() {
             is_all = false;
