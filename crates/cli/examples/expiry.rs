@@ -1,11 +1,15 @@
-//! What callers notice while a journal forgets a million records, and what it gives back.
+//! What callers notice while a journal forgets a million records, what it gives back, and what a
+//! tombstone costs once it is old.
 //!
-//! `cargo run --release -p onlyonce-cli --example expiry` prints what it does; `--json` prints one
-//! object for `cargo xtask bench`. `--keys` says how many records expire.
+//! `cargo run --release -p onlyonce-cli --example expiry` prints what it does; `--json` prints two
+//! objects for `cargo xtask bench`. `--keys` says how many records expire, and how many tombstones
+//! grow old.
 
 #![allow(clippy::unwrap_used, clippy::print_stdout, reason = "a program of the terminal")]
 #![allow(clippy::disallowed_methods, reason = "it measures time")]
 
+use std::path::Path;
+use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -14,8 +18,9 @@ use bytes::Bytes;
 use onlyonce::{Claimed, Engine, Request, Settings, Sweeper};
 use onlyonce_core::{Fingerprint, KeyId, Phase, Policy, Reply};
 use onlyonce_journal::{Journal, Start};
+use onlyonce_store::Store as _;
 use onlyonce_tokio::TokioRuntime;
-use serde_json::json;
+use serde_json::{Value, json};
 
 /// Callers that fill the journal.
 const FILLERS: u64 = 256;
@@ -25,6 +30,13 @@ const THINK: Duration = Duration::from_millis(5);
 const REPLY: usize = 1 << 10;
 const BEFORE: Duration = Duration::from_secs(10);
 const AFTER: Duration = Duration::from_secs(60);
+/// Operations that fill more than a segment.
+const LATER: u64 = 120_000;
+/// A journal in which a tombstone is old after a minute and not after a day.
+const AGED: onlyonce_journal::Settings = onlyonce_journal::Settings {
+    shelve_after: Duration::from_secs(60),
+    ..onlyonce_journal::Settings::DEFAULT
+};
 
 struct World {
     engine: Engine,
@@ -95,6 +107,15 @@ async fn fill(world: &Arc<World>, keys: u64) {
     }
 }
 
+/// A new journal, and an engine on it.
+async fn new(dir: &Path, settings: onlyonce_journal::Settings) -> (Journal, Engine) {
+    let (journal, _) = Journal::open_or_create(dir, settings, Start::First).unwrap();
+    let runtime = Arc::new(TokioRuntime::new());
+    let store = Arc::new(journal.clone());
+    let engine = Engine::start(store, runtime, Settings::default(), None).await.unwrap();
+    (journal, engine)
+}
+
 #[tokio::main]
 async fn main() {
     let mut arguments = std::env::args().skip(1);
@@ -103,15 +124,91 @@ async fn main() {
         match argument.as_str() {
             "--json" => json = true,
             "--keys" => keys = arguments.next().unwrap().parse().unwrap(),
+            // How `tombstones` asks what a process takes that has only opened a journal.
+            "--opened" => return opened(arguments.next().unwrap().as_ref()),
             other => panic!("{other:?} is not known: --json, --keys N"),
         }
     }
+    for line in [tombstones(keys).await, expiry(keys).await] {
+        if json {
+            println!("{line}");
+        } else {
+            println!("{line:#}");
+        }
+    }
+}
+
+/// Memory of this process, in bytes.
+fn resident() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
+    line.trim_end_matches("kB").trim().parse::<u64>().unwrap() * 1024
+}
+
+fn opened(dir: &Path) {
+    let journal = Journal::open(dir, AGED).unwrap();
+    println!("{} {}", resident(), journal.stats().keys);
+}
+
+/// Memory of a process that has opened the journal in `dir`, and its keys.
+fn when_opened(dir: &Path) -> (f64, f64) {
+    let mut command = Command::new(std::env::current_exe().unwrap());
+    let output = command.arg("--opened").arg(dir).output().unwrap();
+    assert!(output.status.success(), "{output:?}");
+    let text = String::from_utf8(output.stdout).unwrap();
+    let (bytes, keys) = text.trim().split_once(' ').unwrap();
+    (bytes.parse().unwrap(), keys.parse().unwrap())
+}
+
+/// What tombstones take in memory and on disk once they are old.
+async fn tombstones(keys: u64) -> Value {
+    let folder = tempfile::tempdir_in("target").unwrap();
+    let (dir, empty) = (folder.path().join("journal"), folder.path().join("empty"));
+    let (journal, engine) = new(&dir, AGED).await;
+    let policy = Policy { retention: Duration::from_secs(1), ..Policy::default() };
+    let world = Arc::new(World { engine: engine.clone(), policy, next: AtomicU64::new(0) });
+    fill(&world, keys).await;
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    // Every answer becomes a tombstone, and a pass later each is old.
+    let mut sweeper = Sweeper::new(engine, policy);
+    let ended = sweeper.pass().await.unwrap().ended;
+    tokio::time::sleep(AGED.shelve_after + Duration::from_secs(5)).await;
+    let begun = Instant::now();
+    sweeper.pass().await.unwrap();
+    let took = begun.elapsed();
+    let old = journal.stats();
+    drop(sweeper);
+    // Until the log has moved on, and as much in the journal that it is compared with.
+    fill(&world, LATER).await;
+    journal.reclaim().await.unwrap();
+    drop(world);
+    journal.close();
+    let (other, engine) = new(&empty, AGED).await;
+    fill(&Arc::new(World { engine, policy, next: AtomicU64::new(keys) }), LATER).await;
+    other.close();
+    let shelves: u64 = std::fs::read_dir(&dir)
+        .unwrap()
+        .map(|entry| entry.unwrap())
+        .filter(|entry| entry.path().extension().is_some_and(|it| it == "old"))
+        .map(|entry| entry.metadata().unwrap().len())
+        .sum();
+    let (with, found) = when_opened(&dir);
+    let (without, _) = when_opened(&empty);
+    let each = |bytes: f64| bytes / old.shelved as f64;
+    json!({
+        "name": "tombstones", "tombstones": ended, "old": old.shelved, "keys_at_last": found,
+        "old_bytes_each": each((old.index_bytes + old.shelved_bytes) as f64),
+        "old_resident_bytes_each": each(with - without),
+        "old_disk_bytes_each": each(shelves as f64),
+        "move_s": took.as_secs_f64(),
+    })
+}
+
+/// What callers notice while records expire.
+async fn expiry(keys: u64) -> Value {
     let folder = tempfile::tempdir_in("target").unwrap();
     let dir = folder.path().join("journal");
-    let (journal, _) = Journal::open_or_create(&dir, Default::default(), Start::First).unwrap();
-    let runtime = Arc::new(TokioRuntime::new());
-    let store = Arc::new(journal.clone());
-    let engine = Engine::start(store, runtime, Settings::default(), None).await.unwrap();
+    let (journal, engine) = new(&dir, Default::default()).await;
     // All that is written while it fills is due when it is swept, and nothing before.
     let kept = Duration::from_secs(120 + keys / 20_000);
     let policy = Policy { retention: kept, remember: kept, ..Policy::default() };
@@ -137,16 +234,11 @@ async fn main() {
     let (swept, took) = sweeping.await.unwrap();
     let empty = journal.stats();
     let after = p99_for(&world, AFTER).await;
-    let line = json!({
+    json!({
         "name": "expiry", "deleted": swept.deleted, "sweep_s": took.as_secs_f64(),
         "p99_before_ms": before, "p99_during_ms": during, "p99_after_ms": after,
         "disk_before": full.disk_bytes, "disk_after": empty.disk_bytes,
         "index_before": full.index_bytes, "index_after": empty.index_bytes,
         "keys_before": full.keys, "keys_after": empty.keys,
-    });
-    if json {
-        println!("{line}");
-    } else {
-        println!("{line:#}");
-    }
+    })
 }

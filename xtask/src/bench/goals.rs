@@ -109,6 +109,16 @@ pub(super) fn journal(lines: Option<&[Line]>) -> Vec<Goal> {
             mean(figures("bytes_per_key").collect()),
         ),
         bounded(
+            "memory per tombstone older than a day, bytes",
+            Bound::AtMost(2.0),
+            figures("old_bytes_each").reduce(f64::max),
+        ),
+        bounded(
+            "disk per tombstone older than a day, bytes",
+            Bound::AtMost(96.0),
+            figures("old_disk_bytes_each").reduce(f64::max),
+        ),
+        bounded(
             "open after kill -9, ms",
             Bound::AtMost(1000.0),
             figures("open_ms").reduce(f64::max),
