@@ -9,7 +9,7 @@ use crate::{Outcome, repo, steps};
 pub(crate) type Package = (&'static str, &'static str);
 
 /// What the tests use.
-pub(crate) const TEST_PACKAGES: [Package; 7] = [
+pub(crate) const TEST_PACKAGES: [Package; 8] = [
     ("nginx", "nginx"),
     ("chromium", "chromium"),
     ("chromedriver", "chromium-driver"),
@@ -17,6 +17,7 @@ pub(crate) const TEST_PACKAGES: [Package; 7] = [
     ("strace", "strace"),
     ("redis-server", "redis-server"),
     ("etcd", "etcd-server"),
+    ("python3", "python3-venv"),
 ];
 
 /// Where Debian looks whether a service may start when its package is installed.

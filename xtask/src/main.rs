@@ -13,6 +13,7 @@ mod clock;
 mod deny;
 mod docs;
 mod forward;
+mod fuzz;
 mod install;
 mod killed;
 mod mutants;
@@ -67,6 +68,8 @@ enum Command {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         arguments: Vec<String>,
     },
+    /// Asks the record service what its description allows and forbids: schemathesis, a minute.
+    Fuzz,
     /// Puts planted faults in, one at a time: the tests must fail.
     Mutants,
     /// Runs the seeded simulation: `sim --seed 1`.
@@ -90,6 +93,7 @@ fn main() -> ExitCode {
         Command::Docs => docs::run(),
         Command::Install => install::run(&install::TEST_PACKAGES),
         Command::Torture { arguments } => forward::torture(&arguments),
+        Command::Fuzz => fuzz::run(),
         Command::Mutants => mutants::run(),
         Command::Sim { arguments } => forward::sim(&arguments),
         Command::Bench(arguments) => bench::run(&arguments),

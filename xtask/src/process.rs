@@ -83,6 +83,11 @@ impl Guarded {
         Ok(status)
     }
 
+    /// Asks it to end by itself.
+    pub(crate) fn interrupt(&self) {
+        signal(self.child.id(), Signal::TERM);
+    }
+
     /// Waits for its end.
     pub(crate) fn wait(&mut self) -> Result<ExitStatus, Failure> {
         loop {

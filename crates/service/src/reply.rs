@@ -21,6 +21,7 @@ const BYTES: HeaderValue = HeaderValue::from_static("application/octet-stream");
 /// Content in two forms, or a media type for a form that has its own.
 pub(crate) fn kept(given: ReplyGiven, reply_max: usize) -> Result<Reply, Invalid> {
     let ReplyGiven { status, media_type, json, text, base64 } = given;
+    let status = u16::try_from(status.0).unwrap_or_else(|_| unreachable!("it is bounded"));
     if media_type.is_some() && base64.is_none() {
         let text = "a media type goes with base64: json and text have their own";
         return Err(Invalid::new("reply.media_type", text));

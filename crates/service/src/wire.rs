@@ -11,6 +11,7 @@ mod word;
 use schemars::JsonSchema;
 use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
+use serde_json::{Map, Value, json};
 
 pub(crate) use answer::{
     ClaimAnswer, DamagedView, Done, DoneWord, DoubtView, HistoryView, ListAnswer, RecordView,
@@ -19,7 +20,7 @@ pub(crate) use answer::{
 pub(crate) use read::{Invalid, read};
 pub(crate) use value::{
     AttemptId, Base64, EXACT_MAX, Id, KeyText, LEASE_LEAST, LEASE_MOST, MediaType, Number,
-    PageMark, RETENTION_MOST, ScopeName, Text, WAIT_MOST,
+    PageMark, RETENTION_MOST, STATUS_MOST, ScopeName, Text, WAIT_MOST,
 };
 pub(crate) use word::{CauseWord, PhaseWord, StateWord, UnknownWord, VerdictWord};
 
@@ -160,7 +161,7 @@ pub(crate) struct Wait {
 /// What is known of a key.
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-#[schemars(extend("oneOf" = [{ "required": ["key"] }, { "required": ["id"] }]))]
+#[schemars(extend("anyOf" = key_or_id()))]
 pub(crate) struct Get {
     /// Whose key it is; needed if the caller has several scopes.
     pub(crate) scope: Option<ScopeName>,
@@ -185,7 +186,11 @@ pub(crate) struct List {
 /// What somebody found out about an outcome that nobody knew. For operators.
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-#[schemars(extend("oneOf" = [{ "required": ["key"] }, { "required": ["id"] }]))]
+#[schemars(extend(
+    "anyOf" = key_or_id(),
+    "if" = { "required": ["reply"], "properties": { "reply": { "type": "object" } } },
+    "then" = { "properties": { "verdict": { "const": "happened" } } }
+))]
 pub(crate) struct Resolve {
     /// Whose key it is; needed with `key` if there are several scopes.
     pub(crate) scope: Option<ScopeName>,
@@ -227,17 +232,18 @@ pub(crate) struct Seal {
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 #[schemars(extend(
-    "dependentRequired" = { "media_type": ["base64"] },
+    "if" = { "required": ["media_type"], "properties": { "media_type": { "type": "string" } } },
+    "then" = { "required": ["base64"], "properties": { "base64": { "type": "string" } } },
     "allOf" = [
-        { "not": { "required": ["json", "text"] } },
-        { "not": { "required": ["json", "base64"] } },
-        { "not": { "required": ["text", "base64"] } },
+        { "not": both(&["json"], &["text"]) },
+        { "not": both(&["json"], &["base64"]) },
+        { "not": both(&[], &["text", "base64"]) },
     ]
 ))]
 pub(crate) struct ReplyGiven {
     /// A code in the client's own meaning, such as an HTTP status or an exit code.
     #[serde(default = "ok")]
-    pub(crate) status: u16,
+    pub(crate) status: Number<0, STATUS_MOST>,
     /// The media type of content in base64. Default `application/octet-stream`; content in JSON
     /// is `application/json`, and text is `text/plain; charset=utf-8`.
     pub(crate) media_type: Option<MediaType>,
@@ -251,8 +257,27 @@ pub(crate) struct ReplyGiven {
     pub(crate) base64: Option<Base64>,
 }
 
-const fn ok() -> u16 {
-    200
+/// In the schema: one of the two; a member that is `null` is not there.
+fn key_or_id() -> Value {
+    let one = |is: &str, other: &str| {
+        json!({
+            "required": [is],
+            "properties": { is: { "type": "string" }, other: { "type": "null" } },
+        })
+    };
+    json!([one("key", "id"), one("id", "key")])
+}
+
+/// In the schema: both are there. Only some are there as strings, and not if they are `null`.
+fn both(values: &[&str], strings: &[&str]) -> Value {
+    let is_string = strings.iter().map(|name| ((*name).to_owned(), json!({ "type": "string" })));
+    let properties: Map<String, Value> = is_string.collect();
+    let names = [values, strings].concat();
+    json!({ "required": names, "properties": properties })
+}
+
+const fn ok() -> Number<0, STATUS_MOST> {
+    Number(200)
 }
 
 impl Default for ReplyGiven {

@@ -1,6 +1,7 @@
 //! The values in requests: each kind parses itself, and says in the schema what it accepts.
 
 use std::borrow::Cow;
+use std::fmt;
 use std::time::Duration;
 
 use base64::Engine as _;
@@ -10,7 +11,7 @@ use http::HeaderValue;
 use onlyonce::store::Cursor;
 use onlyonce_core::{ClaimId, Fence, Key, KeyId, Timestamp};
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
-use serde::de::{Deserialize, Deserializer, Error as _};
+use serde::de::{Deserialize, Deserializer, Error as _, Unexpected, Visitor};
 use serde_json::{Value, json};
 
 /// The largest whole number that every client reads exactly: 2^53 - 1.
@@ -21,6 +22,8 @@ pub(crate) const LEASE_LEAST: u64 = 100;
 pub(crate) const LEASE_MOST: u64 = 86_400_000;
 /// The longest retention: a hundred years.
 pub(crate) const RETENTION_MOST: u64 = 3_153_600_000_000;
+/// The largest code of a reply.
+pub(crate) const STATUS_MOST: u64 = 65_535;
 /// The longest time that a request may ask to wait.
 pub(crate) const WAIT_MOST: u64 = 600_000;
 
@@ -223,7 +226,10 @@ impl PageMark {
 
 impl Written for PageMark {
     fn rules() -> Value {
-        json!({})
+        // The last digit has unused bits, which must be zero.
+        let end = "([A-Za-z0-9_-][AQgw]|[A-Za-z0-9_-]{2}[AEIMQUYcgkosw048])?";
+        let pattern = format!("^([A-Za-z0-9_-]{{4}})*{end}$");
+        json!({ "pattern": pattern })
     }
 
     fn parse(text: String) -> Result<Self, String> {
@@ -259,9 +265,32 @@ impl<const MAX: u64> Number<1, MAX> {
 
 impl<'de, const MIN: u64, const MAX: u64> Deserialize<'de> for Number<MIN, MAX> {
     fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
-        let wrong = || D::Error::custom(format!("it must be a whole number from {MIN} to {MAX}"));
-        let number = u64::deserialize(from).map_err(|_| wrong())?;
-        if (MIN..=MAX).contains(&number) { Ok(Self(number)) } else { Err(wrong()) }
+        let whole = from.deserialize_any(Whole::<MIN, MAX>)?;
+        if (MIN..=MAX).contains(&whole) {
+            return Ok(Self(whole));
+        }
+        Err(D::Error::invalid_value(Unexpected::Unsigned(whole), &Whole::<MIN, MAX>))
+    }
+}
+
+/// Reads a whole number, also one that is written as `7.0`: JSON has only one kind of number.
+struct Whole<const MIN: u64, const MAX: u64>;
+
+impl<const MIN: u64, const MAX: u64> Visitor<'_> for Whole<MIN, MAX> {
+    type Value = u64;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "a whole number from {MIN} to {MAX}")
+    }
+
+    fn visit_u64<E: serde::de::Error>(self, number: u64) -> Result<u64, E> {
+        Ok(number)
+    }
+
+    fn visit_f64<E: serde::de::Error>(self, number: f64) -> Result<u64, E> {
+        let exact = 0.0 <= number && number <= EXACT_MAX as f64 && number.fract() == 0.0;
+        let wrong = || E::invalid_value(Unexpected::Float(number), &self);
+        if exact { Ok(number as u64) } else { Err(wrong()) }
     }
 }
 

@@ -29,6 +29,7 @@ async fn a_member_that_is_wrong_is_named() {
         ("commit", r#"{"key":"a","fence":"1"}"#, "fence"),
         ("commit", r#"{"key":"a","fence":99999999999999999999999}"#, "fence"),
         ("commit", r#"{"key":"a","fence":1,"lease_ms":99}"#, "lease_ms"),
+        ("commit", r#"{"key":"a","fence":1e300}"#, "fence"),
         ("complete", r#"{"key":"a","fence":1,"reply":{"status":70000}}"#, "reply.status"),
         ("complete", r#"{"key":"a","fence":1,"reply":{"base64":"*"}}"#, "reply.base64"),
         ("complete", r#"{"key":"a","fence":1,"reply":{"json":1,"text":"1"}}"#, "reply"),
@@ -62,6 +63,16 @@ async fn a_member_that_is_wrong_is_named() {
         let problem = olga.post(name, &body).await.problem(400, "request-invalid");
         assert_eq!(problem["field"], field, "{name}: {problem}");
     }
+}
+
+#[tokio::test]
+async fn a_whole_number_may_be_written_as_any_number_is() {
+    let world = World::start(SCOPES).await;
+    let anna = world.client(ANNA);
+    let fence = granted(&anna, "tap", 1).await;
+    let body = format!(r#"{{"key":"tap","fence":{fence}.0,"lease_ms":1e3}}"#);
+    let answer = anna.raw(&anna.request("/v1/renew", body.as_bytes())).await.ok();
+    assert_eq!(answer["fence"], fence);
 }
 
 #[tokio::test]
