@@ -1,0 +1,21 @@
+//! Sends each message to each recipient once, as far as a mail server lets anybody know.
+//!
+//! This crate cannot choose or open a store, read a clock or parse a command line. Nor can it send
+//! to the servers of the recipients: it hands everything to one [`Relay`](onlyonce_smtp::Relay).
+//!
+//! - [`frozen`] makes of a text one [`Message`] a recipient, whose bytes never change again.
+//! - [`Spool`] is the folder where they wait. Nothing disappears from it by itself.
+//! - [`Letter`] is the effect: what cannot deliver anything, then the end of the content.
+//! - [`Sender`] takes what waits and sends it, several at once, with pauses after refusals for now.
+
+mod letter;
+mod message;
+mod sender;
+mod spool;
+mod trust;
+
+pub use letter::{Letter, Ready, Route};
+pub use message::{Message, MessageError, frozen, item_key};
+pub use sender::{Became, Pace, Sender, SenderError, policy};
+pub use spool::{Added, Shelf, Spool, SpoolError};
+pub use trust::trusted;

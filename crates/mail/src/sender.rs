@@ -1,0 +1,333 @@
+//! Takes what waits in the spool and sends it, several at once.
+
+use std::collections::{HashMap, VecDeque};
+use std::fmt;
+use std::future::Future;
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use onlyonce::store::StoreErrorKind;
+use onlyonce::{Answer, Engine, EngineError, Request};
+use onlyonce_core::limits::FOREVER;
+use onlyonce_core::{KeyId, Outcome, Policy, Reply, Scope, ScopeError, Secret, Timestamp};
+use tokio::task::JoinSet;
+use tokio::time::sleep;
+
+use crate::letter::{Letter, Route};
+use crate::message::Message;
+use crate::spool::{Shelf, Spool, SpoolError};
+
+/// Whom the keys of messages belong to.
+const SCOPE: &str = "mail";
+/// How often the queue is looked at for new messages.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+
+/// How fast messages are sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Pace {
+    /// How many are on their way at once. Default 4.
+    pub workers: usize,
+    /// The pause after the first attempt that did not happen; twice as long after each further
+    /// one. Default 30 s.
+    pub first: Duration,
+    /// The longest pause. Default 1 h.
+    pub most: Duration,
+}
+
+impl Default for Pace {
+    fn default() -> Self {
+        let (first, most) = (Duration::from_secs(30), Duration::from_secs(60 * 60));
+        Self { workers: 4, first, most }
+    }
+}
+
+impl Pace {
+    /// The pause after so many attempts, from 1. It is shortened by up to a half, by a number that
+    /// differs from message to message, so that they do not all come back at once.
+    fn pause(&self, attempts: u32, name: &str) -> Duration {
+        let doubled = 1u32.checked_shl(attempts.saturating_sub(1)).unwrap_or(u32::MAX);
+        let pause = self.first.saturating_mul(doubled).min(self.most);
+        let spread =
+            name.bytes().fold(attempts, |sum, it| sum.wrapping_mul(31).wrapping_add(u32::from(it)));
+        pause.mul_f64(1.0 - f64::from(spread % 1_000) / 2_000.0)
+    }
+}
+
+/// What became of a message at one attempt. The text is for a person.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Became {
+    /// The server has it.
+    Sent(String),
+    /// It was refused for good.
+    Refused(String),
+    /// Nobody knows whether the server has it. It is not sent again by itself.
+    Unknown(String),
+    /// It was certainly not taken, and is tried again later.
+    Waiting(String),
+}
+
+/// Nothing more can be sent.
+#[derive(Debug)]
+pub enum SenderError {
+    /// The spool cannot be read or written.
+    Spool(SpoolError),
+    /// The store writes nothing any more.
+    Store(EngineError),
+}
+
+/// The policy of messages: no key is ever forgotten, since a message may wait in the spool for
+/// longer than anybody thought; an unknown outcome is held.
+pub fn policy() -> Policy {
+    Policy { remember: FOREVER, ..Policy::default() }
+}
+
+/// Sends what waits. Cheap to clone; all clones are one.
+#[derive(Clone)]
+pub struct Sender {
+    engine: Engine,
+    secret: Secret,
+    scope: Scope,
+    spool: Spool,
+    route: Arc<Route>,
+    pace: Pace,
+}
+
+/// A message that is not to be tried now.
+enum Later {
+    Running,
+    From(Timestamp),
+}
+
+impl Sender {
+    /// A sender for this spool. The secret is that of the engine's store.
+    ///
+    /// # Errors
+    /// The scope's name is none. It is a constant, and the tests have seen that it is one.
+    pub fn new(
+        engine: Engine,
+        secret: Secret,
+        spool: Spool,
+        route: Arc<Route>,
+        pace: Pace,
+    ) -> Result<Self, ScopeError> {
+        let scope = Scope::new(SCOPE)?;
+        Ok(Self { engine, secret, scope, spool, route, pace })
+    }
+
+    /// The id under which a message is recorded in the store with this secret.
+    ///
+    /// # Errors
+    /// As [`Self::new`].
+    pub fn id(secret: &Secret, message: &Message) -> Result<KeyId, ScopeError> {
+        Ok(secret.key_id(&Scope::new(SCOPE)?, message.key()))
+    }
+
+    /// Sends what waits until `stop`, or, with `once`, until each message that waits now was tried
+    /// once. What is on its way when it stops is waited for; drop this to give that up. `tell` is
+    /// told the name of each message and what became of it.
+    ///
+    /// # Errors
+    /// The spool cannot be read or written, or the store not written. What was sent until then is
+    /// recorded.
+    pub async fn run(
+        &self,
+        once: bool,
+        stop: impl Future<Output = ()>,
+        mut tell: impl FnMut(&str, &Became),
+    ) -> Result<(), SenderError> {
+        let mut stop = pin!(stop);
+        let mut later: HashMap<String, (u32, Later)> = HashMap::new();
+        let mut running: JoinSet<(String, Result<Became, SenderError>)> = JoinSet::new();
+        let mut waiting: VecDeque<String> = self.spool.names(Shelf::Queue)?.into();
+        let mut failed = None;
+        loop {
+            while running.len() < self.pace.workers.max(1)
+                && let Some(name) = waiting.pop_front()
+            {
+                if !self.is_due(later.get(&name)) {
+                    continue;
+                }
+                let tries = later.get(&name).map_or(0, |(tries, _)| *tries);
+                later.insert(name.clone(), (tries.saturating_add(1), Later::Running));
+                let sender = self.clone();
+                running.spawn(async move {
+                    let became = sender.send(&name).await;
+                    (name, became)
+                });
+            }
+            if once && running.is_empty() {
+                break;
+            }
+            tokio::select! {
+                () = &mut stop => break,
+                joined = running.join_next(), if !running.is_empty() => {
+                    if let Some(Ok((name, became))) = joined {
+                        failed = self.ended(&mut later, &name, became, &mut tell).err();
+                    }
+                    if failed.is_some() {
+                        break;
+                    }
+                }
+                () = sleep(LOOK_EVERY), if !once => {
+                    if waiting.is_empty() {
+                        waiting = self.spool.names(Shelf::Queue)?.into();
+                    }
+                }
+            }
+        }
+        while let Some(joined) = running.join_next().await {
+            if let Ok((name, became)) = joined {
+                failed = self.ended(&mut later, &name, became, &mut tell).err().or(failed);
+            }
+        }
+        self.route.close().await;
+        failed.map_or(Ok(()), Err)
+    }
+
+    fn is_due(&self, later: Option<&(u32, Later)>) -> bool {
+        match later {
+            None => true,
+            Some((_, Later::Running)) => false,
+            Some((_, Later::From(from))) => *from <= self.engine.now(),
+        }
+    }
+
+    fn ended(
+        &self,
+        later: &mut HashMap<String, (u32, Later)>,
+        name: &str,
+        became: Result<Became, SenderError>,
+        tell: &mut impl FnMut(&str, &Became),
+    ) -> Result<(), SenderError> {
+        let became = became?;
+        tell(name, &became);
+        match became {
+            Became::Sent(_) | Became::Refused(_) => {
+                later.remove(name);
+            }
+            // Somebody may settle an unknown one, so it is looked at again too.
+            Became::Unknown(_) | Became::Waiting(_) => {
+                let tries = later.get(name).map_or(1, |(tries, _)| *tries);
+                let from = self.engine.now().plus(self.pace.pause(tries, name));
+                later.insert(name.to_owned(), (tries, Later::From(from)));
+            }
+        }
+        Ok(())
+    }
+
+    /// Tries one message of the queue. Nothing is sent that was answered, or may have been taken.
+    async fn send(&self, name: &str) -> Result<Became, SenderError> {
+        let message = match self.spool.read(Shelf::Queue, name) {
+            Ok(message) => Arc::new(message),
+            // One file that cannot be read holds up no other.
+            Err(error) => return Ok(Became::Waiting(error.to_string())),
+        };
+        let id = self.secret.key_id(&self.scope, message.key());
+        let mut request = Request::new(id, message.fingerprint());
+        // A store that was lost and made anew refuses what is older than itself.
+        request.key_time = Some(message.taken());
+        let letter = Letter::new(Arc::clone(&message), Arc::clone(&self.route));
+        let answer = self.engine.once(&request, &policy(), Duration::ZERO, letter).await;
+        let became = match answer {
+            Ok(answer) => became(answer),
+            Err(EngineError::Store(error)) if error.kind() == StoreErrorKind::Poisoned => {
+                return Err(EngineError::Store(error).into());
+            }
+            Err(error) => Became::Waiting(format!("not sent: {error}")),
+        };
+        match became {
+            Became::Sent(_) => self.spool.end(name, Shelf::Sent)?,
+            Became::Refused(_) => self.spool.end(name, Shelf::Refused)?,
+            Became::Unknown(_) | Became::Waiting(_) => {}
+        }
+        Ok(became)
+    }
+}
+
+impl From<SpoolError> for SenderError {
+    fn from(error: SpoolError) -> Self {
+        Self::Spool(error)
+    }
+}
+
+impl From<EngineError> for SenderError {
+    fn from(error: EngineError) -> Self {
+        Self::Store(error)
+    }
+}
+
+impl fmt::Display for SenderError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Spool(error) => error.fmt(f),
+            Self::Store(error) => error.fmt(f),
+        }
+    }
+}
+
+impl std::error::Error for SenderError {}
+
+fn became(answer: Answer) -> Became {
+    match answer {
+        Answer::Reply(reply) | Answer::Replayed(reply) => answered(reply.status(), text(&reply)),
+        Answer::NotExecuted(reply) => Became::Waiting(text(&reply)),
+        Answer::Unrecorded(reply) => {
+            Became::Unknown(format!("answered, but not recorded: {}", text(&reply)))
+        }
+        Answer::Refused(outcome) => refused(&outcome),
+        // Whatever a newer engine says: it is told, and not sent again unless that is granted.
+        other => Became::Unknown(format!("not understood: {other:?}")),
+    }
+}
+
+/// By the number that the server, or whoever settled it, has answered with.
+fn answered(status: u16, text: String) -> Became {
+    if status < 400 { Became::Sent(text) } else { Became::Refused(text) }
+}
+
+fn text(reply: &Reply) -> String {
+    let content = reply.content().map(|it| String::from_utf8_lossy(it).into_owned());
+    content.unwrap_or_else(|| format!("answered with {}", reply.status()))
+}
+
+fn refused(outcome: &Outcome) -> Became {
+    match outcome {
+        Outcome::OutcomeUnknown { cause, .. } => {
+            Became::Unknown(format!("nobody knows whether the server has it: {}", cause.name()))
+        }
+        Outcome::Gone { status, .. } => answered(*status, format!("answered with {status}")),
+        Outcome::Expired => Became::Unknown(
+            "the store was made anew after this message was taken in: it may have been sent".into(),
+        ),
+        Outcome::Mismatch => {
+            Became::Refused("its key was used for another message; nothing was sent".into())
+        }
+        Outcome::InFlight { .. } => Became::Waiting("it is on its way already".into()),
+        Outcome::Granted(_)
+        | Outcome::Replay { .. }
+        | Outcome::CredentialChanged
+        | Outcome::Done
+        | Outcome::Fenced
+        | Outcome::InvalidFence
+        | Outcome::SecondReply
+        | Outcome::Absent => Became::Waiting("not sent: another attempt was in the way".into()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pauses_grow_to_a_bound_and_differ() {
+        let pace = Pace::default();
+        for (attempts, most) in [(1, 30), (2, 60), (5, 480), (8, 3_600), (4_000_000_000, 3_600)] {
+            let most = Duration::from_secs(most);
+            let pause = pace.pause(attempts, "00ff");
+            assert!(most / 2 <= pause && pause <= most, "{attempts}: {pause:?}");
+        }
+        assert_ne!(pace.pause(3, "00ff"), pace.pause(3, "00fe"));
+        assert!(policy().check().is_ok());
+    }
+}

@@ -1,0 +1,305 @@
+//! The folder where messages wait, one file each, and stay when their end is known.
+
+use std::fmt;
+use std::fs::{self, File};
+use std::io::{self, Write as _};
+use std::path::{Path, PathBuf};
+
+use onlyonce_core::{Key, Timestamp};
+use onlyonce_smtp::{Content, Mailbox};
+use serde::{Deserialize, Serialize};
+
+use crate::message::{Message, digest, hex};
+
+/// Where a message is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Shelf {
+    /// It waits, is being sent, or nobody knows whether it was.
+    Queue,
+    /// The server has it.
+    Sent,
+    /// It was refused for good.
+    Refused,
+}
+
+impl Shelf {
+    /// All of them.
+    pub const ALL: [Self; 3] = [Self::Queue, Self::Sent, Self::Refused];
+
+    /// Its folder.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Queue => "queue",
+            Self::Sent => "sent",
+            Self::Refused => "refused",
+        }
+    }
+}
+
+/// What came of adding a message.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Added {
+    /// It is there from now on, also after a crash.
+    New,
+    /// It was there already: the same one.
+    There,
+    /// Another message has its key. Nothing was changed.
+    Other,
+}
+
+/// Something in the folder cannot be read or written.
+#[derive(Debug)]
+pub struct SpoolError {
+    path: PathBuf,
+    error: io::Error,
+}
+
+/// The folder: `queue`, `sent`, `refused`, and `tmp` for what is being written.
+#[derive(Clone, Debug)]
+pub struct Spool {
+    dir: PathBuf,
+}
+
+/// The first line of a file. The content follows.
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Line {
+    version: u32,
+    key: String,
+    from: Option<String>,
+    to: String,
+    taken: u64,
+    print: String,
+    /// Over all of it: a file that is not as it was written is not sent.
+    check: String,
+}
+
+const VERSION: u32 = 1;
+
+impl Spool {
+    /// Opens the folder, or makes it.
+    ///
+    /// # Errors
+    /// It cannot be made.
+    pub fn open(dir: &Path) -> Result<Self, SpoolError> {
+        for name in Shelf::ALL.map(Shelf::name).into_iter().chain(["tmp"]) {
+            let path = dir.join(name);
+            fs::create_dir_all(&path).map_err(at(&path))?;
+        }
+        synced(dir).map_err(at(dir))?;
+        Ok(Self { dir: dir.to_owned() })
+    }
+
+    /// Puts a message into the queue, unless its key is there already on any shelf.
+    ///
+    /// # Errors
+    /// It could not be written. It may be there all the same, so adding it may be repeated.
+    pub fn add(&self, message: &Message) -> Result<Added, SpoolError> {
+        let name = message.name();
+        // The queue first: from there it moves to the others, never back.
+        for shelf in Shelf::ALL {
+            if self.path(shelf, &name).exists() {
+                return self.compare(shelf, &name, message);
+            }
+        }
+        let tmp = self.dir.join("tmp");
+        let mut file = tempfile::NamedTempFile::new_in(&tmp).map_err(at(&tmp))?;
+        file.write_all(&encoded(message)).map_err(at(file.path()))?;
+        file.as_file().sync_all().map_err(at(file.path()))?;
+        let path = self.path(Shelf::Queue, &name);
+        // Fails if somebody was faster: nobody's message is written over.
+        match file.persist_noclobber(&path) {
+            Ok(_) => {}
+            Err(error) if error.error.kind() == io::ErrorKind::AlreadyExists => {
+                return self.compare(Shelf::Queue, &name, message);
+            }
+            Err(error) => return Err(at(&path)(error.error)),
+        }
+        self.sync(Shelf::Queue)?;
+        Ok(Added::New)
+    }
+
+    /// The names of all messages on a shelf, in no order.
+    ///
+    /// # Errors
+    /// The folder cannot be read.
+    pub fn names(&self, shelf: Shelf) -> Result<Vec<String>, SpoolError> {
+        let path = self.dir.join(shelf.name());
+        let named = |entry: io::Result<fs::DirEntry>| {
+            entry.map(|it| it.file_name().to_string_lossy().into_owned())
+        };
+        let names: io::Result<_> = fs::read_dir(&path).and_then(|it| it.map(named).collect());
+        names.map_err(at(&path))
+    }
+
+    /// Reads a message.
+    ///
+    /// # Errors
+    /// It is not there, or not as it was written.
+    pub fn read(&self, shelf: Shelf, name: &str) -> Result<Message, SpoolError> {
+        let path = self.path(shelf, name);
+        let bytes = fs::read(&path).map_err(at(&path))?;
+        let read = decoded(&bytes).filter(|it| it.name() == name);
+        read.ok_or_else(|| {
+            at(&path)(io::Error::new(io::ErrorKind::InvalidData, "it is not as it was written"))
+        })
+    }
+
+    /// Moves a message whose end is known out of the queue. Repeating it changes nothing.
+    ///
+    /// # Errors
+    /// It could not be moved. It then waits on, and its record says that it has ended.
+    pub fn end(&self, name: &str, shelf: Shelf) -> Result<(), SpoolError> {
+        let (from, to) = (self.path(Shelf::Queue, name), self.path(shelf, name));
+        match fs::rename(&from, &to) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(at(&from)(error)),
+            Ok(()) | Err(_) => {}
+        }
+        self.sync(shelf)?;
+        self.sync(Shelf::Queue)
+    }
+
+    fn compare(&self, shelf: Shelf, name: &str, new: &Message) -> Result<Added, SpoolError> {
+        let old = self.read(shelf, name)?;
+        let same = old.fingerprint() == new.fingerprint();
+        Ok(if same { Added::There } else { Added::Other })
+    }
+
+    fn path(&self, shelf: Shelf, name: &str) -> PathBuf {
+        self.dir.join(shelf.name()).join(name)
+    }
+
+    fn sync(&self, shelf: Shelf) -> Result<(), SpoolError> {
+        let path = self.dir.join(shelf.name());
+        synced(&path).map_err(at(&path))
+    }
+}
+
+fn synced(dir: &Path) -> io::Result<()> {
+    File::open(dir)?.sync_all()
+}
+
+fn at(path: &Path) -> impl Fn(io::Error) -> SpoolError {
+    let path = path.to_owned();
+    move |error| SpoolError { path: path.clone(), error }
+}
+
+fn encoded(message: &Message) -> Vec<u8> {
+    let line = Line {
+        version: VERSION,
+        key: message.key.as_str().to_owned(),
+        from: message.from.as_ref().map(|it| it.as_str().to_owned()),
+        to: message.to.as_str().to_owned(),
+        taken: message.taken.as_millis(),
+        print: hex(&message.print),
+        check: check(message),
+    };
+    // A struct of texts and numbers can always be written.
+    let mut bytes = serde_json::to_vec(&line).unwrap_or_default();
+    bytes.push(b'\n');
+    bytes.extend_from_slice(message.content.as_bytes());
+    bytes
+}
+
+fn decoded(bytes: &[u8]) -> Option<Message> {
+    let end = bytes.iter().position(|it| *it == b'\n')?;
+    let line: Line = serde_json::from_slice(&bytes[..end]).ok()?;
+    if line.version != VERSION {
+        return None;
+    }
+    let mailbox = |text: &str| Mailbox::new(text).ok();
+    let from = match &line.from {
+        Some(text) => Some(mailbox(text)?),
+        None => None,
+    };
+    let message = Message {
+        key: Key::new(line.key.into_bytes()).ok()?,
+        from,
+        to: mailbox(&line.to)?,
+        taken: Timestamp::from_millis(line.taken),
+        print: unhex(&line.print)?,
+        content: Content::new(&bytes[end + 1..]).ok()?,
+    };
+    let is_whole = message.content.as_bytes() == &bytes[end + 1..];
+    (is_whole && check(&message) == line.check).then_some(message)
+}
+
+fn check(message: &Message) -> String {
+    let Message { key, from, to, taken, print, content } = message;
+    let from = from.as_ref().map_or("", Mailbox::as_str).as_bytes();
+    let taken = taken.as_millis().to_be_bytes();
+    let to = to.as_str().as_bytes();
+    hex(&digest(&[key.as_bytes(), from, to, &taken, print, content.as_bytes()]))
+}
+
+fn unhex(text: &str) -> Option<[u8; 32]> {
+    let mut bytes = [0; 32];
+    if text.len() != 64 || !text.is_ascii() {
+        return None;
+    }
+    for (at, byte) in bytes.iter_mut().enumerate() {
+        *byte = u8::from_str_radix(&text[2 * at..2 * at + 2], 16).ok()?;
+    }
+    Some(bytes)
+}
+
+impl fmt::Display for SpoolError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.path.display(), self.error)
+    }
+}
+
+impl std::error::Error for SpoolError {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::message::frozen;
+
+    const TEXT: &[u8] = b"From: shop@shop.example\n\nHello\n";
+
+    fn message(text: &[u8]) -> Message {
+        let to = Mailbox::new("ann@mail.example").unwrap();
+        let taken = Timestamp::from_millis(1_764_000_000_000);
+        frozen("order-7", None, &[to], text, taken).unwrap().remove(0)
+    }
+
+    #[test]
+    fn a_key_is_added_once_wherever_its_message_is() {
+        let dir = tempfile::tempdir().unwrap();
+        let spool = Spool::open(dir.path()).unwrap();
+        let (message, other) = (message(TEXT), message(b"From: shop@shop.example\n\nBye\n"));
+        assert_eq!(spool.add(&message).unwrap(), Added::New);
+        for shelf in [Shelf::Queue, Shelf::Sent] {
+            if shelf == Shelf::Sent {
+                spool.end(&message.name(), shelf).unwrap();
+                spool.end(&message.name(), shelf).unwrap();
+            }
+            assert_eq!(spool.add(&message).unwrap(), Added::There);
+            assert_eq!(spool.add(&other).unwrap(), Added::Other);
+            assert_eq!(spool.read(shelf, &message.name()).unwrap(), message);
+            assert_eq!(spool.names(shelf).unwrap(), [message.name()]);
+        }
+        assert_eq!(spool.names(Shelf::Queue).unwrap().len(), 0);
+    }
+
+    #[test]
+    fn a_file_that_is_not_as_it_was_written_is_not_sent() {
+        let dir = tempfile::tempdir().unwrap();
+        let spool = Spool::open(dir.path()).unwrap();
+        let message = message(TEXT);
+        spool.add(&message).unwrap();
+        let path = spool.path(Shelf::Queue, &message.name());
+        let whole = fs::read(&path).unwrap();
+        for at in 0..whole.len() {
+            let mut bytes = whole.clone();
+            bytes[at] ^= 1;
+            fs::write(&path, &bytes).unwrap();
+            assert!(spool.read(Shelf::Queue, &message.name()).is_err(), "byte {at}");
+            fs::write(&path, &whole[..at]).unwrap();
+            assert!(spool.read(Shelf::Queue, &message.name()).is_err(), "cut at {at}");
+        }
+        fs::write(&path, &whole).unwrap();
+        assert_eq!(spool.read(Shelf::Queue, &message.name()).unwrap(), message);
+    }
+}
