@@ -1,5 +1,7 @@
 //! Quotas and limits.
 
+use std::os::unix::fs::OpenOptionsExt as _;
+
 use onlyonce_service::Config;
 use serde_json::json;
 use tokio::io::AsyncWriteExt as _;
@@ -138,5 +140,37 @@ fn mistakes_in_a_configuration_are_named_with_their_line() {
         let error = Config::parse("serve.toml", text).map(|_| ()).unwrap_err().to_string();
         assert!(error.starts_with(&format!("serve.toml:{line}:")), "{text}: {error}");
         assert!(error.contains(says), "{error}");
+    }
+}
+
+#[test]
+fn the_configuration_in_the_documents_is_valid_and_its_defaults_are_true() {
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/service.md");
+    let page = std::fs::read_to_string(path).unwrap();
+    let example = page.split("```toml\n").nth(1).unwrap().split("```").next().unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let token = folder.path().join("token");
+    let open = std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&token);
+    std::io::Write::write_all(&mut open.unwrap(), b"a-token-of-sixteen").unwrap();
+    let example = example.replace("/etc/onlyonce/orders.token", &token.display().to_string());
+    let config = Config::parse("docs/service.md", &example).unwrap();
+    assert_eq!(config.scopes.len(), 2);
+    assert_eq!(config.warnings(), Vec::<String>::new());
+
+    let (scope, limits) =
+        (onlyonce_service::ScopeRule::new("a"), onlyonce_service::Limits::default());
+    let seconds = |span: std::time::Duration| span.as_secs();
+    for (row, default) in [
+        ("`lease`, `lease_max`", format!("`\"30s\"`, `\"{}h\"`", seconds(scope.lease_max) / 3_600)),
+        ("`waits`", format!("`{}`", scope.waits)),
+        ("`reply_max`", format!("`\"{}MiB\"`", scope.reply_max >> 20)),
+        ("`key_ahead_max`", format!("`\"{}m\"`", seconds(scope.key_ahead_max) / 60)),
+        ("`waiters`", format!("`{}`", limits.waiters)),
+        ("`bodies`", format!("`\"{}MiB\"`", limits.bodies >> 20)),
+        ("`wait_time`", format!("`\"{}s\"`", seconds(limits.wait_time))),
+        ("`drain_time`", format!("`\"{}s\"`", seconds(limits.drain_time))),
+        ("`connections`, `streams`", format!("`{}`, `{}`", limits.connections, limits.streams)),
+    ] {
+        assert!(page.contains(&format!("| {row} | {default} |")), "{row} is {default}");
     }
 }
