@@ -10,4 +10,5 @@ mod client;
 mod nonsense;
 mod operators;
 mod repeats;
+mod vectors;
 mod world;
