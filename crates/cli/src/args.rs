@@ -7,6 +7,7 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use onlyonce_core::limits::FOREVER;
 
+use crate::commands::mail::MailCommand;
 use crate::demo::DemoArgs;
 use crate::place::Place;
 
@@ -42,6 +43,9 @@ pub(crate) enum Command {
     /// See which operations ran, are running or are in doubt, and settle them
     #[command(subcommand)]
     Keys(KeysCommand),
+    /// Send each e-mail to each recipient once: a spool folder, a sender, and what is in doubt
+    #[command(subcommand)]
+    Mail(MailCommand),
     /// Look a journal through, back it up, restore it, or save what can be read of a damaged one
     #[command(subcommand)]
     Journal(JournalCommand),

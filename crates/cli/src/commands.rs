@@ -5,6 +5,7 @@ pub(crate) mod encryption;
 pub(crate) mod generate;
 pub(crate) mod journal;
 pub(crate) mod keys;
+pub(crate) mod mail;
 pub(crate) mod proxy;
 pub(crate) mod size;
 pub(crate) mod store;

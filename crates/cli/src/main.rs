@@ -29,6 +29,7 @@ fn main() -> ExitCode {
         Command::Proxy(args) => on_runtime(commands::proxy::run(args)),
         Command::Store(command) => commands::store::run(command),
         Command::Keys(command) => on_runtime(commands::keys::run(command)),
+        Command::Mail(command) => on_runtime(commands::mail::run(command)),
         Command::Journal(command) => on_runtime(commands::journal::run(command)),
         Command::Config(command) => commands::config::run(&command),
         Command::Size(args) => commands::size::run(&args),

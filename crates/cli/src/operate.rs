@@ -305,6 +305,7 @@ async fn backup(journal: Journal, to: PathBuf) -> Result<Told, Failure> {
 }
 
 /// Where questions are answered.
+#[allow(clippy::large_enum_variant, reason = "made once a command, boxing would cost more")]
 pub(crate) enum Operator {
     /// Here: the journal was free.
     Here(Desk),

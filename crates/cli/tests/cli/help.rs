@@ -16,14 +16,14 @@ const KEY: &[&str] = &[
 ];
 
 /// Every command, and what can be said with it.
-const COMMANDS: [(&[&str], &[&[&str]]); 15] = [
+const COMMANDS: [(&[&str], &[&[&str]]); 18] = [
     (&["demo"], &[&["--port <PORT>", "--seed <SEED>", "--keep <DIR>"]]),
     (
         &["proxy"],
         &[
             STORE,
             &["--upstream <URL>", "--listen <ADDR>", "--config <FILE>", "--disk-max <MIB>"],
-            &["--log <LOG>", "--log-level <LOG_LEVEL>"],
+            &["--clock-is-right", "--log <LOG>", "--log-level <LOG_LEVEL>"],
         ],
     ),
     (&["store", "init"], &[STORE, &["--first"]]),
@@ -44,6 +44,20 @@ const COMMANDS: [(&[&str], &[&[&str]]); 15] = [
         ],
     ),
     (&["keys", "seal"], &[KEY, &["--why <TEXT>", "--by <NAME>"]]),
+    (
+        &["mail", "add"],
+        &[&["[FILE]", "--key <KEY>", "--from <ADDRESS>", "--to <ADDRESS>", "--spool <DIR>"]],
+    ),
+    (
+        &["mail", "run"],
+        &[
+            STORE,
+            &["--server <HOST>", "--tls <TLS>", "- starttls:", "- tls:", "- none:"],
+            &["--user <NAME>", "--password-file <FILE>", "--hello <NAME>", "--workers <N>"],
+            &["--once", "--spool <DIR>"],
+        ],
+    ),
+    (&["mail", "status"], &[STORE, &["--json", "--spool <DIR>"]]),
     (&["journal", "check"], &[&["<DIR>"]]),
     (&["journal", "backup"], &[&["<DIR>", "<TO>"]]),
     (&["journal", "restore"], &[&["<FROM>", "<TO>"]]),

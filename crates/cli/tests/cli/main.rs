@@ -12,6 +12,7 @@ mod frozen;
 mod full;
 mod help;
 mod log;
+mod mail;
 mod operate;
 mod process;
 mod replay;

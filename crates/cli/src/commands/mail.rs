@@ -1,0 +1,193 @@
+//! `onlyonce mail add`, `run` and `status`
+
+mod run;
+mod status;
+
+use std::io::Read as _;
+use std::path::{Path, PathBuf};
+
+use clap::{Args, Subcommand, ValueEnum};
+use onlyonce_core::Secret;
+use onlyonce_journal::Journal;
+use onlyonce_mail::{Added, Spool, frozen};
+use onlyonce_smtp::Mailbox;
+
+use crate::args::StoreArgs;
+use crate::exit::Exit;
+use crate::failure::Failure;
+use crate::output;
+use crate::place::{Place, now};
+
+/// The largest message, in bytes.
+const MESSAGE_MAX: u64 = 64 << 20;
+
+#[derive(Subcommand)]
+pub(crate) enum MailCommand {
+    /// Put a message into the spool folder, a copy for each recipient
+    #[command(after_help = "\
+The message comes as mail programs write it (RFC 5322): header fields, an empty line, the text. \
+Once this has ended well it will be sent, once to each recipient. Adding the same again with the \
+same key changes nothing, so repeat this if you do not know how it ended.
+
+  onlyonce mail add --key welcome/7829 --from shop@shop.example --to ann@mail.example mail.eml")]
+    Add(AddArgs),
+    /// Send what is in the spool folder, through one mail server
+    #[command(after_help = "\
+  onlyonce mail run --server smtp.shop.example --user shop --password-file password
+  onlyonce mail run --server 127.0.0.1:25 --tls none --once
+
+Refusals for now are tried again, refusals for good are kept. Where the connection is lost after \
+the end of a message nobody knows whether the server has it: it is not sent again by itself, and \
+`onlyonce mail status` shows it. SIGTERM and SIGINT let what is on its way end; a second one ends \
+at once.")]
+    Run(RunArgs),
+    /// Count what waits, was sent, was refused or is in doubt, and name what is in doubt
+    Status {
+        #[command(flatten)]
+        spool: SpoolArgs,
+        #[command(flatten)]
+        store: StoreArgs,
+        /// One JSON object
+        #[arg(long)]
+        json: bool,
+    },
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct SpoolArgs {
+    /// The folder where messages wait, and stay once they have ended
+    #[arg(
+        long,
+        value_name = "DIR",
+        env = "ONLYONCE_SPOOL",
+        hide_env_values = true,
+        default_value = "./onlyonce-mail"
+    )]
+    spool: PathBuf,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct AddArgs {
+    /// The message; standard input if it is not named
+    file: Option<PathBuf>,
+    /// What names this message; each copy has the key KEY/RECIPIENT
+    #[arg(long, value_name = "KEY")]
+    key: String,
+    /// Who is told if it cannot be delivered
+    #[arg(long, value_name = "ADDRESS")]
+    from: String,
+    /// Who gets it; once for each recipient
+    #[arg(long, value_name = "ADDRESS", required = true)]
+    to: Vec<String>,
+    #[command(flatten)]
+    spool: SpoolArgs,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct RunArgs {
+    /// The mail server: HOST or HOST:PORT [default port: 587, 465 with tls, 25 with none]
+    #[arg(long, value_name = "HOST")]
+    server: String,
+    /// What protects the connection
+    #[arg(long, value_enum, default_value_t = Protection::Starttls)]
+    tls: Protection,
+    /// Who we are to the server
+    #[arg(long, value_name = "NAME", requires = "password_file")]
+    user: Option<String>,
+    /// A file with the password; not readable for others
+    #[arg(long, value_name = "FILE", requires = "user")]
+    password_file: Option<PathBuf>,
+    /// The name of this host, as the server is told it
+    #[arg(long, value_name = "NAME", default_value = "localhost")]
+    hello: String,
+    /// How many messages are on their way at once
+    #[arg(long, value_name = "N", default_value_t = 4,
+          value_parser = clap::value_parser!(u16).range(1..=1_000))]
+    workers: u16,
+    /// Try each message that waits now once, then end
+    #[arg(long)]
+    once: bool,
+    #[command(flatten)]
+    spool: SpoolArgs,
+    #[command(flatten)]
+    store: StoreArgs,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Protection {
+    /// Demanded before anything else is said
+    Starttls,
+    /// From the first byte
+    Tls,
+    /// Nothing: for a server on this host
+    None,
+}
+
+pub(crate) async fn run(command: MailCommand) -> Result<(), Failure> {
+    match command {
+        MailCommand::Add(args) => add(&args),
+        MailCommand::Run(args) => run::run(args).await,
+        MailCommand::Status { spool, store, json } => status::run(&spool, &store, json).await,
+    }
+}
+
+fn add(args: &AddArgs) -> Result<(), Failure> {
+    let wrong = |text: String| Failure::new(Exit::Usage, text);
+    let mailbox = |flag: &str, text: &str| {
+        Mailbox::new(text).map_err(|error| wrong(format!("{flag} {text:?}: {error}")))
+    };
+    let from = mailbox("--from", &args.from)?;
+    let to = args.to.iter().map(|it| mailbox("--to", it)).collect::<Result<Vec<_>, _>>()?;
+    let (name, text) = text(args.file.as_deref())?;
+    let messages = frozen(&args.key, Some(&from), &to, &text, now());
+    let messages = messages.map_err(|error| wrong(format!("{name}: {error}")))?;
+    let spool = spool(&args.spool)?;
+    let mut others = Vec::new();
+    for message in &messages {
+        let key = message.key().as_str();
+        // It may have been written before it failed; and to repeat it does no harm.
+        let added = spool.add(message);
+        match added.map_err(|error| Failure::new(Exit::Unknown, error.to_string()))? {
+            Added::New => output::line(&format!("added {key}"))?,
+            Added::There => output::line(&format!("there already {key}"))?,
+            Added::Other => others.push(key),
+        }
+    }
+    if others.is_empty() {
+        return Ok(());
+    }
+    let text = format!("another message was added with the key {}", others.join(", "));
+    Err(Failure::new(Exit::Refused, text).with_hint("a new message needs a new key"))
+}
+
+/// The message, and where it came from.
+fn text(file: Option<&Path>) -> Result<(String, Vec<u8>), Failure> {
+    let name = file.map_or_else(|| "standard input".to_owned(), |it| it.display().to_string());
+    let wrong = |text: &str| Failure::new(Exit::Usage, format!("{name}: {text}"));
+    let mut text = Vec::new();
+    let read = match file {
+        Some(file) => std::fs::File::open(file)
+            .and_then(|file| file.take(MESSAGE_MAX + 1).read_to_end(&mut text)),
+        None => std::io::stdin().lock().take(MESSAGE_MAX + 1).read_to_end(&mut text),
+    };
+    let bytes = read.map_err(|error| wrong(&error.to_string()))?;
+    if MESSAGE_MAX < bytes as u64 {
+        return Err(wrong(&format!("it has more than {MESSAGE_MAX} bytes")));
+    }
+    Ok((name, text))
+}
+
+fn spool(args: &SpoolArgs) -> Result<Spool, Failure> {
+    let opened = Spool::open(&args.spool);
+    opened.map_err(|error| Failure::new(Exit::Unavailable, error.to_string()))
+}
+
+/// The folder of the journal, and its secret, whoever has it open.
+fn journal(args: &StoreArgs) -> Result<(&Path, Secret), Failure> {
+    #[allow(irrefutable_let_patterns, reason = "true of as many kinds of store as there are")]
+    let Place::Journal(dir) = &args.store else {
+        let text = "--store: mail is recorded in a journal, journal:DIR, and in no other store yet";
+        return Err(Failure::new(Exit::Usage, text));
+    };
+    Ok((dir, Journal::read_secret(dir)?))
+}

@@ -1,0 +1,127 @@
+//! `onlyonce mail run`
+
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::Path;
+use std::sync::Arc;
+
+use onlyonce_mail::{Became, Pace, Route, Sender, SenderError, Shelf, Spool, trusted};
+use onlyonce_smtp::{Login, Relay, Security, Waits};
+use tokio::signal::unix::{SignalKind, signal};
+
+use super::{Protection, RunArgs, journal, spool};
+use crate::exit::Exit;
+use crate::failure::Failure;
+use crate::operate::Operator;
+use crate::operate::socket::Socket;
+use crate::output::{self, printable};
+
+pub(super) async fn run(args: RunArgs) -> Result<(), Failure> {
+    let (mut interrupt, mut terminate) =
+        (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
+    let relay = relay(&args)?;
+    let spool = spool(&args.spool)?;
+    let (dir, secret) = journal(&args.store)?;
+    let operator = Operator::at(&args.store).await?;
+    let Operator::Here(desk) = &operator else {
+        let text = format!("another process has the journal in {}", dir.display());
+        return Err(Failure::new(Exit::StoreUnavailable, text));
+    };
+    // Without it operators have to wait until this ends, and no message does.
+    let socket = Socket::open(dir, desk.clone()).ok();
+    let pace = Pace { workers: args.workers.into(), ..Pace::default() };
+    let route = Arc::new(Route::new(relay));
+    let sender = Sender::new(desk.engine.clone(), secret, spool.clone(), route, pace);
+    let sender = sender.map_err(|error| Failure::new(Exit::Unavailable, error.to_string()))?;
+    let mut asked = 0;
+    let (first, stop) = tokio::sync::oneshot::channel();
+    let (mut first, mut failed) = (Some(first), None);
+    let stop = async {
+        // It also ends when nobody is left who could stop it.
+        let _ = stop.await;
+    };
+    let tell = |name: &str, became: &Became| failed = told(&spool, name, became).err();
+    let mut sending = Box::pin(sender.run(args.once, stop, tell));
+    let ended = loop {
+        tokio::select! {
+            ended = &mut sending => break Some(ended),
+            _ = interrupt.recv() => asked += 1,
+            _ = terminate.recv() => asked += 1,
+        }
+        // Nobody is there to hear it if it has ended meanwhile.
+        let _ = first.take().map(|it| it.send(()));
+        if 1 < asked {
+            break None;
+        }
+    };
+    drop(sending);
+    drop(socket);
+    operator.close();
+    match ended {
+        None => Err(Failure::new(Exit::Unknown, "ended at once by a second signal")),
+        Some(Err(SenderError::Spool(error))) => {
+            Err(Failure::new(Exit::Unavailable, error.to_string()))
+        }
+        Some(Err(SenderError::Store(error))) => Err(error.into()),
+        Some(Ok(())) => failed.map_or(Ok(()), Err),
+    }
+}
+
+/// A line for each attempt.
+fn told(spool: &Spool, name: &str, became: &Became) -> Result<(), Failure> {
+    let (shelf, what, text) = match became {
+        Became::Sent(text) => (Shelf::Sent, "sent", text),
+        Became::Refused(text) => (Shelf::Refused, "refused", text),
+        Became::Unknown(text) => (Shelf::Queue, "unknown", text),
+        Became::Waiting(text) => (Shelf::Queue, "waiting", text),
+    };
+    let key = spool.read(shelf, name).map(|it| it.key().as_str().to_owned());
+    let key = key.unwrap_or_else(|_| name.to_owned());
+    Ok(output::line(&format!("{what} {key}: {}", printable(text)))?)
+}
+
+fn relay(args: &RunArgs) -> Result<Relay, Failure> {
+    let wrong = |text: String| Failure::new(Exit::Usage, text);
+    let usual = match args.tls {
+        Protection::Starttls => 587,
+        Protection::Tls => 465,
+        Protection::None => 25,
+    };
+    let (host, port) = match args.server.rsplit_once(':') {
+        Some((host, port)) => {
+            let port = port.parse().map_err(|_| {
+                wrong(format!("--server {:?}: the port is no number up to 65535", args.server))
+            })?;
+            (host, port)
+        }
+        None => (args.server.as_str(), usual),
+    };
+    let trusted = || trusted().map_err(|error| Failure::new(Exit::Unavailable, error.to_string()));
+    let security = match args.tls {
+        Protection::Starttls => Security::StartTls(trusted()?),
+        Protection::Tls => Security::Tls(trusted()?),
+        Protection::None if args.user.is_some() => {
+            return Err(wrong("--tls none: the password would go in the clear".to_owned()));
+        }
+        Protection::None => Security::None,
+    };
+    let login = match (&args.user, &args.password_file) {
+        (Some(user), Some(file)) => {
+            Some(Login { user: user.clone(), secret: password(file)?, mechanism: None })
+        }
+        _ => None,
+    };
+    let (host, hello) = (host.to_owned(), args.hello.clone());
+    Ok(Relay { host, port, security, login, hello, waits: Waits::default() })
+}
+
+fn password(file: &Path) -> Result<String, Failure> {
+    let wrong = |text: String| Failure::new(Exit::Usage, format!("{}: {text}", file.display()));
+    let read = || Ok((std::fs::metadata(file)?, std::fs::read_to_string(file)?));
+    let (about, text): (_, String) =
+        read().map_err(|error: std::io::Error| wrong(error.to_string()))?;
+    if about.permissions().mode() & 0o077 != 0 {
+        return Err(wrong("others can read it; `chmod 600` it".to_owned()));
+    }
+    let text = text.strip_suffix('\n').unwrap_or(&text);
+    if text.is_empty() { Err(wrong("it is empty".to_owned())) } else { Ok(text.to_owned()) }
+}

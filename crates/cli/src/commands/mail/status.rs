@@ -1,0 +1,139 @@
+//! `onlyonce mail status`
+
+use onlyonce_core::{StateKind, Timestamp};
+use onlyonce_mail::{Sender, Shelf, Spool};
+use serde::Serialize;
+
+use super::{SpoolArgs, journal, spool};
+use crate::args::StoreArgs;
+use crate::exit::Exit;
+use crate::failure::Failure;
+use crate::operate::{Ask, Operator, Told, View, time};
+use crate::output::{self, printable};
+
+/// What there is of one kind.
+#[derive(Default, Serialize)]
+struct Count {
+    messages: usize,
+    /// When the oldest of them was taken in.
+    oldest: Option<String>,
+}
+
+/// Everything: the counts add up to all files in the spool.
+#[derive(Default, Serialize)]
+struct Status {
+    queued: Count,
+    /// It has ended and waits for the next run to be moved; how it ended, its record says.
+    answered: Count,
+    sending: Count,
+    unknown: Count,
+    sent: Count,
+    refused: Count,
+    damaged: Count,
+    all: usize,
+    /// Those that nobody knows the outcome of.
+    doubts: Vec<Doubt>,
+    /// The files that are not as they were written.
+    errors: Vec<String>,
+}
+
+#[derive(Serialize)]
+struct Doubt {
+    key: String,
+    id: String,
+    fence: u64,
+    since: String,
+    about: String,
+}
+
+pub(super) async fn run(args: &SpoolArgs, store: &StoreArgs, json: bool) -> Result<(), Failure> {
+    let spool = spool(args)?;
+    let operator = Operator::at(store).await?;
+    let counted = count(&spool, store, &operator).await;
+    operator.close();
+    let status = counted?;
+    if json {
+        return Ok(output::line(&serde_json::to_string(&status).map_err(std::io::Error::from)?)?);
+    }
+    show(&status)
+}
+
+async fn count(spool: &Spool, store: &StoreArgs, operator: &Operator) -> Result<Status, Failure> {
+    let (_, secret) = journal(store)?;
+    let unreadable = |error| Failure::new(Exit::Unavailable, format!("{error}"));
+    let mut status = Status::default();
+    let mut oldest: [Option<Timestamp>; 4] = [None; 4];
+    // The queue first: what moves meanwhile may be counted twice, and is never missed.
+    for name in spool.names(Shelf::Queue).map_err(unreadable)? {
+        let message = match spool.read(Shelf::Queue, &name) {
+            Ok(message) => message,
+            Err(_) if !still_there(spool, &name) => continue,
+            Err(error) => {
+                status.damaged.messages += 1;
+                status.errors.push(error.to_string());
+                continue;
+            }
+        };
+        let id = Sender::id(&secret, &message);
+        let id = id.map_err(|error| Failure::new(Exit::Unavailable, error.to_string()))?;
+        let Told::Key(view) = operator.ask(Ask::Get { id: id.to_string() }).await? else {
+            return Err(Failure::new(Exit::Unknown, "the answer is not understood"));
+        };
+        let state = view.as_ref().and_then(|it| StateKind::from_name(&it.state));
+        let (at, count) = match state {
+            None | Some(StateKind::Released) => (0, &mut status.queued),
+            Some(StateKind::InFlight) => (1, &mut status.sending),
+            Some(StateKind::Unknown) => (2, &mut status.unknown),
+            Some(StateKind::Completed | StateKind::Tombstone) => (3, &mut status.answered),
+        };
+        count.messages += 1;
+        let first = oldest[at].map_or(message.taken(), |it| it.min(message.taken()));
+        oldest[at] = Some(first);
+        count.oldest = Some(time(first));
+        if let (2, Some(view)) = (at, view) {
+            let View { id, fence, since, about, .. } = *view;
+            let key = message.key().as_str().to_owned();
+            status.doubts.push(Doubt { key, id, fence, since, about });
+        }
+    }
+    status.sent.messages = spool.names(Shelf::Sent).map_err(unreadable)?.len();
+    status.refused.messages = spool.names(Shelf::Refused).map_err(unreadable)?.len();
+    let Status { queued, answered, sending, unknown, sent, refused, damaged, .. } = &status;
+    let all = [queued, answered, sending, unknown, sent, refused, damaged];
+    status.all = all.iter().map(|it| it.messages).sum();
+    Ok(status)
+}
+
+/// Whether it did not end meanwhile.
+fn still_there(spool: &Spool, name: &str) -> bool {
+    let names = spool.names(Shelf::Queue);
+    names.map_or(true, |names| names.iter().any(|it| it == name))
+}
+
+fn show(status: &Status) -> Result<(), Failure> {
+    let Status { queued, answered, sending, unknown, sent, refused, damaged, .. } = status;
+    let row = |name: &str, count: &Count| {
+        let oldest = count.oldest.clone().unwrap_or_default();
+        [name.to_owned(), count.messages.to_string(), oldest]
+    };
+    let rows = [
+        row("queued", queued),
+        row("answered", answered),
+        row("sending", sending),
+        row("unknown", unknown),
+        row("sent", sent),
+        row("refused", refused),
+        row("damaged", damaged),
+        ["all".to_owned(), status.all.to_string(), String::new()],
+    ];
+    output::line(&output::table(["STATE", "MESSAGES", "OLDEST"], &rows))?;
+    for error in &status.errors {
+        output::line(&format!("damaged: {}", printable(error)))?;
+    }
+    for Doubt { key, id, fence, since, about } in &status.doubts {
+        output::line(&format!("unknown since {since}: {}: {about}", printable(key)))?;
+        let then = format!("onlyonce keys resolve {id} --fence {fence} ...");
+        output::line(&format!("  look at the mail server, then: {then}"))?;
+    }
+    Ok(())
+}

@@ -1,0 +1,201 @@
+//! `onlyonce mail`: the sender is killed after the server has seen a message's end, before it could
+//! write down what became of it.
+
+use std::io::{BufRead as _, BufReader, Write as _};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+
+use rustix::process::Signal;
+use serde_json::Value;
+
+use crate::process::{Folder, Running, onlyonce, until};
+
+const WELCOME: &str = "From: shop@shop.example\nSubject: Welcome\n\nHello\n";
+
+/// A mail server that counts the ends of messages and, while told so, answers none.
+struct Server {
+    address: SocketAddr,
+    shared: Arc<Shared>,
+}
+
+#[derive(Default)]
+struct Shared {
+    silent: AtomicBool,
+    /// The recipients of the messages whose end was seen.
+    ended: Mutex<Vec<String>>,
+}
+
+impl Server {
+    fn open() -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let (address, shared) = (listener.local_addr().unwrap(), Arc::new(Shared::default()));
+        let serving = Arc::clone(&shared);
+        // It ends with the test's process.
+        std::thread::spawn(move || {
+            for stream in listener.incoming() {
+                let (stream, shared) = (stream.unwrap(), Arc::clone(&serving));
+                // A client that is killed ends its session with an error, and that is no news.
+                std::thread::spawn(move || shared.serve(&stream));
+            }
+        });
+        Self { address, shared }
+    }
+
+    fn ended(&self) -> Vec<String> {
+        let mut ended = self.shared.ended.lock().unwrap().clone();
+        ended.sort();
+        ended
+    }
+
+    fn silent(&self, silent: bool) {
+        self.shared.silent.store(silent, Ordering::SeqCst);
+    }
+}
+
+impl Shared {
+    fn serve(&self, mut stream: &TcpStream) -> std::io::Result<()> {
+        let mut lines = BufReader::new(stream.try_clone()?).lines();
+        stream.write_all(b"220 mx.example ESMTP\r\n")?;
+        let (mut to, mut in_content) = (String::new(), false);
+        while let Some(line) = lines.next().transpose()? {
+            let answer = match line.split_whitespace().next().unwrap_or_default() {
+                "." if in_content => {
+                    in_content = false;
+                    self.ended.lock().unwrap().push(to.clone());
+                    if self.silent.load(Ordering::SeqCst) {
+                        continue;
+                    }
+                    "250 2.0.0 Ok: queued as 4F8A31C2E7\r\n"
+                }
+                _ if in_content => continue,
+                "RCPT" => {
+                    to = line.split(['<', '>']).nth(1).unwrap().to_owned();
+                    "250 ok\r\n"
+                }
+                "DATA" => {
+                    in_content = true;
+                    "354 go on\r\n"
+                }
+                "QUIT" => return Ok(()),
+                _ => "250 ok\r\n",
+            };
+            stream.write_all(answer.as_bytes())?;
+        }
+        Ok(())
+    }
+}
+
+/// A shop with its store and its spool.
+struct Shop {
+    folder: Folder,
+    server: Server,
+    spool: String,
+}
+
+impl Shop {
+    fn open() -> Self {
+        let (folder, server) = (Folder::with_store(), Server::open());
+        let spool = folder.path("spool").display().to_string();
+        Self { folder, server, spool }
+    }
+
+    fn add(&self, key: &str, to: &[&str], text: &str) -> crate::process::Ran {
+        let file = self.folder.write("mail.eml", text);
+        let mut arguments = vec!["mail", "add", "--spool", &self.spool, "--key", key];
+        arguments.extend(["--from", "shop@shop.example"]);
+        arguments.extend(to.iter().flat_map(|to| ["--to", to]));
+        arguments.push(&file);
+        onlyonce(arguments)
+    }
+
+    fn run(&self, more: &[&str]) -> Running {
+        let (store, server) = (self.folder.store(), self.server.address.to_string());
+        let arguments = ["mail", "run", "--spool", &self.spool, "--store", &store];
+        let server = ["--server", &server, "--tls", "none"];
+        Running::start(arguments.iter().chain(&server).chain(more))
+    }
+
+    fn status(&self) -> Value {
+        let store = self.folder.store();
+        let arguments = ["mail", "status", "--spool", &self.spool, "--store", &store, "--json"];
+        serde_json::from_str(&onlyonce(arguments).done()).unwrap()
+    }
+
+    /// How many of each kind; they add up.
+    fn counts(&self) -> [u64; 5] {
+        let status = self.status();
+        let count = |kind: &str| status[kind]["messages"].as_u64().unwrap();
+        let all = ["queued", "answered", "sending", "unknown", "sent", "refused", "damaged"];
+        assert_eq!(status["all"], all.iter().map(|it| count(it)).sum::<u64>());
+        ["queued", "sending", "unknown", "sent", "refused"].map(count)
+    }
+}
+
+/// Case B123. One welcome, though the sender was killed between the end and writing it down.
+#[test]
+fn a_sender_killed_after_sending_and_before_marking_sends_nothing_twice() {
+    let shop = Shop::open();
+    let to = ["ann@mail.example", "bob@mail.example"];
+    let added = shop.add("welcome", &to, WELCOME).done();
+    assert_eq!(added, "added welcome/ann@mail.example\nadded welcome/bob@mail.example\n");
+    assert_eq!(shop.counts(), [2, 0, 0, 0, 0]);
+
+    shop.server.silent(true);
+    let running = shop.run(&["--workers", "1"]);
+    until("the end of a message", || (shop.server.ended().len() == 1).then_some(()));
+    // While it runs, the one on its way is shown by the process that has the journal.
+    assert_eq!(shop.counts(), [1, 1, 0, 0, 0]);
+    running.signal(Signal::KILL);
+    assert_eq!(running.ended().code, None);
+
+    shop.server.silent(false);
+    assert_eq!(shop.counts(), [1, 0, 1, 0, 0]);
+    for _ in 0..3 {
+        let out = shop.run(&["--once"]).ended().done();
+        assert!(out.contains("unknown welcome/"), "{out}");
+    }
+    assert_eq!(shop.server.ended(), to, "each was sent once");
+    assert_eq!(shop.counts(), [0, 0, 1, 1, 0]);
+
+    // What is in doubt is named here and where all doubts are, and a person settles it.
+    let status = shop.status();
+    let doubt = &status["doubts"][0];
+    let (id, fence) = (doubt["id"].as_str().unwrap(), doubt["fence"].to_string());
+    let store = shop.folder.store();
+    let listed = onlyonce(["keys", "list", "--state", "unknown", "--store", &store]).done();
+    assert!(listed.contains(id), "{listed}");
+    let settle = ["keys", "resolve", id, "--fence", &fence, "--did-not-happen", "--why", "looked"];
+    onlyonce(settle.iter().chain(&["--store", &store])).done();
+    shop.run(&["--once"]).ended().done();
+    assert_eq!(shop.counts(), [0, 0, 0, 2, 0]);
+    assert_eq!(shop.server.ended().len(), 3, "once more, as was said");
+}
+
+#[test]
+fn a_message_is_added_once_and_another_needs_another_key() {
+    let shop = Shop::open();
+    shop.add("welcome", &["ann@mail.example"], WELCOME).done();
+    let again = shop.add("welcome", &["ann@mail.example"], WELCOME).done();
+    assert_eq!(again, "there already welcome/ann@mail.example\n");
+    let other = shop.add("welcome", &["ann@mail.example"], "From: a@b.example\n\nBye\n");
+    assert!(other.failed(1).contains("welcome/ann@mail.example"));
+    let wrong = shop.add("news", &["ann@mail.example"], "From: a@b.example\nno field\n\n");
+    assert!(wrong.failed(2).contains("mail.eml: line 2"));
+    let nobody = shop.add("news", &["ann"], WELCOME).failed(2);
+    assert!(nobody.contains("--to \"ann\""), "{nobody}");
+    assert_eq!(shop.counts(), [1, 0, 0, 0, 0]);
+    shop.run(&["--once"]).ended().done();
+    assert_eq!((shop.counts(), shop.server.ended().len()), ([0, 0, 0, 1, 0], 1));
+}
+
+#[test]
+fn a_sender_that_is_asked_to_end_lets_the_message_on_its_way_end() {
+    let shop = Shop::open();
+    let running = shop.run(&[]);
+    shop.add("welcome", &["ann@mail.example"], WELCOME).done();
+    until("a message that is sent", || (shop.server.ended().len() == 1).then_some(()));
+    running.signal(Signal::TERM);
+    assert!(running.ended().done().contains("sent welcome/ann@mail.example"));
+    assert_eq!(shop.counts(), [0, 0, 0, 1, 0]);
+}
