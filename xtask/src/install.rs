@@ -9,7 +9,7 @@ use crate::{Outcome, repo, steps};
 pub(crate) type Package = (&'static str, &'static str);
 
 /// What the tests use.
-pub(crate) const TEST_PACKAGES: [Package; 8] = [
+pub(crate) const TEST_PACKAGES: [Package; 9] = [
     ("nginx", "nginx"),
     ("chromium", "chromium"),
     ("chromedriver", "chromium-driver"),
@@ -18,6 +18,7 @@ pub(crate) const TEST_PACKAGES: [Package; 8] = [
     ("redis-server", "redis-server"),
     ("etcd", "etcd-server"),
     ("python3", "python3-venv"),
+    ("pg_ctlcluster", "postgresql"),
 ];
 
 /// Where Debian looks whether a service may start when its package is installed.

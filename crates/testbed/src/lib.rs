@@ -5,8 +5,8 @@
 //! process ends in any other way. No service of the machine is used or changed. A server that is
 //! not installed fails its test with the command that installs it.
 //!
-//! `ONLYONCE_TEST_REDIS_SERVER` and `ONLYONCE_TEST_ETCD` name other programs to be tried than the
-//! ones in the search path.
+//! `ONLYONCE_TEST_REDIS_SERVER`, `ONLYONCE_TEST_ETCD` and `ONLYONCE_TEST_POSTGRES` name other
+//! programs to be tried than the ones in the search path.
 
 #![allow(
     clippy::unwrap_used,
@@ -16,6 +16,7 @@
 
 mod etcd;
 mod port;
+mod postgres;
 mod process;
 mod program;
 mod redis;
@@ -24,6 +25,7 @@ mod relay_owner;
 
 pub use etcd::{Etcd, EtcdCluster};
 pub use port::Port;
+pub use postgres::Postgres;
 pub use process::{Server, until};
 pub use program::find;
 pub use redis::{Redis, RedisCluster, Sentinel};

@@ -1,0 +1,25 @@
+//! A store in PostgreSQL, for any number of processes on any machines.
+//!
+//! Each process has one connection that writes: a task takes all that has been asked for meanwhile,
+//! and does it in one transaction of array statements, so that many callers share a round trip and
+//! a sync. Every swap compares the revision inside the transaction. Another connection reads.
+//!
+//! Nothing stands in a session: no prepared statement, no setting that outlives a transaction. So
+//! it works through a pooler that hands out connections by the transaction.
+//!
+//! It cannot decide anything: it knows records and revisions, not what they mean. It refuses a
+//! server that would lose what it has confirmed, and looks again at every new connection.
+
+mod address;
+mod batch;
+mod door;
+mod error;
+mod postgres;
+mod queue;
+mod reader;
+mod schema;
+mod session;
+mod writer;
+
+pub use address::{Address, AddressError};
+pub use postgres::Postgres;

@@ -1,0 +1,116 @@
+//! What is refused when a store is made or opened, each shown by a server that is set so.
+
+use onlyonce_conformance::{block_on, claimed, id};
+use onlyonce_store::OpenErrorKind::{self, Exists, Missing, Newer, Refused, Unavailable};
+use onlyonce_store::{OpenError, Store as _, Swap};
+use onlyonce_testbed::Postgres as Server;
+
+use crate::common::{database, init, open, open_as};
+
+#[track_caller]
+fn is<T>(result: Result<T, OpenError>, kind: OpenErrorKind, says: &str) {
+    let Err(error) = result else { panic!("it was let in") };
+    assert_eq!(error.kind(), kind, "{error}");
+    assert!(error.to_string().contains(says), "{error}");
+}
+
+#[test]
+fn servers_that_would_lose_what_they_confirmed_are_refused_and_the_setting_is_named() {
+    let mut server = Server::start();
+    let name = database(&server);
+    init(&server, &name).unwrap();
+    open(&server, &name).unwrap();
+    for setting in ["fsync", "full_page_writes", "synchronous_commit"] {
+        server.set(setting, "off");
+        server.restart();
+        is(open(&server, &name), Refused, &format!("{setting} is off"));
+        is(init(&server, &database(&server)), Refused, &format!("{setting} is off"));
+        server.set(setting, "on");
+    }
+    server.restart();
+    open(&server, &name).unwrap();
+}
+
+#[test]
+fn settings_of_a_role_or_database_count_too() {
+    let server = Server::start();
+    let name = database(&server);
+    init(&server, &name).unwrap();
+    let set = |what: &str| server.sql("postgres", &format!("ALTER DATABASE {name} {what}"));
+    set("SET synchronous_commit = off");
+    is(open(&server, &name), Refused, "synchronous_commit is off");
+    set("RESET synchronous_commit");
+    set("SET default_transaction_read_only = on");
+    is(open(&server, &name), Refused, "default_transaction_read_only");
+    set("RESET default_transaction_read_only");
+    // Both are harmless, and would break transactions that rely on the defaults.
+    set("SET default_transaction_isolation = 'serializable'");
+    set("SET statement_timeout = '1h'");
+    let store = open(&server, &name).unwrap();
+    let swap = store.swap(id(1), None, Some(claimed(1)));
+    assert_eq!(block_on(swap).unwrap(), Swap::Done);
+    let again = block_on(store.swap(id(1), None, Some(claimed(2)))).unwrap();
+    assert_eq!(again, Swap::Conflict(Some(claimed(1))));
+}
+
+#[test]
+fn a_standby_is_refused_and_so_is_a_commit_that_does_not_wait_for_a_promised_one() {
+    let mut server = Server::start();
+    let name = database(&server);
+    init(&server, &name).unwrap();
+    let standby = Server::standby_of(&server);
+    is(open(&standby, &name), Refused, "standby");
+    drop(standby);
+
+    server.set("synchronous_commit", "local");
+    server.restart();
+    open(&server, &name).unwrap();
+    server.set("synchronous_standby_names", "*");
+    server.restart();
+    is(open(&server, &name), Refused, "synchronous_commit is local");
+}
+
+#[test]
+fn a_table_that_is_not_kept_after_a_crash_is_refused_and_named() {
+    let server = Server::start();
+    for table in ["records", "store", "revisions"] {
+        let name = database(&server);
+        init(&server, &name).unwrap();
+        server.sql(&name, &format!("ALTER TABLE onlyonce.{table} SET UNLOGGED"));
+        is(open(&server, &name), Refused, &format!("onlyonce.{table} is not kept"));
+    }
+}
+
+#[test]
+fn a_store_is_made_once_and_never_by_opening_it() {
+    let server = Server::start();
+    let name = database(&server);
+    is(open(&server, &name), Missing, "onlyonce store init");
+    assert_eq!(server.sql(&name, "SELECT to_regnamespace('onlyonce')"), "");
+    init(&server, &name).unwrap();
+    let secret = open(&server, &name).unwrap().secret().clone();
+    is(init(&server, &name), Exists, "already");
+    assert!(open(&server, &name).unwrap().secret() == &secret);
+    server.sql(&name, "UPDATE onlyonce.store SET version = 2");
+    is(open(&server, &name), Newer, "format is 2");
+    is(open(&server, "nowhere"), Unavailable, "nowhere");
+}
+
+#[test]
+fn a_role_that_may_only_use_the_tables_is_enough_and_one_that_may_not_is_told_the_grant() {
+    let server = Server::start();
+    let name = database(&server);
+    init(&server, &name).unwrap();
+    server.sql(&name, "CREATE ROLE app LOGIN; GRANT USAGE ON SCHEMA onlyonce TO app");
+    let url = server.url(&name).replace("postgres@", "app@");
+    is(open_as(&url), Refused, "GRANT SELECT, INSERT, UPDATE, DELETE");
+    let tables = "ALL TABLES IN SCHEMA onlyonce TO app";
+    server.sql(&name, &format!("GRANT SELECT, INSERT, UPDATE, DELETE ON {tables}"));
+    let store = open_as(&url).unwrap();
+    let one = claimed(1);
+    assert_eq!(block_on(store.swap(id(1), None, Some(one.clone()))).unwrap(), Swap::Done);
+    assert_eq!(block_on(store.swap(id(1), Some(one.revision), None)).unwrap(), Swap::Done);
+    let floor = onlyonce_core::Floor::at(onlyonce_core::Timestamp::from_millis(7));
+    block_on(store.raise_floor(floor)).unwrap();
+    assert_eq!(block_on(store.floor()).unwrap(), floor);
+}

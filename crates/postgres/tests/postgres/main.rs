@@ -1,0 +1,9 @@
+//! The store on real servers: what every store promises, what is refused at the door, and servers
+//! that are killed under load.
+
+#![allow(clippy::unwrap_used, reason = "a test ends where something fails")]
+
+mod common;
+mod conformance;
+mod door;
+mod kill;

@@ -1,0 +1,205 @@
+//! PostgreSQL: one server, and standbys of it.
+
+use std::fs;
+use std::net::SocketAddr;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use tempfile::TempDir;
+
+use crate::port::Port;
+use crate::process::{Server, until};
+use crate::program::find;
+
+/// Settings of a small server; those that decide what is kept are the server's own.
+const SMALL: [(&str, &str); 4] = [
+    ("shared_buffers", "16MB"),
+    ("max_wal_size", "128MB"),
+    ("wal_level", "replica"),
+    ("hot_standby", "on"),
+];
+
+/// A PostgreSQL server. Whoever asks at its port is let in as the user that he names.
+#[derive(Debug)]
+pub struct Postgres {
+    port: Port,
+    folder: TempDir,
+    settings: Vec<(String, String)>,
+    server: Option<Server>,
+}
+
+impl Postgres {
+    /// One with the server's own settings.
+    pub fn start() -> Self {
+        Self::start_with(&[])
+    }
+
+    /// One with these settings.
+    pub fn start_with(settings: &[(&str, &str)]) -> Self {
+        let mut postgres = Self::prepare(settings);
+        let data = postgres.data();
+        let mut make = owned(&program("initdb"));
+        make.args(["--no-sync", "--auth", "trust", "--username", "postgres", "--encoding", "UTF8"]);
+        make.args(["--locale", "C", "--pgdata"]).arg(&data);
+        said(make.current_dir(postgres.folder.path()));
+        postgres.restart();
+        postgres
+    }
+
+    /// A standby of another, which it reads from.
+    pub fn standby_of(primary: &Self) -> Self {
+        let mut postgres = Self::prepare(&[]);
+        let mut copy = owned(&program("pg_basebackup"));
+        copy.args(["--no-sync", "--checkpoint", "fast", "--write-recovery-conf"]);
+        copy.args(["--username", "postgres", "--host", "127.0.0.1", "--port"]);
+        copy.arg(primary.port().to_string()).arg("--pgdata").arg(postgres.data());
+        said(copy.current_dir(postgres.folder.path()));
+        postgres.restart();
+        postgres
+    }
+
+    fn prepare(settings: &[(&str, &str)]) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        if let Some((user, group)) = server_user() {
+            std::os::unix::fs::chown(folder.path(), Some(user), Some(group)).unwrap();
+        }
+        let settings = SMALL.iter().chain(settings);
+        let settings = settings.map(|(name, value)| (name.to_string(), value.to_string()));
+        Self { port: Port::free(), folder, settings: settings.collect(), server: None }
+    }
+
+    /// Starts it, on the data and the port that it had.
+    pub fn restart(&mut self) {
+        self.kill();
+        let data = self.data();
+        // What is left of one that was killed ends by itself, and stands in the way until then.
+        until("the end of the last server", || processes_in(&data).is_empty().then_some(()));
+        let mut command = owned(&program("postgres"));
+        command.arg("-D").arg(&data).arg("-k").arg(self.folder.path());
+        command.args(["-h", "127.0.0.1", "-p", &self.port.number().to_string()]);
+        for (name, value) in &self.settings {
+            command.arg("-c").arg(format!("{name}={value}"));
+        }
+        command.current_dir(self.folder.path());
+        let log = self.folder.path().join("server.log");
+        let mut server = Server::start(command, &log);
+        let port = self.port.number().to_string();
+        server.await_ready(&log, || {
+            let mut ask = Command::new(program("pg_isready"));
+            ask.args(["-q", "-U", "postgres", "-d", "postgres", "-h", "127.0.0.1", "-p", &port]);
+            ask.status().is_ok_and(|status| status.success())
+        });
+        self.server = Some(server);
+    }
+
+    /// Ends it without a word (SIGKILL).
+    pub fn kill(&mut self) {
+        self.server = None;
+    }
+
+    /// Its process.
+    ///
+    /// # Panics
+    /// It was killed.
+    pub fn server(&self) -> &Server {
+        self.server.as_ref().expect("the server was killed")
+    }
+
+    /// Sets what it starts with from now on.
+    pub fn set(&mut self, name: &str, value: &str) {
+        self.settings.push((name.to_owned(), value.to_owned()));
+    }
+
+    /// Where it listens.
+    pub fn address(&self) -> SocketAddr {
+        self.port.address()
+    }
+
+    /// The port where it listens.
+    pub fn port(&self) -> u16 {
+        self.port.number()
+    }
+
+    /// The address of a database, as its superuser.
+    pub fn url(&self, database: &str) -> String {
+        format!("postgres://postgres@127.0.0.1:{}/{database}", self.port())
+    }
+
+    /// What statements print, without headings, each in a transaction of its own.
+    ///
+    /// # Panics
+    /// One of them is refused; with what the server says.
+    pub fn sql(&self, database: &str, text: &str) -> String {
+        let mut ask = Command::new(program("psql"));
+        ask.args(["-X", "-q", "-A", "-t", "-v", "ON_ERROR_STOP=1", "-U", "postgres", "-h"]);
+        ask.args(["127.0.0.1", "-p", &self.port().to_string(), "-d", database]);
+        for statement in text.split_inclusive(';') {
+            ask.args(["-c", statement]);
+        }
+        said(&mut ask)
+    }
+
+    fn data(&self) -> PathBuf {
+        self.folder.path().join("data")
+    }
+}
+
+/// A program of the newest server that is installed.
+fn program(name: &str) -> PathBuf {
+    let mut folders: Vec<String> = fs::read_dir("/usr/lib/postgresql")
+        .into_iter()
+        .flatten()
+        .filter_map(|entry| Some(entry.ok()?.path().join("bin").display().to_string()))
+        .collect();
+    folders.sort_unstable_by_key(|folder| std::cmp::Reverse((folder.len(), folder.clone())));
+    let folders: Vec<&str> = folders.iter().map(String::as_str).collect();
+    let server = find("postgres", "ONLYONCE_TEST_POSTGRES", &folders);
+    // Not what may lead there from the search path: the programs lie beside each other.
+    let server = server.canonicalize().unwrap_or(server);
+    server.parent().unwrap_or(Path::new("/")).join(name)
+}
+
+/// The user that the server runs as, if we are the superuser, whom it refuses.
+fn server_user() -> Option<(u32, u32)> {
+    let is_root = rustix::process::geteuid().is_root();
+    let users = if is_root { fs::read_to_string("/etc/passwd").unwrap() } else { return None };
+    let number = |at| {
+        let user = users.lines().find(|line| line.starts_with("postgres:"));
+        let user = user.expect("there is no user postgres: `cargo xtask install` makes it");
+        user.split(':').nth(at).unwrap().parse().unwrap()
+    };
+    Some((number(2), number(3)))
+}
+
+/// A command as the server's user, killed with the thread that starts it.
+fn owned(program: &Path) -> Command {
+    let mut command = Command::new("setpriv");
+    if let Some((user, group)) = server_user() {
+        let (user, group) = (format!("--reuid={user}"), format!("--regid={group}"));
+        command.args([&user, &group, "--clear-groups"]);
+    }
+    command.args(["--pdeathsig", "KILL", "--"]).arg(program);
+    command
+}
+
+/// What a command printed.
+fn said(command: &mut Command) -> String {
+    let ended = command.output().unwrap();
+    let error = String::from_utf8_lossy(&ended.stderr);
+    assert!(ended.status.success(), "{command:?}: {error}");
+    String::from_utf8_lossy(&ended.stdout).trim_end().to_owned()
+}
+
+/// The processes that work in a folder.
+fn processes_in(folder: &Path) -> Vec<u32> {
+    let Ok(wanted) = fs::metadata(folder) else { return Vec::new() };
+    let processes = fs::read_dir("/proc").unwrap().filter_map(Result::ok);
+    processes
+        .filter_map(|process| process.file_name().to_str()?.parse().ok())
+        .filter(|id: &u32| {
+            fs::metadata(format!("/proc/{id}/cwd"))
+                .is_ok_and(|it| (it.dev(), it.ino()) == (wanted.dev(), wanted.ino()))
+        })
+        .collect()
+}
