@@ -62,7 +62,8 @@ pub(crate) enum Command {
 /// Where the store is.
 #[derive(Args, Clone, Debug)]
 pub(crate) struct StoreArgs {
-    /// The store: journal:DIR is a log in this folder, for one process at a time
+    /// The store: journal:DIR is a log in this folder, for one process at a time; sqlite:FILE is
+    /// for all processes on this machine, postgres://USER@HOST/DATABASE for those on any
     #[arg(
         long,
         value_name = "URL",

@@ -27,7 +27,7 @@ fn main() -> ExitCode {
     let ended = match Cli::parse().command {
         Command::Demo(args) => demo::run(&args),
         Command::Proxy(args) => on_runtime(commands::proxy::run(args)),
-        Command::Store(command) => commands::store::run(command),
+        Command::Store(command) => on_runtime(commands::store::run(command)),
         Command::Keys(command) => on_runtime(commands::keys::run(command)),
         Command::Mail(command) => on_runtime(commands::mail::run(command)),
         Command::Journal(command) => on_runtime(commands::journal::run(command)),

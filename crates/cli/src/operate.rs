@@ -1,5 +1,5 @@
-//! What an operator can ask and change, and where it is done: in this process if the journal is
-//! free, else in the process that has it, through its socket.
+//! What an operator can ask and change, and where it is done: in this process if the store
+//! lets it in, else in the process that has the journal, through its socket.
 
 mod encryption;
 pub(crate) mod socket;
@@ -15,7 +15,7 @@ use base64::engine::general_purpose::STANDARD as BASE64;
 use bytes::Bytes;
 use onlyonce::{Acted, Engine, Settings};
 use onlyonce_core::{Fence, KeyId, Outcome, Policy, Reply, StateKind, Timestamp, Verdict};
-use onlyonce_journal::{Backup, Journal, JournalErrorKind};
+use onlyonce_journal::Backup;
 use onlyonce_store::{Cursor, Filter};
 use onlyonce_tokio::TokioRuntime;
 use serde::{Deserialize, Serialize};
@@ -23,7 +23,7 @@ use serde::{Deserialize, Serialize};
 use crate::args::StoreArgs;
 use crate::exit::Exit;
 use crate::failure::Failure;
-use crate::place::now;
+use crate::place::{Opened, now};
 use crate::vault::{self, Vault, Wrapped};
 pub(crate) use view::{View, time};
 
@@ -114,7 +114,7 @@ impl Told {
 #[derive(Clone)]
 pub(crate) struct Desk {
     pub(crate) engine: Engine,
-    pub(crate) journal: Journal,
+    pub(crate) opened: Opened,
     pub(crate) vault: Option<Vault>,
     pub(crate) policy: Policy,
 }
@@ -135,7 +135,7 @@ pub(crate) async fn answer(desk: &Desk, ask: Ask) -> Told {
         Ask::Erase { id, by, why } => erase(engine, policy, &id, (&by, &why)).await,
         Ask::Encryption { after, renew } => encryption::page(desk, after, renew).await,
         Ask::Encrypted { newest } => encryption::settle(desk, &newest),
-        Ask::Backup { to } => backup(desk.journal.clone(), to.into()).await,
+        Ask::Backup { to } => backup(&desk.opened, to.into()).await,
     };
     told.unwrap_or_else(|failure| Told::Failed { exit: failure.exit as u8, text: failure.what })
 }
@@ -298,7 +298,9 @@ async fn erase(
 }
 
 /// Copies the journal on a thread that may block.
-async fn backup(journal: Journal, to: PathBuf) -> Result<Told, Failure> {
+async fn backup(opened: &Opened, to: PathBuf) -> Result<Told, Failure> {
+    let Some((journal, _)) = opened.journal() else { return Err(usage("a backup of this store")) };
+    let journal = journal.clone();
     let copying = tokio::task::spawn_blocking(move || journal.backup(&to, now()));
     let Backup { segments, shelves, bytes } = copying.await.map_err(std::io::Error::other)??;
     Ok(Told::BackedUp { segments, shelves, bytes })
@@ -306,29 +308,26 @@ async fn backup(journal: Journal, to: PathBuf) -> Result<Told, Failure> {
 
 /// Where questions are answered.
 #[allow(clippy::large_enum_variant, reason = "made once a command, boxing would cost more")]
+#[allow(clippy::large_enum_variant, reason = "there is one of it in a process")]
 pub(crate) enum Operator {
-    /// Here: the journal was free.
+    /// Here: the store is one that others may have too, or the journal was free.
     Here(Desk),
     /// In the process that has the journal.
     There(socket::Client),
 }
 
 impl Operator {
-    /// Opens the journal, or finds the process that has it.
+    /// Opens the store, or finds the process that has the journal.
     pub(crate) async fn at(args: &StoreArgs) -> Result<Self, Failure> {
-        let dir = args.store.dir();
-        match Journal::open(dir, onlyonce_journal::Settings::default()) {
-            Ok(journal) => {
-                let Wrapped { store, vault } = vault::open(&journal, args)?;
-                let runtime = Arc::new(TokioRuntime::new());
-                let engine = Engine::start(store, runtime, Settings::default(), None).await?;
-                Ok(Self::Here(Desk { engine, journal, vault, policy: Policy::default() }))
-            }
-            Err(error) if error.kind() == JournalErrorKind::Locked => {
-                Ok(Self::There(socket::Client::new(dir)))
-            }
-            Err(error) => Err(error.into()),
-        }
+        let opened = match args.store.open_or_find().await? {
+            Ok(opened) => opened,
+            Err(dir) => return Ok(Self::There(socket::Client::new(dir))),
+        };
+        let Wrapped { store, vault } = vault::open(&opened, args)?;
+        let runtime = Arc::new(TokioRuntime::new());
+        let engine = Engine::start(store, runtime, Settings::default(), None).await?;
+        let desk = Desk { engine, opened, vault, policy: Policy::default() };
+        Ok(Self::Here(desk))
     }
 
     /// Asks; failures of the other side are failures here.
@@ -339,10 +338,10 @@ impl Operator {
         }
     }
 
-    /// Lets the journal go.
+    /// Lets the store go.
     pub(crate) fn close(&self) {
         match self {
-            Self::Here(desk) => desk.journal.close(),
+            Self::Here(desk) => desk.opened.close(),
             Self::There(_) => {}
         }
     }

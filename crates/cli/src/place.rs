@@ -1,11 +1,17 @@
-//! Where a store is, as it is written on the command line. The only file that names stores.
+//! Where a store is, as it is written on the command line, and opening it. The only file that
+//! names stores.
 
+use std::fmt;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use onlyonce_core::{Floor, Timestamp};
+use onlyonce_core::{Floor, Secret, StateKind, Timestamp};
 use onlyonce_journal::{Journal, JournalError, JournalErrorKind, Settings, Start};
+use onlyonce_postgres::{Address, AddressError, Postgres};
+use onlyonce_sqlite::Sqlite;
+use onlyonce_store::{OpenError, OpenErrorKind, Store};
 
 use crate::exit::Exit;
 use crate::failure::Failure;
@@ -18,6 +24,10 @@ pub(crate) const KEY_AHEAD_MAX: Duration = Duration::from_secs(300);
 pub(crate) enum Place {
     /// A journal in this folder.
     Journal(PathBuf),
+    /// An SQLite file.
+    Sqlite(PathBuf),
+    /// A PostgreSQL database.
+    Postgres(Address),
 }
 
 impl FromStr for Place {
@@ -26,16 +36,187 @@ impl FromStr for Place {
     fn from_str(text: &str) -> Result<Self, String> {
         match text.split_once(':') {
             Some(("journal", dir)) if !dir.is_empty() => Ok(Self::Journal(dir.into())),
-            _ => Err("it must be journal:DIR, such as journal:./onlyonce-data".to_owned()),
+            Some(("sqlite", file)) if !file.is_empty() => Ok(Self::Sqlite(file.into())),
+            Some(("postgres" | "postgresql", _)) => {
+                text.parse().map(Self::Postgres).map_err(|error: AddressError| error.to_string())
+            }
+            _ => Err("it must be journal:DIR, such as journal:./onlyonce-data, sqlite:FILE or \
+                      postgres://USER@HOST/DATABASE"
+                .to_owned()),
+        }
+    }
+}
+
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Journal(dir) => write!(f, "journal:{}", dir.display()),
+            Self::Sqlite(file) => write!(f, "sqlite:{}", file.display()),
+            Self::Postgres(address) => address.fmt(f),
         }
     }
 }
 
 impl Place {
-    /// The journal's folder.
-    pub(crate) fn dir(&self) -> &Path {
-        let Self::Journal(dir) = self;
-        dir
+    /// Makes a new store there, and says what to keep of it.
+    pub(crate) async fn init(&self, first: bool) -> Result<String, Failure> {
+        let start = if first { Start::First } else { strict() };
+        match self {
+            Self::Journal(dir) => {
+                Journal::init(dir, Settings::default(), start)?;
+                Ok(format!(
+                    "made a journal in {}\nkeep its file `secret` with your backups: without it no \
+                     record can be found",
+                    dir.display()
+                ))
+            }
+            Self::Sqlite(file) => {
+                Sqlite::init(file, floor(start)).map_err(|error| self.failure(&error))?;
+                Ok(format!(
+                    "made a store in {}\nits secret is in it: back it up as a whole, and let \
+                     nobody else read it",
+                    file.display()
+                ))
+            }
+            Self::Postgres(address) => {
+                let made = Postgres::init(address.clone(), floor(start)).await;
+                made.map_err(|error| self.failure(&error))?;
+                Ok(format!(
+                    "made a store in {self}, schema onlyonce\nits secret is in it: back it up as a \
+                     whole\na proxy needs no more than GRANT USAGE ON SCHEMA onlyonce and GRANT \
+                     SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA onlyonce"
+                ))
+            }
+        }
+    }
+
+    /// Opens the store there, for this process and, but for a journal, for others too.
+    pub(crate) async fn open(&self, settings: Settings) -> Result<Opened, Failure> {
+        match self {
+            Self::Journal(dir) => {
+                Ok(Opened::Journal { journal: Journal::open(dir, settings)?, dir: dir.clone() })
+            }
+            Self::Sqlite(file) => {
+                Sqlite::open(file).map(Opened::Sqlite).map_err(|error| self.failure(&error))
+            }
+            Self::Postgres(address) => {
+                let opened = Postgres::open(address.clone()).await;
+                opened.map(Opened::Postgres).map_err(|error| self.failure(&error))
+            }
+        }
+    }
+
+    /// The same; if it is a journal and another process has that, its folder.
+    pub(crate) async fn open_or_find(&self) -> Result<Result<Opened, &Path>, Failure> {
+        if let Self::Journal(dir) = self {
+            return match Journal::open(dir, Settings::default()) {
+                Ok(journal) => Ok(Ok(Opened::Journal { journal, dir: dir.clone() })),
+                Err(error) if error.kind() == JournalErrorKind::Locked => Ok(Err(dir)),
+                Err(error) => Err(error.into()),
+            };
+        }
+        self.open(Settings::default()).await.map(Ok)
+    }
+
+    /// The secret of the store there, whoever has it open.
+    pub(crate) async fn secret(&self) -> Result<Secret, Failure> {
+        match self {
+            Self::Journal(dir) => Ok(Journal::read_secret(dir)?),
+            Self::Sqlite(_) | Self::Postgres(_) => {
+                let opened = self.open(Settings::default()).await?;
+                let secret = opened.secret().clone();
+                opened.close();
+                Ok(secret)
+            }
+        }
+    }
+
+    fn failure(&self, error: &OpenError) -> Failure {
+        let exit = match error.kind() {
+            OpenErrorKind::Exists => Exit::Refused,
+            OpenErrorKind::Missing
+            | OpenErrorKind::Foreign
+            | OpenErrorKind::Newer
+            | OpenErrorKind::Refused
+            | OpenErrorKind::Unavailable => Exit::StoreUnavailable,
+        };
+        let failure = Failure::new(exit, error.to_string());
+        if error.kind() == OpenErrorKind::Missing {
+            return failure.with_hint(format!("`onlyonce store init --first --store {self}`"));
+        }
+        failure
+    }
+}
+
+/// A store that is open. Cheap to clone; all clones are one.
+#[derive(Clone)]
+pub(crate) enum Opened {
+    /// A journal, which this process has alone, and its folder.
+    Journal { journal: Journal, dir: PathBuf },
+    /// An SQLite file.
+    Sqlite(Sqlite),
+    /// A PostgreSQL database.
+    Postgres(Postgres),
+}
+
+impl Opened {
+    /// What its key ids are made with.
+    pub(crate) const fn secret(&self) -> &Secret {
+        match self {
+            Self::Journal { journal, .. } => journal.secret(),
+            Self::Sqlite(sqlite) => sqlite.secret(),
+            Self::Postgres(postgres) => postgres.secret(),
+        }
+    }
+
+    /// The journal and its folder, if it is one.
+    pub(crate) fn journal(&self) -> Option<(&Journal, &Path)> {
+        match self {
+            Self::Journal { journal, dir } => Some((journal, dir)),
+            Self::Sqlite(_) | Self::Postgres(_) => None,
+        }
+    }
+
+    /// How many keys have a record, where that is known at once.
+    pub(crate) fn keys(&self) -> Option<usize> {
+        self.journal().map(|(journal, _)| journal.stats().keys)
+    }
+
+    /// How many outcomes nobody knows.
+    pub(crate) async fn unknown(&self) -> Result<u64, Failure> {
+        match self {
+            Self::Journal { journal, .. } => Ok(journal.stats().unknown as u64),
+            Self::Sqlite(sqlite) => Ok(sqlite.count(Some(StateKind::Unknown))?),
+            Self::Postgres(postgres) => Ok(postgres.count(StateKind::Unknown).await?),
+        }
+    }
+
+    /// Calls `tell` once if nothing is written any more: then this process should end.
+    pub(crate) fn on_poison(&self, tell: impl FnOnce(&str) + Send + 'static) {
+        match self {
+            Self::Journal { journal, .. } => journal.on_poison(tell),
+            Self::Sqlite(sqlite) => sqlite.on_poison(tell),
+            // Its server looks after its own disk.
+            Self::Postgres(_) => {}
+        }
+    }
+
+    /// Writes what was asked for so far, and lets it go.
+    pub(crate) fn close(&self) {
+        match self {
+            Self::Journal { journal, .. } => journal.close(),
+            Self::Sqlite(sqlite) => sqlite.close(),
+            Self::Postgres(_) => {}
+        }
+    }
+
+    /// The store itself, if it is one that others may have too.
+    pub(crate) fn shared(&self) -> Option<Arc<dyn Store>> {
+        match self {
+            Self::Journal { .. } => None,
+            Self::Sqlite(sqlite) => Some(Arc::new(sqlite.clone())),
+            Self::Postgres(postgres) => Some(Arc::new(postgres.clone())),
+        }
     }
 }
 
@@ -48,6 +229,13 @@ pub(crate) fn now() -> Timestamp {
 /// A start that assumes there was another store before.
 pub(crate) fn strict() -> Start {
     Start::Strict { floor: Floor::at(now().plus(KEY_AHEAD_MAX)) }
+}
+
+const fn floor(start: Start) -> Floor {
+    match start {
+        Start::First => Floor::NONE,
+        Start::Strict { floor } => floor,
+    }
 }
 
 /// Opens the journal, or makes it first; says whether it did.
@@ -103,7 +291,13 @@ mod tests {
     #[test]
     fn a_store_is_named_by_kind_and_place() {
         assert_eq!("journal:./a:b".parse(), Ok(Place::Journal("./a:b".into())));
-        for wrong in ["", "journal:", "./data", "journals:x"] {
+        assert_eq!("sqlite:/a/b.db".parse(), Ok(Place::Sqlite("/a/b.db".into())));
+        for named in ["journal:./a:b", "sqlite:/a/b.db"] {
+            assert_eq!(named.parse::<Place>().unwrap().to_string(), named);
+        }
+        let named: Place = "postgres://anna:geheim@db.example/shop".parse().unwrap();
+        assert_eq!(named.to_string(), "postgres://anna@db.example:5432/shop");
+        for wrong in ["", "journal:", "sqlite:", "./data", "journals:x", "postgres:x"] {
             assert!(wrong.parse::<Place>().is_err(), "{wrong}");
         }
     }

@@ -15,6 +15,7 @@ use onlyonce_vault::{Encrypted, Keyring, PLAIN, Turned};
 use crate::args::StoreArgs;
 use crate::exit::Exit;
 use crate::failure::Failure;
+use crate::place::Opened;
 
 /// The names of the keys that answers in the journal may need, a line each, in its folder; backups
 /// carry it.
@@ -39,12 +40,22 @@ pub(crate) struct Vault {
     keys: Vec<String>,
 }
 
-/// The store in a journal, encrypted if there is a key file.
+/// The store, encrypted if there is a key file. Only a journal has a place for the names of keys.
 ///
 /// A journal that has answers encrypted with keys that are not there is refused: whoever asks for
 /// such an answer would be told that it is damaged.
-pub(crate) fn open(journal: &Journal, args: &StoreArgs) -> Result<Wrapped, Failure> {
-    let path = args.store.dir().join(NAMES);
+pub(crate) fn open(opened: &Opened, args: &StoreArgs) -> Result<Wrapped, Failure> {
+    if let Some(store) = opened.shared() {
+        if args.key_file.is_none() {
+            return Ok(Wrapped { store, vault: None });
+        }
+        let text = format!("--key-file: answers in {} cannot be encrypted yet", args.store);
+        return Err(Failure::new(Exit::Usage, text).with_hint("a journal can encrypt them"));
+    }
+    let Some((journal, dir)) = opened.journal() else {
+        unreachable!("what is not shared is a journal")
+    };
+    let path = dir.join(NAMES);
     let lost = |error: io::Error| {
         Failure::new(Exit::StoreUnavailable, format!("{}: {error}", path.display()))
     };
@@ -53,7 +64,7 @@ pub(crate) fn open(journal: &Journal, args: &StoreArgs) -> Result<Wrapped, Failu
         if needed.is_empty() {
             return Ok(Wrapped { store: Arc::new(journal.clone()), vault: None });
         }
-        let text = format!("{}: answers in this journal are encrypted", args.store.dir().display());
+        let text = format!("{}: answers in this journal are encrypted", dir.display());
         return Err(Failure::new(Exit::StoreUnavailable, text)
             .with_hint("name the file with their keys with --key-file"));
     };

@@ -8,14 +8,13 @@ use http::{HeaderMap, HeaderName, HeaderValue, Response};
 use onlyonce_core::{Key, Timestamp};
 use onlyonce_http::key::{self, KeyFieldError, KeyFormat, KeySpelling};
 use onlyonce_http::{Keys, ScopeRule, capture, scope};
-use onlyonce_journal::Journal;
 
 use crate::args::{EraseArgs, KeyArgs, KeysCommand, ResolveArgs, SealArgs, StateArg, StoreArgs};
 use crate::exit::Exit;
 use crate::failure::Failure;
 use crate::operate::{Ask, Finding, Operator, Told, View};
 use crate::output::{self, printable};
-use crate::place::now;
+use crate::place::{Place, now};
 use crate::progress::Bar;
 
 /// Keys that are asked for at once.
@@ -32,7 +31,7 @@ pub(crate) async fn run(command: KeysCommand) -> Result<(), Failure> {
             listed
         }
         KeysCommand::Get { key, store } => {
-            let id = id(&key, store.store.dir())?;
+            let id = id(&key, &store.store).await?;
             let operator = Operator::at(&store).await?;
             let got = operator.ask(Ask::Get { id: id.clone() }).await;
             operator.close();
@@ -119,12 +118,12 @@ const fn state_name(state: StateArg) -> &'static str {
 }
 
 /// The id of the key that was named.
-fn id(key: &KeyArgs, dir: &Path) -> Result<String, Failure> {
+async fn id(key: &KeyArgs, place: &Place) -> Result<String, Failure> {
     let wrong = |text: String| Failure::new(Exit::Usage, text);
     let Some(text) = &key.key else {
         return key.id.clone().ok_or_else(|| wrong("name a key by its id or with --key".into()));
     };
-    let secret = Journal::read_secret(dir)?;
+    let secret = place.secret().await?;
     let parsed = parsed(text).map_err(|error| wrong(format!("--key: {error}")))?;
     let mut headers = HeaderMap::new();
     for field in &key.headers {
@@ -181,7 +180,7 @@ fn show(view: &View) -> Result<(), Failure> {
 }
 
 async fn resolve(args: ResolveArgs) -> Result<(), Failure> {
-    let id = id(&args.key, args.store.store.dir())?;
+    let id = id(&args.key, &args.store.store).await?;
     let verdict = match &args.happened {
         Some(file) => happened(file)?,
         None if args.run_again => Finding::RunAgain,
@@ -196,7 +195,7 @@ async fn resolve(args: ResolveArgs) -> Result<(), Failure> {
 
 async fn seal(args: SealArgs) -> Result<(), Failure> {
     let SealArgs { key, store, why, by } = args;
-    let id = id(&key, store.store.dir())?;
+    let id = id(&key, &store.store).await?;
     // The time that it carries, so that it is forgotten no sooner than others of its age.
     let text = key.key.as_deref().and_then(|text| parsed(text).ok());
     let key_time = text.and_then(|key| key::carried_time(&key, KeyFormat::Any));
@@ -207,7 +206,7 @@ async fn seal(args: SealArgs) -> Result<(), Failure> {
 
 async fn erase(args: EraseArgs) -> Result<(), Failure> {
     let EraseArgs { key, store, why, by } = args;
-    let id = id(&key, store.store.dir())?;
+    let id = id(&key, &store.store).await?;
     let ask = Ask::Erase { id: id.clone(), by, why };
     change(&store, &id, ask, "look at it with `onlyonce keys get`").await
 }

@@ -1,11 +1,9 @@
 //! `onlyonce proxy`
 
-use std::path::Path;
 use std::sync::Arc;
 
 use onlyonce::{Engine, Settings, Sweeper};
 use onlyonce_http::Keys;
-use onlyonce_journal::Journal;
 use onlyonce_proxy::{Config, Drained, Ports, Server, Telemetry};
 use onlyonce_tokio::TokioRuntime;
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -18,15 +16,15 @@ use crate::failure::Failure;
 use crate::operate::Desk;
 use crate::operate::socket::Socket;
 use crate::output;
-use crate::vault::Wrapped;
-use crate::{place, vault};
+use crate::place::{self, Opened, Place};
+use crate::vault::{self, Wrapped};
 
 pub(crate) async fn run(args: ProxyArgs) -> Result<(), Failure> {
     log(args.log, args.log_level);
     // Asked for first, so that a signal during the start ends cleanly too.
     let mut ends = Ends::new()?;
     let config = config(&args)?;
-    let disk_max = disk_max(&args)?;
+    let disk_max = disk_max(args.disk_max)?;
     let mut warnings = config.warnings();
     warnings.extend(few_files(config.limits.connections, onlyonce_proxy::raise_open_files()));
     let (limits, record, sweeping) = (config.limits, config.policy.record, config.sweeping());
@@ -34,12 +32,11 @@ pub(crate) async fn run(args: ProxyArgs) -> Result<(), Failure> {
     // Before the store, so that a start that fails here leaves no new one behind.
     let ports = Ports::bind(config).await;
     let ports = ports.map_err(|error| Failure::new(Exit::Unavailable, error.to_string()))?;
-    let dir = args.store.store.dir();
-    let journal = open(dir, disk_max)?;
+    let opened = open(&args.store.store, disk_max).await?;
     let telemetry = Arc::new(Telemetry::default());
     let clock_is_right = args.clock_is_right;
     let settings = Settings { waiters_max: limits.waiters, clock_is_right, ..Settings::default() };
-    let Wrapped { store, vault } = vault::open(&journal, &args.store)?;
+    let Wrapped { store, vault } = vault::open(&opened, &args.store)?;
     let engine = Engine::start(
         store,
         Arc::new(TokioRuntime::new()),
@@ -48,24 +45,21 @@ pub(crate) async fn run(args: ProxyArgs) -> Result<(), Failure> {
     )
     .await?;
     let renewing = vault.clone().map(|it| tokio::spawn(it.renew_all(engine.clone())));
-    let desk = Desk { engine: engine.clone(), journal: journal.clone(), vault, policy: record };
-    let socket = Socket::open(dir, desk);
-    let socket = socket.inspect_err(|error| {
-        tracing::warn!(%error, "no socket for operators: keys and backups only once this ends");
-    });
+    let desk = Desk { engine: engine.clone(), opened: opened.clone(), vault, policy: record };
+    let socket = socket(&opened, desk);
     let sweeping = tokio::spawn(Sweeper::new(engine.clone(), sweeping).run());
-    let keys = Arc::new(Keys::new(journal.secret().clone()));
+    let keys = Arc::new(Keys::new(opened.secret().clone()));
     let server = ports.serve_with(engine, keys, telemetry);
     let (poison, mut poisoned) = oneshot::channel();
-    journal.on_poison(move |why| {
+    opened.on_poison(move |why| {
         let _ = poison.send(why.to_owned());
     });
-    hello(&server, upstream.as_str(), (&journal, dir), &warnings)?;
+    hello(&server, upstream.as_str(), (&opened, &args.store.store), &warnings).await?;
     let mut why = None;
     let stop = async {
         tokio::select! {
             () = ends.wait() => {}
-            said = &mut poisoned => why = said.ok(),
+            Ok(said) = &mut poisoned => why = Some(said),
         }
     };
     let drained = tokio::select! {
@@ -75,8 +69,8 @@ pub(crate) async fn run(args: ProxyArgs) -> Result<(), Failure> {
     sweeping.abort();
     renewing.inspect(JoinHandle::abort);
     drop(socket);
-    journal.close();
-    ended(drained, why)
+    opened.close();
+    ended(drained.left, why)
 }
 
 fn config(args: &ProxyArgs) -> Result<Config, Failure> {
@@ -92,8 +86,8 @@ fn config(args: &ProxyArgs) -> Result<Config, Failure> {
 }
 
 /// In bytes.
-fn disk_max(args: &ProxyArgs) -> Result<Option<u64>, Failure> {
-    let Some(mib) = args.disk_max else { return Ok(None) };
+pub(super) fn disk_max(mib: Option<u64>) -> Result<Option<u64>, Failure> {
+    let Some(mib) = mib else { return Ok(None) };
     let bytes = mib.checked_mul(1 << 20);
     bytes.map(Some).ok_or_else(|| {
         let text = format!("--disk-max {mib}: there are no disks of so many MiB");
@@ -102,7 +96,7 @@ fn disk_max(args: &ProxyArgs) -> Result<Option<u64>, Failure> {
 }
 
 /// If fewer callers can be connected than the configuration says.
-fn few_files(connections: usize, callers: usize) -> Option<String> {
+pub(super) fn few_files(connections: usize, callers: usize) -> Option<String> {
     (callers < connections).then(|| {
         format!(
             "connections = {connections}, but the files that this process may have open are \
@@ -112,7 +106,14 @@ fn few_files(connections: usize, callers: usize) -> Option<String> {
     })
 }
 
-fn open(dir: &Path, disk_max: Option<u64>) -> Result<Journal, Failure> {
+pub(super) async fn open(place: &Place, disk_max: Option<u64>) -> Result<Opened, Failure> {
+    let Place::Journal(dir) = place else {
+        if disk_max.is_some() {
+            let text = "--disk-max is for a journal; a database has limits of its own";
+            return Err(Failure::new(Exit::Usage, text));
+        }
+        return place.open(onlyonce_journal::Settings::default()).await;
+    };
     let settings = onlyonce_journal::Settings { disk_max, ..Default::default() };
     let (journal, created) = place::open_or_create(dir, settings, place::strict())?;
     if created {
@@ -130,21 +131,29 @@ fn open(dir: &Path, disk_max: Option<u64>) -> Result<Journal, Failure> {
             "cut a write from the journal's end that nothing proves to have been confirmed"
         );
     }
-    Ok(journal)
+    Ok(Opened::Journal { journal, dir: dir.clone() })
 }
 
-fn hello(
+/// For operators, where the store is one that they cannot open beside this process.
+pub(super) fn socket(opened: &Opened, desk: Desk) -> Option<Socket> {
+    let (_, dir) = opened.journal()?;
+    let socket = Socket::open(dir, desk).inspect_err(|error| {
+        tracing::warn!(%error, "no socket for operators: keys and backups only once this ends");
+    });
+    socket.ok()
+}
+
+async fn hello(
     server: &Server,
     upstream: &str,
-    (journal, dir): (&Journal, &Path),
+    (opened, place): (&Opened, &Place),
     warnings: &[String],
 ) -> Result<(), Failure> {
     for warning in warnings {
         output::line(&format!("note: {warning}"))?;
     }
-    let stats = journal.stats();
-    if 0 < stats.unknown {
-        let unknown = stats.unknown;
+    let unknown = opened.unknown().await?;
+    if 0 < unknown {
         output::line(&format!(
             "{unknown} outcomes are unknown; see `onlyonce keys list --state unknown`"
         ))?;
@@ -152,18 +161,20 @@ fn hello(
     if let Some(admin) = server.admin_addr() {
         output::line(&format!("operators at http://{admin}"))?;
     }
-    let (keys, dir) = (stats.keys, dir.display());
-    output::line(&format!("records in journal:{dir}, {keys} keys"))?;
+    match opened.keys() {
+        Some(keys) => output::line(&format!("records in {place}, {keys} keys"))?,
+        None => output::line(&format!("records in {place}"))?,
+    }
     output::line(&format!("listening on http://{} for {upstream}", server.local_addr()?))?;
     Ok(())
 }
 
-fn ended(drained: Drained, poisoned: Option<String>) -> Result<(), Failure> {
+pub(super) fn ended(left: usize, poisoned: Option<String>) -> Result<(), Failure> {
     if let Some(why) = poisoned {
         let hint = "look at the disk, then start again: what was confirmed is there";
         return Err(Failure::new(Exit::Poisoned, why).with_hint(hint));
     }
-    match drained.left {
+    match left {
         0 => Ok(()),
         usize::MAX => Err(Failure::new(Exit::Unknown, "ended at once by a second signal")),
         left => {
@@ -174,7 +185,7 @@ fn ended(drained: Drained, poisoned: Option<String>) -> Result<(), Failure> {
     }
 }
 
-fn log(format: LogFormat, level: LogLevel) {
+pub(super) fn log(format: LogFormat, level: LogLevel) {
     let level = match level {
         LogLevel::Error => tracing::Level::ERROR,
         LogLevel::Warn => tracing::Level::WARN,
@@ -188,18 +199,18 @@ fn log(format: LogFormat, level: LogLevel) {
     }
 }
 
-struct Ends {
+pub(super) struct Ends {
     interrupt: Signal,
     terminate: Signal,
 }
 
 impl Ends {
-    fn new() -> std::io::Result<Self> {
+    pub(super) fn new() -> std::io::Result<Self> {
         let interrupt = signal(SignalKind::interrupt())?;
         Ok(Self { interrupt, terminate: signal(SignalKind::terminate())? })
     }
 
-    async fn wait(&mut self) {
+    pub(super) async fn wait(&mut self) {
         tokio::select! {
             _ = self.interrupt.recv() => {}
             _ = self.terminate.recv() => {}
@@ -208,7 +219,7 @@ impl Ends {
 }
 
 /// Whoever asks twice is in a hurry.
-async fn second_signal() {
+pub(super) async fn second_signal() {
     let Ok(mut ends) = Ends::new() else { return std::future::pending().await };
     ends.wait().await;
     ends.wait().await;

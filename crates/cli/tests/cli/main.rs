@@ -16,6 +16,7 @@ mod mail;
 mod operate;
 mod process;
 mod replay;
+mod shared;
 mod stop;
 mod store;
 mod upstream;

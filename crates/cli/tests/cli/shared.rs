@@ -1,0 +1,250 @@
+//! Several proxies on one store that processes share: what one does counts for all of them, and
+//! what a dead one has left is told from what a living one is at.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::sync::Mutex;
+use std::thread;
+
+use onlyonce_testbed::Postgres;
+use rustix::process::Signal;
+use serde_json::Value;
+
+use crate::caller::order;
+use crate::process::{Folder, Proxy, Ran, onlyonce};
+use crate::upstream::{Manner, Upstream};
+
+/// Keys, and how often each is asked for. `ONLYONCE_LONG` asks for more of both.
+fn load() -> (usize, usize) {
+    if std::env::var_os("ONLYONCE_LONG").is_some() { (1_000, 50) } else { (60, 12) }
+}
+
+/// A store that processes share.
+pub(crate) struct Shared {
+    folder: Folder,
+    url: String,
+    _server: Option<Postgres>,
+}
+
+impl Shared {
+    fn sqlite() -> Self {
+        let folder = Folder::empty();
+        let url = format!("sqlite:{}", folder.path("once.db").display());
+        Self::made(folder, url, None)
+    }
+
+    fn postgres() -> Self {
+        let server = Postgres::start();
+        Self::made(Folder::empty(), server.url("postgres"), Some(server))
+    }
+
+    fn made(folder: Folder, url: String, server: Option<Postgres>) -> Self {
+        onlyonce(["store", "init", "--first", "--store", &url]).done();
+        Self { folder, url, _server: server }
+    }
+
+    fn proxy(&self, upstream: &Upstream, more: &[&str]) -> Proxy {
+        Proxy::start_with(&self.url, upstream, more)
+    }
+
+    fn keys(&self, arguments: &[&str]) -> Ran {
+        onlyonce(["keys"].iter().chain(arguments).chain(&["--store", &self.url]))
+    }
+
+    /// The one key in this state: its id and fence.
+    fn only(&self, state: &str) -> (String, String) {
+        let listed = self.keys(&["list", "--state", state, "--json"]).done();
+        let views: Vec<Value> =
+            listed.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+        let [view] = &views[..] else { panic!("{listed}") };
+        (view["id"].as_str().unwrap().to_owned(), view["fence"].to_string())
+    }
+}
+
+fn duplicates_spread_over_four_proxies_run_once(store: &Shared) {
+    let upstream = Upstream::open();
+    let proxies: Vec<Proxy> = (0..4).map(|_| store.proxy(&upstream, &[])).collect();
+    let addresses: Vec<SocketAddr> = proxies.iter().map(|proxy| proxy.address).collect();
+    let (keys, each) = load();
+    // All duplicates of a key are near each other, and neighbours ask different proxies.
+    let asked = Mutex::new(0..keys * each);
+    let answers = Mutex::new(BTreeMap::<usize, Vec<_>>::new());
+    thread::scope(|scope| {
+        for _ in 0..32 {
+            scope.spawn(|| {
+                loop {
+                    let Some(number) = asked.lock().unwrap().next() else { return };
+                    let key = number / each;
+                    let answer = order(&format!("tap-{key}")).settle(addresses[number % 4]);
+                    assert!(["executed", "replayed"].contains(&answer.says()), "{answer:?}");
+                    answers.lock().unwrap().entry(key).or_default().push(answer);
+                }
+            });
+        }
+    });
+    let answers = answers.into_inner().unwrap();
+    assert_eq!(answers.len(), keys);
+    for (key, answers) in answers {
+        assert_eq!(upstream.effects_of(&format!("tap-{key}")), 1, "effects of tap-{key}");
+        assert_eq!(answers.len(), each);
+        let ran = answers.iter().filter(|it| it.says() == "executed").count();
+        assert_eq!(ran, 1, "tap-{key}");
+        assert!(answers.iter().all(|it| it.body == answers[0].body), "tap-{key}");
+    }
+    assert_eq!(upstream.effects(), keys);
+    proxies.into_iter().for_each(Proxy::stop);
+}
+
+fn what_a_killed_proxy_has_left_is_unknown_at_once(store: &Shared) {
+    let upstream = Upstream::open();
+    let (first, second) = (store.proxy(&upstream, &[]), store.proxy(&upstream, &[]));
+    upstream.manner(Manner::Hold);
+    let begun = order("tap").begin(first.address);
+    upstream.began("tap");
+    // It lives, and so does its claim.
+    let (id, _) = store.only("in-flight");
+    first.kill();
+    assert!(begun.answer().is_err(), "nobody has told its caller anything");
+
+    order("tap").send(second.address).is_problem(409, "outcome-unknown");
+    let shown = store.keys(&["get", &id]).done();
+    assert!(shown.contains("state             unknown"), "{shown}");
+    assert!(shown.contains("holder-died"), "{shown}");
+    assert_eq!(upstream.effects(), 1);
+
+    // Somebody has looked, while the other proxy goes on.
+    upstream.manner(Manner::Answer(0));
+    let (_, fence) = store.only("unknown");
+    store.keys(&["resolve", &id, "--fence", &fence, "--did-not-happen", "--why", "looked"]).done();
+    let answer = order("tap").send(second.address).ran();
+    assert_eq!(order("tap").send(second.address).replayed(), answer);
+    assert_eq!(upstream.effects(), 2);
+}
+
+fn a_frozen_proxy_is_not_taken_for_dead(store: &Shared) {
+    let upstream = Upstream::open();
+    let config = store.folder.write("proxy.toml", "[policy]\nwait = \"300ms\"\n");
+    let more = ["--config", config.as_str()];
+    let (first, second) = (store.proxy(&upstream, &more), store.proxy(&upstream, &more));
+    upstream.manner(Manner::Hold);
+    let begun = order("tap").begin(first.address);
+    upstream.began("tap");
+    first.signal(Signal::STOP);
+    let told = order("tap").send(second.address);
+    told.is_problem(409, "request-in-progress");
+    let (id, _) = store.only("in-flight");
+    first.signal(Signal::CONT);
+    upstream.let_go();
+    let answer = begun.answer().unwrap().ran();
+    assert_eq!(order("tap").settle(second.address).replayed(), answer);
+    let shown = store.keys(&["get", &id]).done();
+    assert!(!shown.contains("holder-died"), "{shown}");
+    assert_eq!(upstream.effects(), 1);
+}
+
+fn operators_see_and_change_what_running_proxies_use(store: &Shared) {
+    let upstream = Upstream::open();
+    let proxy = store.proxy(&upstream, &[]);
+    assert!(proxy.hello().contains(&format!("records in {}", store.url)), "{}", proxy.hello());
+    let answer = order("tap").by("Bearer anna").send(proxy.address).ran();
+    let shown = store.keys(&["get", "--key", "tap", "-H", "Authorization: Bearer anna"]).done();
+    assert!(shown.contains("state             completed"), "{shown}");
+    assert_eq!(order("tap").by("Bearer anna").send(proxy.address).replayed(), answer);
+
+    store.keys(&["seal", "--key", "later", "--why", "cancelled"]).done();
+    order("later").send(proxy.address).is_problem(410, "key-sealed");
+    assert_eq!(upstream.effects(), 1);
+    assert_eq!(store.keys(&["list", "--json"]).done().lines().count(), 2);
+    proxy.kill();
+    let proxy = store.proxy(&upstream, &[]);
+    assert_eq!(order("tap").by("Bearer anna").send(proxy.address).replayed(), answer);
+}
+
+#[test]
+fn duplicates_spread_over_four_proxies_on_one_sqlite_file_run_once() {
+    duplicates_spread_over_four_proxies_run_once(&Shared::sqlite());
+}
+
+#[test]
+fn what_a_killed_proxy_has_left_in_an_sqlite_file_is_unknown_at_once() {
+    what_a_killed_proxy_has_left_is_unknown_at_once(&Shared::sqlite());
+}
+
+#[test]
+fn a_frozen_proxy_on_an_sqlite_file_is_not_taken_for_dead() {
+    a_frozen_proxy_is_not_taken_for_dead(&Shared::sqlite());
+}
+
+#[test]
+fn operators_see_and_change_what_running_proxies_on_an_sqlite_file_use() {
+    operators_see_and_change_what_running_proxies_use(&Shared::sqlite());
+}
+
+#[test]
+fn duplicates_spread_over_four_proxies_on_one_postgres_run_once() {
+    duplicates_spread_over_four_proxies_run_once(&Shared::postgres());
+}
+
+#[test]
+fn what_a_killed_proxy_has_left_in_postgres_is_unknown_at_once() {
+    what_a_killed_proxy_has_left_is_unknown_at_once(&Shared::postgres());
+}
+
+#[test]
+fn a_frozen_proxy_on_postgres_is_not_taken_for_dead() {
+    a_frozen_proxy_is_not_taken_for_dead(&Shared::postgres());
+}
+
+#[test]
+fn operators_see_and_change_what_running_proxies_on_postgres_use() {
+    operators_see_and_change_what_running_proxies_use(&Shared::postgres());
+}
+
+#[test]
+fn a_shared_store_is_never_made_by_the_way_and_its_refusal_names_what_makes_it() {
+    let (upstream, folder) = (Upstream::open(), Folder::empty());
+    let file = folder.path("once.db");
+    let (store, url) = (format!("sqlite:{}", file.display()), upstream.url());
+    let proxy = ["proxy", "--listen", "127.0.0.1:0", "--upstream", &url, "--store", &store];
+    for arguments in [&proxy[..], &["keys", "list", "--store", &store]] {
+        let told = onlyonce(arguments).failed(3);
+        let make = format!("onlyonce store init --first --store {store}");
+        assert!(told.contains(&make) && told.contains("nothing was changed"), "{told}");
+        assert!(!file.exists());
+    }
+    let made = onlyonce(["store", "init", "--store", &store]).done();
+    assert!(made.contains("secret") && made.contains("strict"), "{made}");
+    let told = onlyonce(["store", "init", "--first", "--store", &store]).failed(1);
+    assert!(told.contains("there is a store already"), "{told}");
+    // As after the loss of another: an old key may have run.
+    let proxy = Proxy::start_with(&store, &upstream, &[]);
+    let old = crate::store::uuid_v7(std::time::Duration::from_secs(60));
+    order(&old).send(proxy.address).is_problem(412, "key-expired");
+    assert_eq!(upstream.effects(), 0);
+}
+
+#[test]
+fn what_does_not_apply_to_a_shared_store_is_refused_by_name() {
+    let (upstream, store) = (Upstream::open(), Shared::sqlite());
+    let url = upstream.url();
+    let proxy = ["proxy", "--listen", "127.0.0.1:0", "--upstream", &url, "--store", &store.url];
+    let told = onlyonce(proxy.iter().chain(&["--disk-max", "100"])).failed(2);
+    assert!(told.contains("--disk-max is for a journal"), "{told}");
+    let keys = store.folder.write("keys", &"1".repeat(64));
+    let told = onlyonce(proxy.iter().chain(&["--key-file", &keys])).failed(2);
+    assert!(told.contains("--key-file") && told.contains("journal"), "{told}");
+}
+
+#[test]
+fn a_proxy_whose_file_is_replaced_ends_and_says_why() {
+    let (upstream, store) = (Upstream::open(), Shared::sqlite());
+    let proxy = store.proxy(&upstream, &[]);
+    order("tap").send(proxy.address).ran();
+    let file = store.folder.path("once.db");
+    std::fs::rename(&file, store.folder.path("moved.db")).unwrap();
+    let begun = order("tap-2").begin(proxy.address);
+    let told = proxy.ended().failed(4);
+    assert!(told.contains("moved, removed or replaced"), "{told}");
+    drop(begun);
+    assert_eq!(upstream.effects(), 1);
+}
