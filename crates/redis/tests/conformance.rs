@@ -7,9 +7,10 @@ mod common;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use onlyonce_conformance::{Damages, StoreBuilder};
+use onlyonce_conformance::{Damages, StoreBuilder, claimed, id};
 use onlyonce_core::{Floor, KeyId};
 use onlyonce_redis::Redis;
+use onlyonce_store::{Filter, Store as _, Swap};
 use onlyonce_testbed::RedisCluster;
 
 use common::{RUNTIME, Server, init, open};
@@ -119,4 +120,38 @@ fn stores_of_different_prefixes_do_not_see_each_other() {
     common::claim(&one, 1);
     assert_eq!(RUNTIME.block_on(one.count(None)).unwrap(), 1);
     assert_eq!(RUNTIME.block_on(other.count(None)).unwrap(), 0);
+}
+
+/// Entries of the index that end at the same moment are listed once each, also when the one at the
+/// end of a page is gone by the next.
+#[test]
+fn entries_of_one_moment_are_listed_once() {
+    let server = Server::start();
+    init(&server.url(), Floor::NONE);
+    let store = open(&server.url());
+    // All of one bucket, or hardly any two would have the same moment in one index.
+    let ids: Vec<_> = (0..5_000).map(id).filter(|id| id.as_bytes()[0] % 64 == 7).collect();
+    assert!(50 < ids.len());
+    let record = claimed(1);
+    for id in &ids {
+        let swap = store.swap(*id, None, Some(record.clone()));
+        assert_eq!(RUNTIME.block_on(swap).unwrap(), Swap::Done);
+    }
+    let (mut listed, mut after, mut deleted) = (Vec::new(), None, 0);
+    loop {
+        let page = RUNTIME.block_on(store.list(Filter { state: None, limit: 3 }, after)).unwrap();
+        listed.extend(page.records.iter().map(|(id, _)| *id));
+        let Some(next) = page.next else { break };
+        if listed.len() % 2 == 0 {
+            let last = listed[listed.len() - 1];
+            let swap = store.swap(last, Some(record.revision), None);
+            assert_eq!(RUNTIME.block_on(swap).unwrap(), Swap::Done);
+            deleted += 1;
+        }
+        after = Some(next);
+    }
+    assert!(5 < deleted);
+    let mut expect = ids;
+    expect.sort_unstable();
+    assert_eq!(listed, expect);
 }

@@ -23,6 +23,15 @@ struct History {
     unknown: Vec<u64>,
 }
 
+/// Ends the callers, also if what disturbs them panics.
+struct Stopping<'a>(&'a AtomicBool);
+
+impl Drop for Stopping<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
 /// Claims keys from several threads while `disturb` runs.
 fn load(store: &onlyonce_redis::Redis, disturb: impl FnOnce()) -> History {
     let stop = AtomicBool::new(false);
@@ -46,8 +55,9 @@ fn load(store: &onlyonce_redis::Redis, disturb: impl FnOnce()) -> History {
                 })
             })
             .collect();
+        let stopping = Stopping(&stop);
         disturb();
-        stop.store(true, Ordering::Relaxed);
+        drop(stopping);
         callers.into_iter().map(|caller| caller.join().unwrap()).collect::<Vec<_>>()
     });
     histories.into_iter().fold(History::default(), |mut all, one| {

@@ -152,6 +152,23 @@ impl EtcdCluster {
         &mut self.members
     }
 
+    /// One more, which has no vote; says which.
+    pub fn add_learner(&mut self) -> usize {
+        let mut learner = Etcd::prepare("learner", &["--initial-cluster-state", "existing"]);
+        let body = format!("{{\"peerURLs\":[\"{}\"],\"isLearner\":true}}", learner.peer_url());
+        // A cluster that has just come together does not take one yet.
+        let add = || self.members[0].post("/v3/cluster/member/add", &body);
+        until("it is taken", || add().filter(|answer| answer.contains("\"isLearner\":true")));
+        let known = self.members.iter().chain([&learner]);
+        let all: Vec<String> =
+            known.map(|one| format!("{}={}", one.name, one.peer_url())).collect();
+        learner.arguments.extend(["--initial-cluster".to_owned(), all.join(",")]);
+        learner.launch();
+        until("the learner answers", || learner.post("/v3/maintenance/status", "{}"));
+        self.members.push(learner);
+        self.members.len() - 1
+    }
+
     /// Waits until one of them leads, and says which.
     pub fn await_leader(&self) -> usize {
         until("a leader", || self.members.iter().position(Etcd::leads))

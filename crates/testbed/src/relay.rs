@@ -195,7 +195,9 @@ impl Shared {
         let owner = client.peer_addr().ok().and_then(owner);
         let barred = {
             let state = self.lock();
-            state.cut || owner.is_some_and(|owner| state.barred.contains(&owner))
+            // Whoever cannot be told comes again.
+            let is_barred = owner.is_none_or(|owner| state.barred.contains(&owner));
+            state.cut || (is_barred && !state.barred.is_empty())
         };
         let Some(server) = (!barred).then(|| TcpStream::connect(self.target).ok()).flatten() else {
             let _ = client.shutdown(Shutdown::Both);

@@ -1,0 +1,216 @@
+//! The cluster as a store.
+
+use std::sync::Arc;
+use std::sync::atomic::AtomicI64;
+
+use onlyonce_core::{Floor, KeyId, Record, Revision, Secret, StateKind};
+use onlyonce_store::{
+    BoxFuture, Cursor, Due, Filter, OpenError, OpenErrorKind, Page, Store, StoreError,
+    StoreErrorKind, Swap,
+};
+use tokio::runtime::Handle;
+
+use crate::cache::Cache;
+use crate::door;
+use crate::error::Fault;
+use crate::fence::Fence;
+use crate::inner::Inner;
+use crate::layout::{FORMAT, Facts, Layout};
+use crate::members::Members;
+use crate::target::Target;
+use crate::wire::{Compare, Op, Range, Txn, end_of};
+
+/// The largest reply that is kept, in bytes. etcd takes requests of 1.5 MiB unless it is told
+/// otherwise (`--max-request-bytes`).
+const REPLY_MAX: usize = 1 << 20;
+
+/// Records in etcd, for all processes of several machines. Cheap to clone; all clones are one.
+///
+/// It is a [`Store`]: a swap returns once a majority of the members has it. Its calls run on the
+/// tokio runtime on which it was opened, and may be awaited anywhere.
+#[derive(Clone)]
+pub struct Etcd {
+    inner: Arc<Inner>,
+    runtime: Handle,
+}
+
+impl Etcd {
+    /// Makes a new store, with a new secret. Keys with a time below `floor` are refused;
+    /// [`Floor::NONE`] if there was never a store before.
+    ///
+    /// # Errors
+    /// There is one already, the cluster cannot be reached, or it would not keep what a store
+    /// promises.
+    pub async fn init(target: &Target, floor: Floor) -> Result<(), OpenError> {
+        let place = target.to_string();
+        let error = |kind, text: &str| OpenError::new(kind, place.as_str(), text);
+        let members = Members::new(target)?;
+        let cluster = door::look(&members, target).await?.cluster;
+        let layout = Layout::new(&target.prefix);
+        let mut secret = [0; 32];
+        getrandom::fill(&mut secret).map_err(|failure| {
+            error(OpenErrorKind::Unavailable, &format!("no random numbers: {failure}"))
+        })?;
+        let facts = Facts { format: FORMAT, cluster, secret: Secret::from_bytes(secret) };
+        let records = layout.records();
+        let any = Range { range_end: end_of(&records), limit: 1, ..Range::default() };
+        let txn = Txn {
+            when: vec![Compare::absent(layout.store()), Compare::none_begins(records.clone())],
+            then: vec![
+                Op::put(layout.store(), facts.write()),
+                Op::put(layout.floor(), floor.time().as_millis().to_be_bytes()),
+                Op::put(layout.revision(), 0_u64.to_be_bytes()),
+            ],
+            otherwise: vec![
+                Op::get(layout.store()),
+                Op::range(Range { key: records, keys_only: true, ..any }),
+            ],
+        };
+        let made = members.write(txn).await;
+        let made = made.map_err(|fault| error(OpenErrorKind::Unavailable, fault.text()))?;
+        if made.succeeded {
+            return Ok(());
+        }
+        if made.first().is_none() {
+            let text = "there are records without the facts of their store, which were deleted: \
+                        choose another prefix";
+            return Err(error(OpenErrorKind::Foreign, text));
+        }
+        Err(error(OpenErrorKind::Exists, "there is a store already; it is left as it is"))
+    }
+
+    /// Opens the store. It must be called on a tokio runtime, which then runs its calls.
+    ///
+    /// # Errors
+    /// There is none, it is a newer program's, no member can be reached, or what would break a
+    /// promise of a store: the error names it.
+    pub async fn open(target: &Target) -> Result<Self, OpenError> {
+        let place = target.to_string();
+        let error = |kind, text: &str| OpenError::new(kind, place.as_str(), text);
+        let members = Arc::new(Members::new(target)?);
+        let seen = door::look(&members, target).await?;
+        let layout = Arc::new(Layout::new(&target.prefix));
+        let get = Txn::of(Op::get(layout.store()));
+        let unavailable = |fault: Fault| error(OpenErrorKind::Unavailable, fault.text());
+        let Some(found) = members.read(get).await.map_err(unavailable)?.first() else {
+            let text = "there is no store here; `onlyonce store init` makes one";
+            return Err(error(OpenErrorKind::Missing, text));
+        };
+        let Some(facts) = Facts::read(&found.value) else {
+            return Err(error(OpenErrorKind::Foreign, "its facts are none of a store"));
+        };
+        if facts.format != FORMAT {
+            let text = format!("its format is {}, and this program knows {FORMAT}", facts.format);
+            return Err(error(OpenErrorKind::Newer, &text));
+        }
+        if facts.cluster != seen.cluster {
+            let text = "it was made in another cluster: a snapshot was restored, and what ran \
+                        after it was taken would run again. Make a new store with another prefix \
+                        and without --first";
+            return Err(error(OpenErrorKind::Refused, text));
+        }
+        let fence = Arc::new(Fence::new(&layout, &facts));
+        fence.mark(&members).await.map_err(unavailable)?;
+        let runtime = Handle::current();
+        runtime.spawn(Fence::keep(Arc::downgrade(&fence), Arc::downgrade(&members)));
+        let inner = Inner {
+            target: target.clone(),
+            layout,
+            members,
+            fence,
+            cache: Cache::default(),
+            facts,
+            warnings: seen.warnings,
+            forget_until: AtomicI64::new(0),
+        };
+        Ok(Self { inner: Arc::new(inner), runtime })
+    }
+
+    /// The store's secret.
+    pub fn secret(&self) -> &Secret {
+        &self.inner.facts.secret
+    }
+
+    /// What the operator should know about the cluster: risks that were accepted, and members that
+    /// were not reached.
+    pub fn warnings(&self) -> &[String] {
+        &self.inner.warnings
+    }
+
+    /// How many keys have a record, in all or in one state.
+    ///
+    /// # Errors
+    /// No member answers.
+    pub async fn count(&self, state: Option<StateKind>) -> Result<u64, StoreError> {
+        self.spawn(move |inner| async move { inner.count(state).await }).await
+    }
+
+    /// Runs a call to its end, whether or not anybody still waits for it.
+    async fn spawn<T, F>(&self, call: impl FnOnce(Arc<Inner>) -> F) -> Result<T, StoreError>
+    where
+        T: Send + 'static,
+        F: Future<Output = Result<T, StoreError>> + Send + 'static,
+    {
+        self.runtime.spawn(call(Arc::clone(&self.inner))).await.unwrap_or_else(|error| {
+            let text = format!("{}: the call was given up: {error}", self.inner.target);
+            Err(StoreError::new(StoreErrorKind::Unknown, text))
+        })
+    }
+}
+
+impl Store for Etcd {
+    fn get(&self, id: KeyId) -> BoxFuture<'_, Result<Option<Record>, StoreError>> {
+        Box::pin(self.spawn(move |inner| async move { inner.get(id).await }))
+    }
+
+    fn swap(
+        &self,
+        id: KeyId,
+        expected: Option<Revision>,
+        next: Option<Record>,
+    ) -> BoxFuture<'_, Result<Swap, StoreError>> {
+        if let Some(next) = &next {
+            assert!(expected < Some(next.revision), "a write must raise the revision");
+        }
+        Box::pin(self.spawn(move |inner| async move { inner.swap(id, expected, next).await }))
+    }
+
+    fn floor(&self) -> BoxFuture<'_, Result<Floor, StoreError>> {
+        Box::pin(self.spawn(move |inner| async move { inner.floor().await }))
+    }
+
+    fn raise_floor(&self, to: Floor) -> BoxFuture<'_, Result<(), StoreError>> {
+        Box::pin(self.spawn(move |inner| async move { inner.raise_floor(to).await }))
+    }
+
+    fn revision_max(&self) -> BoxFuture<'_, Result<u64, StoreError>> {
+        Box::pin(self.spawn(move |inner| async move {
+            let key = inner.layout.revision();
+            inner.number(key).await
+        }))
+    }
+
+    fn due(&self, due: Due, limit: usize) -> BoxFuture<'_, Result<Vec<KeyId>, StoreError>> {
+        Box::pin(self.spawn(move |inner| async move { inner.due(due, limit).await }))
+    }
+
+    fn reclaim(&self) -> BoxFuture<'_, Result<(), StoreError>> {
+        Box::pin(self.spawn(move |inner| async move { inner.reclaim().await }))
+    }
+
+    fn list(
+        &self,
+        filter: Filter,
+        after: Option<Cursor>,
+    ) -> BoxFuture<'_, Result<Page, StoreError>> {
+        Box::pin(self.spawn(move |inner| async move { inner.list(filter, after).await }))
+    }
+
+    fn reply_max(&self) -> usize {
+        REPLY_MAX
+    }
+
+    fn is_exclusive(&self) -> bool {
+        false
+    }
+}

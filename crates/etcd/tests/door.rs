@@ -1,0 +1,119 @@
+//! What a cluster must be: what would break a promise is refused, and named.
+
+#![allow(clippy::unwrap_used, reason = "a test ends where something fails")]
+
+mod common;
+
+use onlyonce_conformance::{answered, id};
+use onlyonce_store::{OpenErrorKind, Store as _, StoreErrorKind};
+use onlyonce_testbed::{Etcd, EtcdCluster};
+
+use common::{
+    RUNTIME, claim, delete_all, get, init, open, put, single, try_claim, try_init, try_open,
+};
+
+#[test]
+fn one_member_alone_is_refused_or_a_risk() {
+    let etcd = Etcd::start();
+    let error = try_init(&format!("etcd://{}", etcd.address())).unwrap_err();
+    assert_eq!(error.kind(), OpenErrorKind::Refused);
+    assert!(error.to_string().contains("accept=single"), "{error}");
+    init(&single(&etcd));
+    let store = open(&single(&etcd));
+    assert!(store.warnings()[0].contains("1 voting member"), "{:?}", store.warnings());
+}
+
+/// Case B79: a full cluster refuses whole records, says that it is full, and is refused until
+/// somebody has looked.
+#[test]
+fn a_full_cluster_refuses_whole_records_and_its_alarm_is_refused() {
+    let etcd = Etcd::start_with(&["--quota-backend-bytes", "1500000"]);
+    init(&single(&etcd));
+    let store = open(&single(&etcd));
+    let one = claim(&store, 1);
+    let mut stands = one.clone();
+    let full = (2..50).find_map(|at| {
+        let next = answered(&one, at, vec![at as u8; 400_000]);
+        let swap = store.swap(id(1), Some(stands.revision), Some(next.clone()));
+        match RUNTIME.block_on(swap) {
+            Ok(_) => {
+                stands = next;
+                None
+            }
+            Err(error) => Some(error),
+        }
+    });
+    assert_eq!(full.unwrap().kind(), StoreErrorKind::Full);
+    assert_eq!(get(&store, 1), Some(stands));
+    assert_eq!(try_claim(&store, 2).unwrap_err().kind(), StoreErrorKind::Full);
+    let error = try_open(&single(&etcd)).err().unwrap();
+    assert_eq!(error.kind(), OpenErrorKind::Refused);
+    assert!(error.to_string().contains("NOSPACE"), "{error}");
+}
+
+#[test]
+fn a_learner_is_refused() {
+    let mut cluster = EtcdCluster::start();
+    let learner = cluster.add_learner();
+    let url = format!("etcd://{}", cluster.members()[learner].address());
+    let error = try_init(&url).unwrap_err();
+    assert_eq!(error.kind(), OpenErrorKind::Refused);
+    assert!(error.to_string().contains("learner"), "{error}");
+    init(&format!("etcd://{}", cluster.members()[0].address()));
+}
+
+#[test]
+fn a_cluster_without_a_majority_is_unavailable() {
+    let mut cluster = EtcdCluster::start();
+    let url = common::url(cluster.members());
+    init(&url);
+    cluster.members()[0].kill();
+    claim(&open(&url), 1);
+    cluster.members()[1].kill();
+    let error = try_open(&url).err().unwrap();
+    assert_eq!(error.kind(), OpenErrorKind::Unavailable, "{error}");
+}
+
+#[test]
+fn a_missing_store_is_refused_and_one_that_is_there_is_not_made_again() {
+    let etcd = Etcd::start();
+    let error = try_open(&single(&etcd)).err().unwrap();
+    assert_eq!(error.kind(), OpenErrorKind::Missing);
+    assert!(error.to_string().contains("onlyonce store init"), "{error}");
+    init(&single(&etcd));
+    claim(&open(&single(&etcd)), 1);
+    assert_eq!(try_init(&single(&etcd)).unwrap_err().kind(), OpenErrorKind::Exists);
+    // Somebody has deleted the key with the secret: the records are of no use without it.
+    delete_all(&etcd, "onlyonce/store");
+    assert_eq!(try_open(&single(&etcd)).err().unwrap().kind(), OpenErrorKind::Missing);
+    assert_eq!(try_init(&single(&etcd)).unwrap_err().kind(), OpenErrorKind::Foreign);
+    put(&etcd, b"onlyonce/store", &[2, 1, 1]);
+    assert_eq!(try_open(&single(&etcd)).err().unwrap().kind(), OpenErrorKind::Newer);
+    put(&etcd, b"onlyonce/store", &[]);
+    assert_eq!(try_open(&single(&etcd)).err().unwrap().kind(), OpenErrorKind::Foreign);
+}
+
+/// A snapshot makes a cluster of another identity, and what ran after it was taken is not in it.
+#[test]
+fn a_store_from_a_snapshot_is_refused() {
+    let etcd = Etcd::start();
+    init(&single(&etcd));
+    let facts = [&[1][..], &7_u64.to_be_bytes(), &[3; 32]].concat();
+    put(&etcd, b"onlyonce/store", &facts);
+    let error = try_open(&single(&etcd)).err().unwrap();
+    assert_eq!(error.kind(), OpenErrorKind::Refused);
+    assert!(error.to_string().contains("snapshot"), "{error}");
+}
+
+/// Case B79: a store that is emptied behind our back does not make used keys look new.
+#[test]
+fn a_store_that_was_emptied_takes_nothing_more() {
+    let etcd = Etcd::start();
+    init(&single(&etcd));
+    let store = open(&single(&etcd));
+    claim(&store, 1);
+    delete_all(&etcd, "onlyonce/");
+    let error = try_claim(&store, 1).unwrap_err();
+    assert_eq!(error.kind(), StoreErrorKind::Damaged);
+    assert!(error.to_string().contains("emptied"), "{error}");
+}
