@@ -129,7 +129,6 @@ async fn a_key_without_a_time_runs_as_new_once_it_is_forgotten_and_not_before() 
     }
 }
 
-/// Case B63.
 #[tokio::test(start_paused = true)]
 async fn what_is_remembered_for_ever_is_never_run_again_and_never_deleted() {
     let world = World::new().await;
@@ -161,6 +160,7 @@ async fn what_is_remembered_for_ever_is_never_run_again_and_never_deleted() {
     assert_eq!(forget_at, Timestamp::MAX);
 }
 
+/// Case B63.
 #[tokio::test(start_paused = true)]
 async fn retention_counts_from_completion() {
     let world = World::new().await;
