@@ -308,7 +308,6 @@ async fn backup(opened: &Opened, to: PathBuf) -> Result<Told, Failure> {
 
 /// Where questions are answered.
 #[allow(clippy::large_enum_variant, reason = "made once a command, boxing would cost more")]
-#[allow(clippy::large_enum_variant, reason = "there is one of it in a process")]
 pub(crate) enum Operator {
     /// Here: the store is one that others may have too, or the journal was free.
     Here(Desk),
