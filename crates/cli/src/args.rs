@@ -37,6 +37,8 @@ pub(crate) enum Command {
     Demo(DemoArgs),
     /// Put onlyonce in front of an HTTP API
     Proxy(ProxyArgs),
+    /// Keep records for programs that claim keys themselves, over HTTP and JSON
+    Serve(ServeArgs),
     /// Make a store
     #[command(subcommand)]
     Store(StoreCommand),
@@ -109,6 +111,46 @@ pub(crate) struct ProxyArgs {
     #[arg(long, value_enum, default_value_t = LogFormat::Text)]
     pub(crate) log: LogFormat,
     /// The least that is logged; info has a line for every request
+    #[arg(long, value_enum, default_value_t = LogLevel::Warn)]
+    pub(crate) log_level: LogLevel,
+}
+
+#[derive(Args, Debug)]
+#[command(after_help = "\
+Programs claim a key, run the operation, and say how it ended: docs/service.md has a walk-through \
+and the configuration, docs/openapi.json every endpoint.
+
+  (umask 077; openssl rand -hex 32 > token)
+  onlyonce serve --token-file token --store journal:/var/lib/onlyonce
+  onlyonce serve --unix /run/onlyonce/records.sock --store journal:/var/lib/onlyonce
+  onlyonce serve --config /etc/onlyonce-serve.toml --store journal:/var/lib/onlyonce
+
+SIGTERM and SIGINT let requests end and be recorded; a second one ends at once.")]
+pub(crate) struct ServeArgs {
+    /// Where callers connect [default: 127.0.0.1:8081]
+    #[arg(long, value_name = "ADDR", conflicts_with = "unix")]
+    pub(crate) listen: Option<SocketAddr>,
+    /// A unix socket instead of a port; without a configuration whoever may open it is let in
+    #[arg(long, value_name = "PATH")]
+    pub(crate) unix: Option<PathBuf>,
+    /// A file with the bearer token of the one caller; not readable for others
+    #[arg(long, value_name = "FILE", conflicts_with = "config")]
+    pub(crate) token_file: Option<PathBuf>,
+    /// A configuration file in TOML; --listen and --unix go before what it says
+    #[arg(long, value_name = "FILE")]
+    pub(crate) config: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) store: StoreArgs,
+    /// How much the journal may take on disk, in MiB [default: what there is]
+    #[arg(long, value_name = "MIB")]
+    pub(crate) disk_max: Option<u64>,
+    /// The clock is right, although the store was last written more than a year ago
+    #[arg(long)]
+    pub(crate) clock_is_right: bool,
+    /// How the log on standard error is written
+    #[arg(long, value_enum, default_value_t = LogFormat::Text)]
+    pub(crate) log: LogFormat,
+    /// The least that is logged; info has lines for every request
     #[arg(long, value_enum, default_value_t = LogLevel::Warn)]
     pub(crate) log_level: LogLevel,
 }

@@ -7,5 +7,7 @@ pub(crate) mod journal;
 pub(crate) mod keys;
 pub(crate) mod mail;
 pub(crate) mod proxy;
+mod running;
+pub(crate) mod serve;
 pub(crate) mod size;
 pub(crate) mod store;

@@ -27,6 +27,7 @@ fn main() -> ExitCode {
     let ended = match Cli::parse().command {
         Command::Demo(args) => demo::run(&args),
         Command::Proxy(args) => on_runtime(commands::proxy::run(args)),
+        Command::Serve(args) => on_runtime(commands::serve::run(args)),
         Command::Store(command) => on_runtime(commands::store::run(command)),
         Command::Keys(command) => on_runtime(commands::keys::run(command)),
         Command::Mail(command) => on_runtime(commands::mail::run(command)),

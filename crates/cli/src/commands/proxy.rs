@@ -6,17 +6,16 @@ use onlyonce::{Engine, Settings, Sweeper};
 use onlyonce_http::Keys;
 use onlyonce_proxy::{Config, Drained, Ports, Server, Telemetry};
 use onlyonce_tokio::TokioRuntime;
-use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
-use crate::args::{LogFormat, LogLevel, ProxyArgs};
+use super::running::{Ends, disk_max, ended, few_files, log, open, second_signal, socket};
+use crate::args::ProxyArgs;
 use crate::exit::Exit;
 use crate::failure::Failure;
 use crate::operate::Desk;
-use crate::operate::socket::Socket;
 use crate::output;
-use crate::place::{self, Opened, Place};
+use crate::place::{Opened, Place};
 use crate::vault::{self, Wrapped};
 
 pub(crate) async fn run(args: ProxyArgs) -> Result<(), Failure> {
@@ -85,64 +84,6 @@ fn config(args: &ProxyArgs) -> Result<Config, Failure> {
     Ok(config)
 }
 
-/// In bytes.
-pub(super) fn disk_max(mib: Option<u64>) -> Result<Option<u64>, Failure> {
-    let Some(mib) = mib else { return Ok(None) };
-    let bytes = mib.checked_mul(1 << 20);
-    bytes.map(Some).ok_or_else(|| {
-        let text = format!("--disk-max {mib}: there are no disks of so many MiB");
-        Failure::new(Exit::Usage, text)
-    })
-}
-
-/// If fewer callers can be connected than the configuration says.
-pub(super) fn few_files(connections: usize, callers: usize) -> Option<String> {
-    (callers < connections).then(|| {
-        format!(
-            "connections = {connections}, but the files that this process may have open are \
-             enough for {callers} only; raise the limit (`ulimit -Hn`, LimitNOFILE=) or lower \
-             connections"
-        )
-    })
-}
-
-pub(super) async fn open(place: &Place, disk_max: Option<u64>) -> Result<Opened, Failure> {
-    let Place::Journal(dir) = place else {
-        if disk_max.is_some() {
-            let text = "--disk-max is for a journal; a database has limits of its own";
-            return Err(Failure::new(Exit::Usage, text));
-        }
-        return place.open(onlyonce_journal::Settings::default()).await;
-    };
-    let settings = onlyonce_journal::Settings { disk_max, ..Default::default() };
-    let (journal, created) = place::open_or_create(dir, settings, place::strict())?;
-    if created {
-        output::line(&format!(
-            "made a journal in {}. It is strict: keys with a time from before now and five minutes \
-             are refused, since a lost store may have known them. Where there never was one, begin \
-             with `onlyonce store init --first`.",
-            dir.display()
-        ))?;
-    }
-    if 0 < journal.cut() {
-        let bytes = journal.cut();
-        tracing::warn!(
-            bytes,
-            "cut a write from the journal's end that nothing proves to have been confirmed"
-        );
-    }
-    Ok(Opened::Journal { journal, dir: dir.clone() })
-}
-
-/// For operators, where the store is one that they cannot open beside this process.
-pub(super) fn socket(opened: &Opened, desk: Desk) -> Option<Socket> {
-    let (_, dir) = opened.journal()?;
-    let socket = Socket::open(dir, desk).inspect_err(|error| {
-        tracing::warn!(%error, "no socket for operators: keys and backups only once this ends");
-    });
-    socket.ok()
-}
-
 async fn hello(
     server: &Server,
     upstream: &str,
@@ -167,60 +108,4 @@ async fn hello(
     }
     output::line(&format!("listening on http://{} for {upstream}", server.local_addr()?))?;
     Ok(())
-}
-
-pub(super) fn ended(left: usize, poisoned: Option<String>) -> Result<(), Failure> {
-    if let Some(why) = poisoned {
-        let hint = "look at the disk, then start again: what was confirmed is there";
-        return Err(Failure::new(Exit::Poisoned, why).with_hint(hint));
-    }
-    match left {
-        0 => Ok(()),
-        usize::MAX => Err(Failure::new(Exit::Unknown, "ended at once by a second signal")),
-        left => {
-            let text =
-                format!("{left} operations had not ended in time; their outcomes are unknown");
-            Err(Failure::new(Exit::Unknown, text))
-        }
-    }
-}
-
-pub(super) fn log(format: LogFormat, level: LogLevel) {
-    let level = match level {
-        LogLevel::Error => tracing::Level::ERROR,
-        LogLevel::Warn => tracing::Level::WARN,
-        LogLevel::Info => tracing::Level::INFO,
-        LogLevel::Debug => tracing::Level::DEBUG,
-    };
-    let builder = tracing_subscriber::fmt().with_max_level(level).with_writer(std::io::stderr);
-    match format {
-        LogFormat::Text => builder.with_ansi(false).init(),
-        LogFormat::Json => builder.json().init(),
-    }
-}
-
-pub(super) struct Ends {
-    interrupt: Signal,
-    terminate: Signal,
-}
-
-impl Ends {
-    pub(super) fn new() -> std::io::Result<Self> {
-        let interrupt = signal(SignalKind::interrupt())?;
-        Ok(Self { interrupt, terminate: signal(SignalKind::terminate())? })
-    }
-
-    pub(super) async fn wait(&mut self) {
-        tokio::select! {
-            _ = self.interrupt.recv() => {}
-            _ = self.terminate.recv() => {}
-        }
-    }
-}
-
-/// Whoever asks twice is in a hurry.
-pub(super) async fn second_signal() {
-    let Ok(mut ends) = Ends::new() else { return std::future::pending().await };
-    ends.wait().await;
-    ends.wait().await;
 }

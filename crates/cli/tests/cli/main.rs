@@ -16,6 +16,7 @@ mod mail;
 mod operate;
 mod process;
 mod replay;
+mod service;
 mod shared;
 mod stop;
 mod store;

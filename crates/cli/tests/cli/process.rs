@@ -260,3 +260,40 @@ impl Proxy {
         assert_eq!(self.ended().code, None);
     }
 }
+
+/// A record service that listens.
+pub(crate) struct Service {
+    running: Running,
+    /// `http://ADDRESS` or `unix:PATH`.
+    pub(crate) url: String,
+}
+
+impl Service {
+    /// Starts one with these arguments behind `serve`.
+    #[track_caller]
+    pub(crate) fn start(arguments: &[&str]) -> Self {
+        let mut running = Running::start(["serve"].iter().chain(arguments));
+        let url = until("a service that listens", || {
+            if let Some(status) = running.child.try_wait().unwrap() {
+                panic!("it ended early: {status}\n{}{}", running.out.all(), running.err.all());
+            }
+            let said = running.out.so_far();
+            let (_, rest) = said.split_once("listening on ")?;
+            rest.split_once(' ').map(|(url, _)| url.to_owned())
+        });
+        Self { running, url }
+    }
+
+    /// Ends it as a service manager does; it must end well.
+    #[track_caller]
+    pub(crate) fn stop(self) {
+        self.running.signal(Signal::TERM);
+        self.running.ended().done();
+    }
+
+    /// Ends it as a power cut does.
+    pub(crate) fn kill(self) {
+        self.running.signal(Signal::KILL);
+        assert_eq!(self.running.ended().code, None);
+    }
+}

@@ -1,7 +1,7 @@
 //! The service on a real port or socket, and clients that lose answers, sleep, race and lie. Every
 //! test counts what happened in the world outside.
 
-#![allow(clippy::unwrap_used, reason = "a test ends where something fails")]
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test ends where something fails")]
 
 mod access;
 mod bounds;
