@@ -8,8 +8,10 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use onlyonce_core::{Floor, Secret, StateKind, Timestamp};
+use onlyonce_etcd::Etcd;
 use onlyonce_journal::{Journal, JournalError, JournalErrorKind, Settings, Start};
 use onlyonce_postgres::{Address, AddressError, Postgres};
+use onlyonce_redis::Redis;
 use onlyonce_sqlite::Sqlite;
 use onlyonce_store::{OpenError, OpenErrorKind, Store};
 
@@ -28,6 +30,10 @@ pub(crate) enum Place {
     Sqlite(PathBuf),
     /// A PostgreSQL database.
     Postgres(Address),
+    /// Redis: a server, sentinels or a cluster.
+    Redis(onlyonce_redis::Target),
+    /// A cluster of etcd.
+    Etcd(onlyonce_etcd::Target),
 }
 
 impl FromStr for Place {
@@ -40,8 +46,14 @@ impl FromStr for Place {
             Some(("postgres" | "postgresql", _)) => {
                 text.parse().map(Self::Postgres).map_err(|error: AddressError| error.to_string())
             }
-            _ => Err("it must be journal:DIR, such as journal:./onlyonce-data, sqlite:FILE or \
-                      postgres://USER@HOST/DATABASE"
+            Some((scheme, rest)) if scheme.starts_with("redis") && rest.starts_with("//") => {
+                text.parse().map(Self::Redis)
+            }
+            Some(("etcd" | "etcds", rest)) if rest.starts_with("//") => {
+                text.parse().map(Self::Etcd)
+            }
+            _ => Err("it must be journal:DIR, such as journal:./onlyonce-data, sqlite:FILE, \
+                      postgres://USER@HOST/DATABASE, redis://HOST or etcd://HOST,HOST,HOST"
                 .to_owned()),
         }
     }
@@ -53,6 +65,8 @@ impl fmt::Display for Place {
             Self::Journal(dir) => write!(f, "journal:{}", dir.display()),
             Self::Sqlite(file) => write!(f, "sqlite:{}", file.display()),
             Self::Postgres(address) => address.fmt(f),
+            Self::Redis(target) => target.fmt(f),
+            Self::Etcd(target) => target.fmt(f),
         }
     }
 }
@@ -87,6 +101,16 @@ impl Place {
                      SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA onlyonce"
                 ))
             }
+            Self::Redis(target) => {
+                let made = Redis::init(target, floor(start)).await;
+                made.map_err(|error| self.failure(&error))?;
+                Ok(self.made())
+            }
+            Self::Etcd(target) => {
+                let made = Etcd::init(target, floor(start)).await;
+                made.map_err(|error| self.failure(&error))?;
+                Ok(self.made())
+            }
         }
     }
 
@@ -102,6 +126,15 @@ impl Place {
             Self::Postgres(address) => {
                 let opened = Postgres::open(address.clone()).await;
                 opened.map(Opened::Postgres).map_err(|error| self.failure(&error))
+            }
+            Self::Redis(target) => {
+                let settings = onlyonce_redis::Settings { key_ahead_max: KEY_AHEAD_MAX };
+                let opened = Redis::open(target, settings).await;
+                opened.map(Opened::Redis).map_err(|error| self.failure(&error))
+            }
+            Self::Etcd(target) => {
+                let opened = Etcd::open(target).await;
+                opened.map(Opened::Etcd).map_err(|error| self.failure(&error))
             }
         }
     }
@@ -122,13 +155,17 @@ impl Place {
     pub(crate) async fn secret(&self) -> Result<Secret, Failure> {
         match self {
             Self::Journal(dir) => Ok(Journal::read_secret(dir)?),
-            Self::Sqlite(_) | Self::Postgres(_) => {
+            Self::Sqlite(_) | Self::Postgres(_) | Self::Redis(_) | Self::Etcd(_) => {
                 let opened = self.open(Settings::default()).await?;
                 let secret = opened.secret().clone();
                 opened.close();
                 Ok(secret)
             }
         }
+    }
+
+    fn made(&self) -> String {
+        format!("made a store in {self}\nits secret is in it: let nobody else read it")
     }
 
     fn failure(&self, error: &OpenError) -> Failure {
@@ -157,15 +194,21 @@ pub(crate) enum Opened {
     Sqlite(Sqlite),
     /// A PostgreSQL database.
     Postgres(Postgres),
+    /// Redis.
+    Redis(Redis),
+    /// A cluster of etcd.
+    Etcd(Etcd),
 }
 
 impl Opened {
     /// What its key ids are made with.
-    pub(crate) const fn secret(&self) -> &Secret {
+    pub(crate) fn secret(&self) -> &Secret {
         match self {
             Self::Journal { journal, .. } => journal.secret(),
             Self::Sqlite(sqlite) => sqlite.secret(),
             Self::Postgres(postgres) => postgres.secret(),
+            Self::Redis(redis) => redis.secret(),
+            Self::Etcd(etcd) => etcd.secret(),
         }
     }
 
@@ -173,7 +216,7 @@ impl Opened {
     pub(crate) fn journal(&self) -> Option<(&Journal, &Path)> {
         match self {
             Self::Journal { journal, dir } => Some((journal, dir)),
-            Self::Sqlite(_) | Self::Postgres(_) => None,
+            Self::Sqlite(_) | Self::Postgres(_) | Self::Redis(_) | Self::Etcd(_) => None,
         }
     }
 
@@ -188,6 +231,8 @@ impl Opened {
             Self::Journal { journal, .. } => Ok(journal.stats().unknown as u64),
             Self::Sqlite(sqlite) => Ok(sqlite.count(Some(StateKind::Unknown))?),
             Self::Postgres(postgres) => Ok(postgres.count(StateKind::Unknown).await?),
+            Self::Redis(redis) => Ok(redis.count(Some(StateKind::Unknown)).await?),
+            Self::Etcd(etcd) => Ok(etcd.count(Some(StateKind::Unknown)).await?),
         }
     }
 
@@ -196,8 +241,8 @@ impl Opened {
         match self {
             Self::Journal { journal, .. } => journal.on_poison(tell),
             Self::Sqlite(sqlite) => sqlite.on_poison(tell),
-            // Its server looks after its own disk.
-            Self::Postgres(_) => {}
+            // Their servers look after their own disks.
+            Self::Postgres(_) | Self::Redis(_) | Self::Etcd(_) => {}
         }
     }
 
@@ -206,7 +251,7 @@ impl Opened {
         match self {
             Self::Journal { journal, .. } => journal.close(),
             Self::Sqlite(sqlite) => sqlite.close(),
-            Self::Postgres(_) => {}
+            Self::Postgres(_) | Self::Redis(_) | Self::Etcd(_) => {}
         }
     }
 
@@ -216,6 +261,17 @@ impl Opened {
             Self::Journal { .. } => None,
             Self::Sqlite(sqlite) => Some(Arc::new(sqlite.clone())),
             Self::Postgres(postgres) => Some(Arc::new(postgres.clone())),
+            Self::Redis(redis) => Some(Arc::new(redis.clone())),
+            Self::Etcd(etcd) => Some(Arc::new(etcd.clone())),
+        }
+    }
+
+    /// What the operator should know of it: risks that were accepted.
+    pub(crate) fn warnings(&self) -> &[String] {
+        match self {
+            Self::Journal { .. } | Self::Sqlite(_) | Self::Postgres(_) => &[],
+            Self::Redis(redis) => redis.warnings(),
+            Self::Etcd(etcd) => etcd.warnings(),
         }
     }
 }
@@ -297,7 +353,12 @@ mod tests {
         }
         let named: Place = "postgres://anna:geheim@db.example/shop".parse().unwrap();
         assert_eq!(named.to_string(), "postgres://anna@db.example:5432/shop");
-        for wrong in ["", "journal:", "sqlite:", "./data", "journals:x", "postgres:x"] {
+        for named in ["redis+cluster://a:1,b:2?prefix=shop", "etcd://a:1?accept=single"] {
+            assert_eq!(named.parse::<Place>().unwrap().to_string(), named);
+        }
+        for wrong in
+            ["", "journal:", "sqlite:", "redis:x", "etcd://", "./data", "journals:x", "postgres:x"]
+        {
             assert!(wrong.parse::<Place>().is_err(), "{wrong}");
         }
     }

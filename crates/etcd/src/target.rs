@@ -7,6 +7,8 @@ use std::str::FromStr;
 
 /// Where etcd listens for clients if nothing else is said.
 const PORT: u16 = 2379;
+/// What keys begin with if nothing else is said.
+const PREFIX: &str = "onlyonce";
 
 /// An etcd that is meant to be a store.
 ///
@@ -59,7 +61,7 @@ impl FromStr for Target {
             password,
             tls,
             ca: None,
-            prefix: "onlyonce".to_owned(),
+            prefix: PREFIX.to_owned(),
             compact: true,
             accept_single: false,
         };
@@ -105,7 +107,19 @@ impl Target {
 /// Without user and password.
 impl fmt::Display for Target {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}://{}", if self.tls { "etcds" } else { "etcd" }, self.hosts.join(","))
+        write!(f, "{}://{}", if self.tls { "etcds" } else { "etcd" }, self.hosts.join(","))?;
+        let ca = self.ca.as_ref().map(|file| file.display().to_string());
+        let options = [
+            ("prefix", Some(self.prefix.clone()).filter(|prefix| prefix != PREFIX)),
+            ("ca", ca),
+            ("compact", (!self.compact).then(|| "no".to_owned())),
+            ("accept", self.accept_single.then(|| "single".to_owned())),
+        ];
+        let said = options.into_iter().filter_map(|(name, value)| Some((name, value?)));
+        for (at, (name, value)) in said.enumerate() {
+            write!(f, "{}{name}={value}", if at == 0 { "?" } else { "&" })?;
+        }
+        Ok(())
     }
 }
 
@@ -161,7 +175,10 @@ mod tests {
         assert_eq!(target.user.as_deref(), Some("root"));
         assert_eq!(target.password.as_deref(), Some("p@w"));
         assert!(!target.compact && !target.accept_single && !target.tls);
-        assert!(!target.to_string().contains("p@w"));
+        assert_eq!(
+            target.to_string(),
+            "etcd://a:2379,b:2,[::1]:3,[::2]:2379?prefix=shop&compact=no"
+        );
         assert_eq!(target.urls()[1], "http://b:2");
         for (wrong, says) in [
             ("http://a", "none of etcd"),

@@ -7,6 +7,8 @@ use std::str::FromStr;
 
 /// Where Redis listens if nothing else is said.
 const PORT: u16 = 6379;
+/// What the names of keys begin with if nothing else is said.
+const PREFIX: &str = "onlyonce";
 /// Where sentinels do.
 const SENTINEL_PORT: u16 = 26_379;
 
@@ -104,7 +106,7 @@ impl FromStr for Target {
             tls,
             ca: None,
             database,
-            prefix: "onlyonce".to_owned(),
+            prefix: PREFIX.to_owned(),
             replicas: 0,
             accept_everysec: false,
             accept_unchecked: false,
@@ -173,7 +175,26 @@ impl fmt::Display for Target {
             Kind::Single if self.database != 0 => write!(f, "/{}", self.database),
             Kind::Sentinel(name) => write!(f, "/{name}"),
             Kind::Single | Kind::Cluster => Ok(()),
+        }?;
+        let accept = match (self.accept_everysec, self.accept_unchecked) {
+            (false, false) => None,
+            (true, false) => Some("everysec"),
+            (false, true) => Some("unchecked"),
+            (true, true) => Some("everysec,unchecked"),
+        };
+        let ca = self.ca.as_ref().map(|file| file.display().to_string());
+        let replicas = (self.replicas != 0).then(|| self.replicas.to_string());
+        let options = [
+            ("prefix", Some(self.prefix.clone()).filter(|prefix| prefix != PREFIX)),
+            ("ca", ca),
+            ("replicas", replicas),
+            ("accept", accept.map(str::to_owned)),
+        ];
+        let said = options.into_iter().filter_map(|(name, value)| Some((name, value?)));
+        for (at, (name, value)) in said.enumerate() {
+            write!(f, "{}{name}={value}", if at == 0 { "?" } else { "&" })?;
         }
+        Ok(())
     }
 }
 
@@ -240,7 +261,9 @@ mod tests {
         assert_eq!((one.user.as_deref(), one.password.as_deref()), (Some("u@x"), Some("p:w")));
         assert_eq!((one.database, one.replicas, one.prefix.as_str()), (3, 2, "shop"));
         assert!(one.accept_everysec && !one.accept_unchecked);
-        assert_eq!(one.to_string(), "redis://10.0.0.1:6379/3");
+        let shown = "redis://10.0.0.1:6379/3?prefix=shop&replicas=2&accept=everysec";
+        assert_eq!(one.to_string(), shown);
+        assert_eq!(target("redis://a").to_string(), "redis://a:6379");
         assert!(!format!("{one:?}").contains("p:w"));
 
         let many = target("redis+cluster://a:1,b:2,[::1]:3");

@@ -90,7 +90,7 @@ async fn hello(
     (opened, place): (&Opened, &Place),
     warnings: &[String],
 ) -> Result<(), Failure> {
-    for warning in warnings {
+    for warning in warnings.iter().chain(opened.warnings()) {
         output::line(&format!("note: {warning}"))?;
     }
     let unknown = opened.unknown().await?;

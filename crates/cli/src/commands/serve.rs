@@ -101,7 +101,7 @@ async fn hello(
     (opened, args): (&Opened, &ServeArgs),
     warnings: &[String],
 ) -> Result<(), Failure> {
-    for warning in warnings {
+    for warning in warnings.iter().chain(opened.warnings()) {
         output::line(&format!("note: {warning}"))?;
     }
     let unknown = opened.unknown().await?;

@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use std::sync::Mutex;
 use std::thread;
 
-use onlyonce_testbed::Postgres;
+use onlyonce_testbed::{EtcdCluster, Postgres, Redis};
 use rustix::process::Signal;
 use serde_json::Value;
 
@@ -19,26 +19,49 @@ fn load() -> (usize, usize) {
     if std::env::var_os("ONLYONCE_LONG").is_some() { (1_000, 50) } else { (60, 12) }
 }
 
+/// What keeps a store's server running.
+#[allow(dead_code, reason = "held until the test ends")]
+enum Server {
+    None,
+    Postgres(Postgres),
+    Redis(Redis),
+    Etcd(EtcdCluster),
+}
+
 /// A store that processes share.
 pub(crate) struct Shared {
     folder: Folder,
     url: String,
-    _server: Option<Postgres>,
+    _server: Server,
 }
 
 impl Shared {
     fn sqlite() -> Self {
         let folder = Folder::empty();
         let url = format!("sqlite:{}", folder.path("once.db").display());
-        Self::made(folder, url, None)
+        Self::made(folder, url, Server::None)
     }
 
     fn postgres() -> Self {
         let server = Postgres::start();
-        Self::made(Folder::empty(), server.url("postgres"), Some(server))
+        let url = server.url("postgres");
+        Self::made(Folder::empty(), url, Server::Postgres(server))
     }
 
-    fn made(folder: Folder, url: String, server: Option<Postgres>) -> Self {
+    fn redis() -> Self {
+        let server = Redis::start();
+        let url = format!("redis://{}", server.address());
+        Self::made(Folder::empty(), url, Server::Redis(server))
+    }
+
+    fn etcd() -> Self {
+        let mut cluster = EtcdCluster::start();
+        let members = cluster.members().iter().map(|member| member.address().to_string());
+        let url = format!("etcd://{}", members.collect::<Vec<_>>().join(","));
+        Self::made(Folder::empty(), url, Server::Etcd(cluster))
+    }
+
+    fn made(folder: Folder, url: String, server: Server) -> Self {
         onlyonce(["store", "init", "--first", "--store", &url]).done();
         Self { folder, url, _server: server }
     }
@@ -198,6 +221,46 @@ fn a_frozen_proxy_on_postgres_is_not_taken_for_dead() {
 #[test]
 fn operators_see_and_change_what_running_proxies_on_postgres_use() {
     operators_see_and_change_what_running_proxies_use(&Shared::postgres());
+}
+
+#[test]
+fn duplicates_spread_over_four_proxies_on_one_redis_run_once() {
+    duplicates_spread_over_four_proxies_run_once(&Shared::redis());
+}
+
+#[test]
+fn what_a_killed_proxy_has_left_in_redis_is_unknown_at_once() {
+    what_a_killed_proxy_has_left_is_unknown_at_once(&Shared::redis());
+}
+
+#[test]
+fn a_frozen_proxy_on_redis_is_not_taken_for_dead() {
+    a_frozen_proxy_is_not_taken_for_dead(&Shared::redis());
+}
+
+#[test]
+fn operators_see_and_change_what_running_proxies_on_redis_use() {
+    operators_see_and_change_what_running_proxies_use(&Shared::redis());
+}
+
+#[test]
+fn duplicates_spread_over_four_proxies_on_one_etcd_run_once() {
+    duplicates_spread_over_four_proxies_run_once(&Shared::etcd());
+}
+
+#[test]
+fn what_a_killed_proxy_has_left_in_etcd_is_unknown_at_once() {
+    what_a_killed_proxy_has_left_is_unknown_at_once(&Shared::etcd());
+}
+
+#[test]
+fn a_frozen_proxy_on_etcd_is_not_taken_for_dead() {
+    a_frozen_proxy_is_not_taken_for_dead(&Shared::etcd());
+}
+
+#[test]
+fn operators_see_and_change_what_running_proxies_on_etcd_use() {
+    operators_see_and_change_what_running_proxies_use(&Shared::etcd());
 }
 
 #[test]
