@@ -31,6 +31,11 @@ impl Fault {
         self.kind == StoreErrorKind::Unknown
     }
 
+    /// Whether it was answered that there is no room.
+    pub(crate) fn is_full(&self) -> bool {
+        self.kind == StoreErrorKind::Full
+    }
+
     /// What it means for a read: nothing was changed.
     pub(crate) fn of_read(self) -> StoreError {
         let kind = match self.kind {

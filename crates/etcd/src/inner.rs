@@ -83,6 +83,9 @@ impl Inner {
             let txn = self.transaction(id, &mark, before, next.as_ref())?;
             let answer = match self.members.write(txn).await {
                 Ok(answer) => answer,
+                Err(fault) if fault.is_full() => {
+                    return self.full(id, expected, next.as_ref(), fault).await;
+                }
                 Err(fault) => {
                     if fault.is_unknown() {
                         self.fence.doubt();
@@ -113,6 +116,30 @@ impl Inner {
         }
         let text = format!("{}: too much has changed meanwhile", self.target);
         Err(StoreError::new(StoreErrorKind::NotApplied, text))
+    }
+
+    /// What became of a swap that was answered with want of room. The members answer so too when
+    /// they have carried it out, and it was what took the last of the room.
+    async fn full(
+        &self,
+        id: KeyId,
+        expected: Option<Revision>,
+        next: Option<&Record>,
+        fault: Fault,
+    ) -> Result<Swap, StoreError> {
+        let Ok(found) = self.look(id).await else {
+            self.fence.doubt();
+            return Err(StoreError::new(StoreErrorKind::Unknown, fault.text()));
+        };
+        let found = found.map(|found| found.record);
+        if found.as_ref() == next {
+            return Ok(Swap::Done);
+        }
+        if found.map(|record| record.revision) == expected {
+            return Err(fault.into());
+        }
+        // Somebody has changed it since; whether on top of ours, nobody can tell.
+        Err(StoreError::new(StoreErrorKind::Unknown, fault.text()))
     }
 
     /// The whole swap: the record, its entry in the index, and the largest revision.
@@ -238,3 +265,6 @@ impl Inner {
         self.members.call(compact, true).await.map_err(Fault::of_read)
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -145,6 +145,12 @@ impl Etcd {
         self.spawn(move |inner| async move { inner.count(state).await }).await
     }
 
+    /// What all clones share.
+    #[cfg(test)]
+    pub(crate) fn inner(&self) -> &Inner {
+        &self.inner
+    }
+
     /// Runs a call to its end, whether or not anybody still waits for it.
     async fn spawn<T, F>(&self, call: impl FnOnce(Arc<Inner>) -> F) -> Result<T, StoreError>
     where

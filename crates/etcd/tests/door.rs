@@ -117,3 +117,24 @@ fn a_store_that_was_emptied_takes_nothing_more() {
     assert_eq!(error.kind(), StoreErrorKind::Damaged);
     assert!(error.to_string().contains("emptied"), "{error}");
 }
+
+#[test]
+fn a_password_is_asked_for_and_taken() {
+    let etcd = Etcd::start();
+    for (path, body) in [
+        ("/v3/auth/user/add", r#"{"name":"root","password":"p@w"}"#),
+        ("/v3/auth/role/add", r#"{"name":"root"}"#),
+        ("/v3/auth/user/grant", r#"{"user":"root","role":"root"}"#),
+        ("/v3/auth/enable", "{}"),
+    ] {
+        let answer = etcd.post(path, body).unwrap();
+        assert!(!answer.contains("error"), "{path}: {answer}");
+    }
+    let without = try_init(&single(&etcd)).unwrap_err();
+    assert_eq!(without.kind(), OpenErrorKind::Unavailable, "{without}");
+    let wrong = format!("etcd://root:other@{}?accept=single", etcd.address());
+    assert_eq!(try_init(&wrong).unwrap_err().kind(), OpenErrorKind::Unavailable);
+    let right = format!("etcd://root:p%40w@{}?accept=single", etcd.address());
+    init(&right);
+    claim(&open(&right), 1);
+}

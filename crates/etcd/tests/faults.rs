@@ -13,7 +13,7 @@ use onlyonce_etcd::Etcd;
 use onlyonce_store::{Store as _, StoreErrorKind, Swap};
 use onlyonce_testbed::{EtcdCluster, Relay, Way, until};
 
-use common::{RUNTIME, claim, get, init, open, single, try_claim, url};
+use common::{RUNTIME, claim, get, init, numbers, open, single, try_claim, url};
 
 /// What became of the claims of some callers.
 #[derive(Debug, Default)]
@@ -173,6 +173,7 @@ fn an_answer_that_is_lost_is_unknown_and_the_claim_is_there() {
     let store = open(&url);
     claim(&store, 1);
     let direct = open(&single(&etcd));
+    assert_eq!(numbers(&etcd), [1, 1]);
     relay.lose(Way::ToClient);
     let lost = thread::scope(|scope| {
         let claiming = scope.spawn(|| try_claim(&store, 65));
@@ -186,6 +187,9 @@ fn an_answer_that_is_lost_is_unknown_and_the_claim_is_there() {
     assert!(!error.may_have_happened() || get(&direct, 66).is_none(), "{error}");
     relay.mend();
     until("it is reached again", || RUNTIME.block_on(store.get(id(65))).ok());
+    until("what was sent before finds another number", || {
+        numbers(&etcd).iter().any(|number| 1 < *number).then_some(())
+    });
     let again = RUNTIME.block_on(store.swap(id(65), None, Some(claimed(65)))).unwrap();
     assert_eq!(again, Swap::Conflict(Some(claimed(65))));
 }

@@ -93,3 +93,13 @@ pub(crate) fn delete_all(etcd: &onlyonce_testbed::Etcd, prefix: &str) {
     let answer = etcd.post("/v3/kv/deleterange", &body).unwrap();
     assert!(answer.contains("deleted"), "{answer}");
 }
+
+/// The numbers that processes compare in their transactions.
+pub(crate) fn numbers(etcd: &onlyonce_testbed::Etcd) -> Vec<u64> {
+    let (key, end) = (STANDARD.encode("onlyonce/process/"), STANDARD.encode("onlyonce/process0"));
+    let body = format!("{{\"key\":\"{key}\",\"range_end\":\"{end}\"}}");
+    let answer = etcd.post("/v3/kv/range", &body).unwrap_or_default();
+    let values = answer.split("\"value\":\"").skip(1).filter_map(|rest| rest.split('"').next());
+    let bytes = values.map(|value| STANDARD.decode(value).unwrap().try_into().unwrap());
+    bytes.map(u64::from_be_bytes).collect()
+}

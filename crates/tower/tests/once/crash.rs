@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use http::Response;
-use onlyonce::core::{Fence, OnUnknown, Outcome, Policy, State, Verdict};
+use onlyonce::core::{Always, Fence, OnUnknown, Outcome, Policy, Receiver, State, Verdict};
 use onlyonce::{Engine, EngineEvent, Observer, Settings};
 use onlyonce_http::{FailureKind, RoutePolicy, UpstreamFailure, capture};
 use tower::Layer as _;
@@ -22,7 +22,12 @@ const DAY: Duration = seconds(24 * 3_600);
 
 /// A lease of two seconds, and nobody waits for anybody.
 fn short(on_unknown: OnUnknown) -> RoutePolicy {
-    let record = Policy { lease: seconds(2), skew_max: Duration::ZERO, on_unknown, ..policy() };
+    let receiver = match on_unknown {
+        OnUnknown::Retry => Receiver::always(Always::Fenced),
+        OnUnknown::Hold | OnUnknown::Probe | OnUnknown::Auto => Receiver::BARE,
+    };
+    let skew_max = Duration::ZERO;
+    let record = Policy { lease: seconds(2), skew_max, on_unknown, receiver, ..policy() };
     RoutePolicy { record, wait: Duration::ZERO, ..RoutePolicy::default() }
 }
 
