@@ -14,6 +14,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use bytes::Bytes;
 use onlyonce::{Acted, Engine, Settings};
+use onlyonce_core::limits::FOREVER;
 use onlyonce_core::{Fence, KeyId, Outcome, Policy, Reply, StateKind, Timestamp, Verdict};
 use onlyonce_journal::Backup;
 use onlyonce_store::{Cursor, Filter};
@@ -325,8 +326,10 @@ impl Operator {
         let Wrapped { store, vault } = vault::open(&opened, args)?;
         let runtime = Arc::new(TokioRuntime::new());
         let engine = Engine::start(store, runtime, Settings::default(), None).await?;
-        let desk = Desk { engine, opened, vault, policy: Policy::default() };
-        Ok(Self::Here(desk))
+        // How long keys are remembered only the policies of the routes tell. What is written here
+        // must not be forgotten before that, so it is never due: the price is its few bytes.
+        let policy = Policy { remember: FOREVER, ..Policy::default() };
+        Ok(Self::Here(Desk { engine, opened, vault, policy }))
     }
 
     /// Asks; failures of the other side are failures here.

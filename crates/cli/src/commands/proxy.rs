@@ -26,7 +26,7 @@ pub(crate) async fn run(args: ProxyArgs) -> Result<(), Failure> {
     let disk_max = disk_max(args.disk_max)?;
     let mut warnings = config.warnings();
     warnings.extend(few_files(config.limits.connections, onlyonce_proxy::raise_open_files()));
-    let (limits, record, sweeping) = (config.limits, config.policy.record, config.sweeping());
+    let (limits, sweeping) = (config.limits, config.sweeping());
     let upstream = config.upstream.authority.clone();
     // Before the store, so that a start that fails here leaves no new one behind.
     let ports = Ports::bind(config).await;
@@ -44,7 +44,7 @@ pub(crate) async fn run(args: ProxyArgs) -> Result<(), Failure> {
     )
     .await?;
     let renewing = vault.clone().map(|it| tokio::spawn(it.renew_all(engine.clone())));
-    let desk = Desk { engine: engine.clone(), opened: opened.clone(), vault, policy: record };
+    let desk = Desk { engine: engine.clone(), opened: opened.clone(), vault, policy: sweeping };
     let socket = socket(&opened, desk);
     let sweeping = tokio::spawn(Sweeper::new(engine.clone(), sweeping).run());
     let keys = Arc::new(Keys::new(opened.secret().clone()));
