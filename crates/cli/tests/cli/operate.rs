@@ -3,6 +3,9 @@
 
 use std::os::unix::fs::PermissionsExt as _;
 
+use onlyonce_core::{State, Timestamp};
+use onlyonce_journal::{Journal, Settings};
+use onlyonce_store::{Filter, Store as _};
 use serde_json::Value;
 
 use crate::caller::{Order, order};
@@ -292,4 +295,24 @@ fn a_key_whose_holder_is_at_work_is_shown_and_cannot_be_freed() {
     let answer = begun.answer().unwrap().ran();
     assert_eq!(order("tap").send(proxy.address).replayed(), answer);
     assert_eq!(upstream.effects(), 1);
+}
+
+#[tokio::test]
+async fn no_command_makes_a_key_forgotten_before_its_route_would() {
+    let (upstream, folder) = (Upstream::open(), Folder::with_store());
+    let config = "[policy]\nretention = \"1ms\"\nremember = \"forever\"\n";
+    let config = folder.write("once.toml", config);
+    let proxy = Proxy::start_with(&folder.store(), &upstream, &["--config", &config]);
+    order("tap").send(proxy.address).ran();
+    proxy.stop();
+    // Its answer is over, so what this command finds it writes down; it is left as it is.
+    let seal = ["keys", "seal", "--key", "tap", "--why", "cancelled", "--store", &folder.store()];
+    onlyonce(seal).failed(1);
+
+    let journal = Journal::open(&folder.journal(), Settings::default()).unwrap();
+    let page = journal.list(Filter::default(), None).await.unwrap();
+    journal.close();
+    let [(_, record)] = &page.records[..] else { panic!("{page:?}") };
+    let State::Tombstone { forget_at, .. } = record.state else { panic!("{record:?}") };
+    assert_eq!(forget_at, Timestamp::MAX);
 }
