@@ -1,5 +1,5 @@
-//! Changing the key of what was kept before: a page at a time, so that others need not wait long,
-//! and with nothing to remember but where the next page begins.
+//! Changing the key of what was kept before: a page at a time, so that callers get their turn
+//! between pages, and with nothing to remember but where the next page begins.
 
 use std::collections::BTreeMap;
 
