@@ -275,7 +275,7 @@ fn expired() -> Scene {
             ],
         )
         .at("sweep.swap.after", &[], "after the tombstone is durable");
-    Scene { expires: true, swept: true, ..scene }
+    Scene { expires: true, swept: true, afresh: true, ..scene }
 }
 
 fn forgotten() -> Scene {
@@ -292,7 +292,7 @@ fn forgotten() -> Scene {
             ],
         )
         .at("sweep.swap.after", &[], "after the deletion is durable");
-    Scene { config: FORGETFUL, swept: true, ..scene }
+    Scene { config: FORGETFUL, swept: true, afresh: true, ..scene }
 }
 
 fn rolled() -> Scene {
