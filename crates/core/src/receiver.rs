@@ -115,7 +115,9 @@ pub struct Receiver {
     pub keyed: Option<Duration>,
     /// If it can be asked: how long what has happened may be missing from its answer.
     pub settle: Option<Duration>,
-    /// How long after its attempt was given up a request may still arrive and be carried out.
+    /// How long after its attempt was given up a request may still arrive and be carried out. A
+    /// holder that cannot reach the store goes on past its lease, so that a true answer is not lost:
+    /// count in how long an operation takes at most.
     pub late: Duration,
 }
 

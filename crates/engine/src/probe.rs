@@ -16,8 +16,8 @@ pub struct InDoubt {
     pub since: Timestamp,
     /// How it was lost.
     pub cause: Cause,
-    /// When the record was last written: nothing of the attempt was sent later, but for what a
-    /// process that was stopped meanwhile may still send.
+    /// When the record was last written. Nothing of the attempt was sent later, but for what a
+    /// process may still send that was stopped, or that lost the store and went on past its lease.
     pub written_at: Timestamp,
     /// What the attempt noted, such as an external id.
     pub evidence: Option<Evidence>,
