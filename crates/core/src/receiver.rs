@@ -116,8 +116,8 @@ pub struct Receiver {
     /// If it can be asked: how long what has happened may be missing from its answer.
     pub settle: Option<Duration>,
     /// How long after its attempt was given up a request may still arrive and be carried out. A
-    /// holder that cannot reach the store goes on past its lease, so that a true answer is not lost:
-    /// count in how long an operation takes at most.
+    /// holder that cannot reach the store goes on past its lease, so that a true answer is not
+    /// lost: count in how long an operation takes at most.
     pub late: Duration,
 }
 
