@@ -5,7 +5,7 @@
 //! When an answer is lost the number is raised, through any member: what was sent before then finds
 //! another one. If the process ends, its number goes with a lease.
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
@@ -33,8 +33,11 @@ pub(crate) struct Fence {
     facts: Vec<u8>,
     current: RwLock<Option<Mark>>,
     changing: Mutex<()>,
-    /// An answer was lost since the number was last raised.
-    doubt: AtomicBool,
+    /// How many answers were lost.
+    doubts: AtomicU64,
+    /// How many of them the current number excludes: counted only once it is written, so that
+    /// nobody is handed the one before while it is being raised.
+    excluded: AtomicU64,
     wake: Notify,
 }
 
@@ -65,14 +68,15 @@ impl Fence {
             facts: facts.write(),
             current: RwLock::default(),
             changing: Mutex::default(),
-            doubt: AtomicBool::new(false),
+            doubts: AtomicU64::new(0),
+            excluded: AtomicU64::new(0),
             wake: Notify::new(),
         }
     }
 
     /// An answer was lost: what was asked must not take place from now on.
     pub(crate) fn doubt(&self) {
-        self.doubt.store(true, Ordering::Release);
+        self.doubts.fetch_add(1, Ordering::AcqRel);
         self.wake.notify_one();
     }
 
@@ -83,28 +87,25 @@ impl Fence {
 
     /// What a transaction has to compare.
     pub(crate) async fn mark(&self, members: &Members) -> Result<Mark, Fault> {
-        if let Some(mark) = self.known().filter(|_| !self.doubt.load(Ordering::Acquire)) {
+        if !self.in_doubt()
+            && let Some(mark) = self.known()
+        {
             return Ok(mark);
         }
         let _turn = self.changing.lock().await;
-        let doubt = self.doubt.swap(false, Ordering::AcqRel);
-        let made = match self.known() {
-            Some(mark) if !doubt => return Ok(mark),
-            Some(mark) => self.raise(members, mark).await,
-            None => self.make(members).await,
+        let doubts = self.doubts.load(Ordering::Acquire);
+        let mark = match self.known() {
+            Some(mark) if !self.in_doubt() => return Ok(mark),
+            Some(mark) => self.raise(members, mark).await?,
+            None => self.make(members).await?,
         };
-        match made {
-            Ok(mark) => {
-                *self.current.write().unwrap_or_else(PoisonError::into_inner) = Some(mark.clone());
-                Ok(mark)
-            }
-            Err(fault) => {
-                if doubt {
-                    self.doubt();
-                }
-                Err(fault)
-            }
-        }
+        *self.current.write().unwrap_or_else(PoisonError::into_inner) = Some(mark.clone());
+        self.excluded.fetch_max(doubts, Ordering::AcqRel);
+        Ok(mark)
+    }
+
+    fn in_doubt(&self) -> bool {
+        self.excluded.load(Ordering::Acquire) < self.doubts.load(Ordering::Acquire)
     }
 
     fn known(&self) -> Option<Mark> {
@@ -159,7 +160,7 @@ impl Fence {
                 timeout(pause.min(RAISE_AGAIN), waiting).await.is_ok()
             };
             let (Some(fence), Some(members)) = (fence.upgrade(), members.upgrade()) else { return };
-            if fence.doubt.load(Ordering::Acquire) && fence.mark(&members).await.is_err() {
+            if fence.in_doubt() && fence.mark(&members).await.is_err() {
                 // Not at once again: nobody can be reached.
                 tokio::time::sleep(RAISE_AGAIN).await;
                 continue;

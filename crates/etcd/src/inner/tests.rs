@@ -28,3 +28,22 @@ async fn a_transaction_from_before_a_lost_answer_does_not_take_place() {
     assert_ne!(other.key, raised.key);
     assert!(!inner.members.write(late).await.unwrap().succeeded);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nobody_is_handed_the_old_number_while_it_is_raised() {
+    let server = onlyonce_testbed::Etcd::start();
+    let target: Target = format!("etcd://{}?accept=single", server.address()).parse().unwrap();
+    Etcd::init(&target, Floor::NONE).await.unwrap();
+    let store = Etcd::open(&target).await.unwrap();
+    let inner = store.inner();
+    for _ in 0..50 {
+        let sent = inner.fence.mark(&inner.members).await.unwrap();
+        // Wakes the one that keeps the number, which raises it at the same time as these.
+        inner.fence.doubt();
+        for _ in 0..20 {
+            let now = inner.fence.mark(&inner.members).await.unwrap();
+            assert_ne!(now.value(), sent.value());
+            tokio::task::yield_now().await;
+        }
+    }
+}
