@@ -177,7 +177,8 @@ pub enum Outcome {
     Fenced,
     /// The fence was never granted on this record; nothing changed.
     InvalidFence,
-    /// An alarm: it was answered before, differently. Nothing changed.
+    /// An alarm: it was answered before, differently. That answer stays; the record's history tells
+    /// of this one.
     SecondReply,
     /// There is nothing to act on, or nothing that was ever run.
     Absent,

@@ -250,12 +250,13 @@ impl Context<'_> {
     }
 
     fn enter(&self, record: &mut Record, event: Event, by: &str, why: &str) {
-        let entry = self.entry(event, record.fence, by, why);
-        record.history.push(entry);
+        self.enter_of(record.fence, record, event, by, why);
     }
 
-    fn entry(&self, event: Event, fence: Fence, by: &str, why: &str) -> Entry {
-        Entry { at: self.now, event, fence, by: by.to_owned(), why: why.to_owned() }
+    /// [`Self::enter`] about a claim that need not be the latest.
+    fn enter_of(&self, fence: Fence, record: &mut Record, event: Event, by: &str, why: &str) {
+        let (by, why) = (by.to_owned(), why.to_owned());
+        record.history.push(Entry { at: self.now, event, fence, by, why });
     }
 }
 

@@ -8,6 +8,9 @@ pub const KEY_BYTES_MAX: usize = 255;
 pub const SCOPE_BYTES_MAX: usize = 1024;
 /// Most entries a record's history keeps; when full, the oldest but the first are dropped.
 pub const HISTORY_ENTRIES_MAX: usize = 16;
+/// Most second replies that a record's history tells of; later ones are alarms that leave no entry.
+/// So few that none of them, and nothing that is told before them, is dropped for another.
+pub const SECOND_REPLIES_MAX: usize = 4;
 /// Longest text (who, why) in a history entry, in bytes. Longer text is cut at a character.
 pub const HISTORY_TEXT_BYTES_MAX: usize = 256;
 /// Longest evidence (such as an external id) in bytes.
@@ -28,6 +31,8 @@ pub const FOREVER: Duration = Duration::MAX;
 
 const _: () = assert!(KEY_BYTES_MAX < SCOPE_BYTES_MAX);
 const _: () = assert!(2 <= HISTORY_ENTRIES_MAX && HISTORY_ENTRIES_MAX <= u8::MAX as usize);
+// Once answered, a record is told of at most once more beside them: that it was erased.
+const _: () = assert!(SECOND_REPLIES_MAX + 2 < HISTORY_ENTRIES_MAX);
 const _: () = assert!(HISTORY_TEXT_BYTES_MAX <= u16::MAX as usize);
 const _: () = assert!(EVIDENCE_BYTES_MAX <= u16::MAX as usize);
 const _: () = assert!(REPLY_BYTES_MAX <= u32::MAX as usize);

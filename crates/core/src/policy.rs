@@ -68,7 +68,8 @@ pub struct Policy {
     pub lease: Duration,
     /// How long a reply is kept, from completion. Default 24 h.
     pub retention: Duration,
-    /// How long it is remembered that the key was answered, from completion. Default 30 d. With
+    /// How long it is remembered that the key was answered, from completion. Default 30 d. One
+    /// number for all policies on a store: each writes down what it meets by its own. With
     /// [`FOREVER`](crate::limits::FOREVER) no key is ever forgotten, with a time or without.
     pub remember: Duration,
     /// How far two clocks of ours may differ; added before a lease counts as lapsed. Default 1 s.

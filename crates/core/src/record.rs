@@ -43,7 +43,13 @@ pub struct Record {
 impl Record {
     /// Whether what was answered was erased on demand.
     pub fn is_erased(&self) -> bool {
-        self.history.entries().iter().any(|entry| entry.event == Event::Erased)
+        self.history.count(Event::Erased) != 0
+    }
+
+    /// Whether it was answered a second time, differently: an operation that may have happened
+    /// twice, which a person should look at.
+    pub fn has_alarm(&self) -> bool {
+        self.history.count(Event::SecondReply) != 0
     }
 
     /// Whether any attempt with this key may have taken effect. `false` is certain.
@@ -290,8 +296,10 @@ pub struct Holder {
     pub pid_namespace: u32,
     /// The process id in that namespace.
     pub pid: u32,
-    /// When the process started, in clock ticks since boot.
+    /// When the process started, in clock ticks since boot, as its time namespace counts them.
     pub started: u64,
+    /// The inode of that time namespace; zero if it is not known, as in older records.
+    pub time_namespace: u32,
 }
 
 /// Bounded bytes that a holder noted about its attempt.
@@ -330,6 +338,13 @@ pub struct Entry {
     pub why: String,
 }
 
+impl Entry {
+    /// All of it but when it was.
+    pub(crate) fn without_time(&self) -> (Event, Fence, &str, &str) {
+        (self.event, self.fence, &self.by, &self.why)
+    }
+}
+
 /// What a history entry tells.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[repr(u8)]
@@ -352,11 +367,13 @@ pub enum Event {
     Restored = 8,
     /// The kept reply was erased before its time.
     Erased = 9,
+    /// Someone reported another success than the one that is recorded.
+    SecondReply = 10,
 }
 
 impl Event {
     /// All of them, in the order of their numbers.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::ResolvedHappened,
         Self::ResolvedNotExecuted,
         Self::ResolvedRunAgain,
@@ -366,6 +383,7 @@ impl Event {
         Self::HolderDied,
         Self::Restored,
         Self::Erased,
+        Self::SecondReply,
     ];
 
     /// The name used in commands and documents.
@@ -380,6 +398,7 @@ impl Event {
             Self::HolderDied => "holder-died",
             Self::Restored => "restored",
             Self::Erased => "erased",
+            Self::SecondReply => "second-reply",
         }
     }
 
@@ -400,6 +419,11 @@ impl History {
     /// The entries, oldest first.
     pub fn entries(&self) -> &[Entry] {
         &self.0
+    }
+
+    /// How many entries tell of `event`.
+    pub fn count(&self, event: Event) -> usize {
+        self.0.iter().filter(|entry| entry.event == event).count()
     }
 
     /// Appends an entry. When full, the second oldest goes: how it began is worth keeping.

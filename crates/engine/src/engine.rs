@@ -303,7 +303,11 @@ impl Engine {
     ) -> Result<Acted, EngineError> {
         let (by, why) = (by.to_owned(), why.to_owned());
         let command = Command::Resolve { fence, verdict, by, why };
-        self.command(id, policy, command).await
+        let acted = self.command(id, policy, command).await?;
+        if acted.outcome == Outcome::SecondReply {
+            self.inner.observer.on(&EngineEvent::SecondReply { id, fence });
+        }
+        Ok(acted)
     }
 
     /// Says that this key must never run. Granted for keys that are absent or released.

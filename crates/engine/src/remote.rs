@@ -18,7 +18,7 @@ use crate::ticket::{is_full, is_kept};
 /// A holder that nobody here can prove gone: its claims end by their leases alone, also when this
 /// process begins anew.
 const ELSEWHERE: Holder =
-    Holder { host: [0; 8], boot: [0; 16], pid_namespace: 0, pid: 0, started: 0 };
+    Holder { host: [0; 8], boot: [0; 16], pid_namespace: 0, pid: 0, started: 0, time_namespace: 0 };
 
 /// Whether a record's claim is held where its end cannot be proved.
 pub(crate) fn is_held_elsewhere(record: &Record) -> bool {

@@ -1,4 +1,4 @@
-//! The bytes of a record, versions 1 and 2. `docs/record-format.md` describes them byte by byte.
+//! The bytes of a record, versions 1 to 3. `docs/record-format.md` describes them byte by byte.
 //!
 //! A record is written in the oldest version that can say it: an older onlyonce then reads all
 //! that it could have written itself, and refuses the rest by its version.
@@ -16,7 +16,7 @@ use onlyonce_core::{
 };
 
 /// The newest format that is written and read.
-pub const VERSION: u8 = 2;
+pub const VERSION: u8 = 3;
 /// The oldest that is read.
 const OLDEST: u8 = 1;
 
@@ -35,7 +35,8 @@ const DETAIL_KEPT: u8 = 1 << 1;
 const DETAIL_COMMITTING: u8 = 1 << 2;
 const DETAIL_DOUBT: u8 = 1 << 3;
 const DETAIL_ONLY: u8 = 1 << 4;
-const DETAILS_KNOWN: u8 = (1 << 5) - 1;
+const DETAIL_TIME_NAMESPACE: u8 = 1 << 5;
+const DETAILS_KNOWN: u8 = (1 << 6) - 1;
 
 /// Why bytes are not a record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -70,8 +71,20 @@ impl std::error::Error for CodecError {}
 
 /// The oldest format that can say what `record` says.
 fn version(record: &Record) -> u8 {
-    // The events that version 2 has and version 1 does not.
-    if record.is_erased() { 2 } else { OLDEST }
+    let names_time = match &record.state {
+        State::InFlight(flight) => flight.holder.time_namespace != 0,
+        State::Released { .. }
+        | State::Completed { .. }
+        | State::Unknown(_)
+        | State::Tombstone { .. } => false,
+    };
+    if names_time || record.has_alarm() {
+        3
+    } else if record.is_erased() {
+        2
+    } else {
+        OLDEST
+    }
 }
 
 /// Appends the bytes of `record` with its key id to `out`.
@@ -144,7 +157,10 @@ fn details(state: &State) -> u8 {
                 Phase::Prepared => 0,
                 Phase::Committing => DETAIL_COMMITTING,
             };
-            phase | flight.inherited.as_ref().map_or(0, |doubt| DETAIL_DOUBT | only(doubt))
+            let names_time = flight.holder.time_namespace != 0;
+            phase
+                | flight.inherited.as_ref().map_or(0, |doubt| DETAIL_DOUBT | only(doubt))
+                | if names_time { DETAIL_TIME_NAMESPACE } else { 0 }
         }
         State::Released { .. } => 0,
         State::Completed { reply, sealed, .. } => {
@@ -182,6 +198,9 @@ fn encode_state(state: &State, base: u64, out: &mut Vec<u8>) {
             out.put_u32_le(flight.holder.pid_namespace);
             out.put_u32_le(flight.holder.pid);
             put_varint(out, flight.holder.started);
+            if flight.holder.time_namespace != 0 {
+                out.put_u32_le(flight.holder.time_namespace);
+            }
             put_time(out, base, flight.lease_until);
             if let Some(doubt) = &flight.inherited {
                 encode_doubt(doubt, base, out);
@@ -265,6 +284,9 @@ pub fn decode(bytes: Bytes) -> Result<(KeyId, Record), CodecError> {
         false => History::default(),
     };
     let state = decode_state(kind, details, &mut reader)?;
+    if self::details(&state) != details {
+        return Err(CodecError::Invalid("details"));
+    }
     if reader.bytes.has_remaining() {
         return Err(CodecError::TrailingBytes(reader.bytes.remaining()));
     }
@@ -332,6 +354,10 @@ fn decode_state(kind: StateKind, details: u8, reader: &mut Reader) -> Result<Sta
                 pid_namespace: u32::from_le_bytes(reader.array("holder")?),
                 pid: u32::from_le_bytes(reader.array("holder")?),
                 started: reader.varint("holder")?,
+                time_namespace: match has(DETAIL_TIME_NAMESPACE) {
+                    true => u32::from_le_bytes(reader.array("holder")?),
+                    false => 0,
+                },
             },
             lease_until: reader.time("lease")?,
             phase: match has(DETAIL_COMMITTING) {

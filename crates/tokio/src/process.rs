@@ -1,6 +1,7 @@
 //! What names a process, and the proof that one is gone.
 
 use std::fs;
+use std::io::{self, ErrorKind};
 use std::path::Path;
 
 use onlyonce::core::Holder;
@@ -15,15 +16,26 @@ pub fn this_process() -> Holder {
     copy_hex(text("/etc/machine-id").trim(), &mut host);
     let mut boot = [0; 16];
     copy_hex(&text("/proc/sys/kernel/random/boot_id").trim().replace('-', ""), &mut boot);
-    // "pid:[4026531836]"
-    let namespace = fs::read_link("/proc/self/ns/pid").unwrap_or_default();
-    let pid_namespace = namespace
-        .to_string_lossy()
-        .trim_matches(|it: char| !it.is_ascii_digit())
-        .parse()
-        .unwrap_or(0);
     let started = Stat::read(&text("/proc/self/stat")).map_or(0, |stat| stat.started);
-    Holder { host, boot, pid_namespace, pid: std::process::id(), started }
+    let (pid, pid_namespace) = (std::process::id(), namespace("pid").unwrap_or(0));
+    let time_namespace = match namespace("time") {
+        Ok(number) => number,
+        // A kernel without them (before Linux 5.6) counts one time for all processes.
+        Err(error) if error.kind() == ErrorKind::NotFound && pid_namespace != 0 => ONE_TIME,
+        Err(_) => 0,
+    };
+    Holder { host, boot, pid_namespace, pid, started, time_namespace }
+}
+
+/// The time namespace of all processes where there are none. The kernel's numbers are larger.
+const ONE_TIME: u32 = 1;
+
+/// The number of this process's namespace of a kind (namespaces(7)); zero if it is not understood.
+fn namespace(kind: &str) -> io::Result<u32> {
+    // "pid:[4026531836]"
+    let link = fs::read_link(format!("/proc/self/ns/{kind}"))?;
+    let number = link.to_string_lossy();
+    Ok(number.trim_matches(|it: char| !it.is_ascii_digit()).parse().unwrap_or(0))
 }
 
 /// Whether `other` is provably gone, as `me` can tell. A process that is stopped is not.
@@ -41,7 +53,9 @@ pub(crate) fn is_gone(me: &Holder, other: &Holder) -> bool {
     // Not whether /proc shows it: that may hide the processes of other users.
     match test_kill_process(pid) {
         Err(Errno::SRCH) => true,
-        Ok(()) | Err(_) => is_proc_ours(me) && stat(other.pid).is_some_and(|it| it.proves(other)),
+        Ok(()) | Err(_) => {
+            is_proc_ours(me) && stat(other.pid).is_some_and(|it| it.proves(me, other))
+        }
     }
 }
 
@@ -61,7 +75,8 @@ struct Stat {
     state: char,
     /// Field 20.
     threads: u64,
-    /// Field 22, in clock ticks since boot.
+    /// Field 22, in clock ticks since boot, as the time namespace of the reader counts them
+    /// (time_namespaces(7)).
     started: u64,
 }
 
@@ -75,10 +90,13 @@ impl Stat {
         Some(Self { state, threads, started })
     }
 
-    /// That `holder` is gone: its number has another process, or it has ended and its parent has
-    /// not asked how. Its last thread must have ended too, since the first may end before others.
-    fn proves(self, holder: &Holder) -> bool {
-        let is_another = holder.started != 0 && self.started != holder.started;
+    /// That `holder` is gone, as `me` reads this: its number has another process, or it has ended
+    /// and its parent has not asked how. Its last thread must have ended too, since the first may
+    /// end before others.
+    fn proves(self, me: &Holder, holder: &Holder) -> bool {
+        // One and the same start has another number in each time namespace.
+        let same_time = me.time_namespace != 0 && me.time_namespace == holder.time_namespace;
+        let is_another = same_time && holder.started != 0 && self.started != holder.started;
         let is_over = matches!(self.state, 'Z' | 'X') && self.threads <= 1;
         is_another || is_over
     }
@@ -165,6 +183,43 @@ mod tests {
         assert!(is_gone(&me, &Holder { started: holder.started - 1, ..holder }));
         // Without a start time nobody can tell which of the two it is.
         assert!(!is_gone(&me, &Holder { started: 0, ..holder }));
+    }
+
+    #[test]
+    fn start_times_prove_nothing_between_time_namespaces_or_where_one_is_not_known() {
+        let (me, mut process) = (this_process(), Waiting::start());
+        let holder = process.holder();
+        assert_ne!(me.time_namespace, 0);
+        let earlier = Holder { started: holder.started - 1, ..holder };
+        assert!(is_gone(&me, &earlier));
+        let elsewhere = |it: Holder| Holder { time_namespace: it.time_namespace - 1, ..it };
+        let nowhere = |it: Holder| Holder { time_namespace: 0, ..it };
+        assert!(!is_gone(&me, &elsewhere(earlier)) && !is_gone(&elsewhere(me), &earlier));
+        assert!(!is_gone(&me, &nowhere(earlier)) && !is_gone(&nowhere(me), &earlier));
+        assert!(!is_gone(&nowhere(me), &nowhere(earlier)));
+        // That there is no such process any more needs no time.
+        process.0.kill().unwrap();
+        process.0.wait().unwrap();
+        assert!(is_gone(&me, &elsewhere(earlier)) && is_gone(&me, &nowhere(earlier)));
+    }
+
+    /// One process as two others saw it, the second in a time namespace ahead by 1,000,000 s
+    /// (`unshare --time --boottime 1000000`).
+    #[test]
+    fn one_and_the_same_start_is_another_number_in_another_time_namespace() {
+        let rest = "5320704 993 18446744073709551615 1 1 0 0 0 0 65536 4 1132560123 0 0 0 17 1";
+        let line = |started: &str| {
+            format!(
+                "22321 (sh) S 1 22321 22321 0 -1 64 9 9 0 53 5 3 82 26 20 0 1 0 {started} {rest}"
+            )
+        };
+        let [here, there] = ["42414", "100042414"].map(|it| Stat::read(&line(it)).unwrap());
+        let me = this_process();
+        let holder = Holder { started: here.started, ..me };
+        let ahead = Holder { time_namespace: me.time_namespace + 1, ..me };
+        assert!(!here.proves(&me, &holder));
+        assert!(!there.proves(&ahead, &holder), "it is one and the same process");
+        assert!(there.proves(&me, &holder));
     }
 
     #[test]

@@ -3,7 +3,8 @@
 use super::settle::ended;
 use super::{Context, Wish};
 use crate::command::Outcome;
-use crate::record::{Cause, Event, Flight, Phase, Record, State};
+use crate::limits::SECOND_REPLIES_MAX;
+use crate::record::{Cause, Entry, Event, Flight, Phase, Record, State};
 use crate::reply::Reply;
 use crate::revision::Fence;
 
@@ -76,7 +77,8 @@ impl Context<'_> {
                 return (Outcome::Done, Wish::Stay);
             }
             State::Completed { .. } | State::Tombstone { .. } => {
-                return (Outcome::SecondReply, Wish::Stay);
+                let (by, why) = resolver.unwrap_or(("holder", ""));
+                return (Outcome::SecondReply, self.alarm(record, fence, reply, (by, why)));
             }
         };
         let mut next = Record { state: self.completed(reply, false), ..record.clone() };
@@ -86,10 +88,26 @@ impl Context<'_> {
             None => None,
         };
         if let Some((event, by, why)) = entry {
-            let entry = self.entry(event, fence, by, why);
-            next.history.push(entry);
+            self.enter_of(fence, &mut next, event, by, why);
         }
         (Outcome::Done, Wish::Become(next))
+    }
+
+    /// Notes a second reply, once however often it is said. Only its status: the first one stays the
+    /// only answer, and what was erased must not come back by way of another.
+    fn alarm(&self, record: &Record, fence: Fence, reply: &Reply, (by, why): (&str, &str)) -> Wish {
+        if SECOND_REPLIES_MAX <= record.history.count(Event::SecondReply) {
+            return Wish::Stay;
+        }
+        let note = format!("another answer, with {}", reply.status());
+        let why = if why.is_empty() { note } else { format!("{note}: {why}") };
+        let mut next = record.clone();
+        self.enter_of(fence, &mut next, Event::SecondReply, by, &why);
+        let told = next.history.entries().last().map(Entry::without_time);
+        if record.history.entries().iter().any(|known| Some(known.without_time()) == told) {
+            return Wish::Stay;
+        }
+        Wish::Become(next)
     }
 
     /// Rules 4, 7 and 12: "it did not happen" speaks for this claim alone.

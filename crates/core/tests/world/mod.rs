@@ -100,6 +100,13 @@ fn erased(mut state: State) -> Record {
     Record { history: History::from_entries([entry]), ..record(state) }
 }
 
+/// What was answered a second time, differently.
+fn alarmed(state: State) -> Record {
+    let (by, why) = ("holder".to_owned(), "another answer, with 201".to_owned());
+    let entry = Entry { at: ago(1_000), event: Event::SecondReply, fence: latest(), by, why };
+    Record { history: History::from_entries([entry]), ..record(state) }
+}
+
 fn tombstone(forget_at: Timestamp) -> State {
     let (answered_at, status, sealed) = (ago(DAY), 201, false);
     State::Tombstone { answered_at, status, forget_at, sealed, digest: reply().digest() }
@@ -133,6 +140,7 @@ pub(crate) fn states() -> Vec<(&'static str, Option<Record>)> {
         ("sealed", Some(sealed())),
         ("erased", Some(erased(completed(NOW.plus_millis(DAY))))),
         ("erased, tombstone", Some(erased(tombstone(NOW.plus_millis(DAY))))),
+        ("completed, alarm", Some(alarmed(completed(NOW.plus_millis(DAY))))),
         ("committing, first attempt", {
             let state = flight(Phase::Committing, held, None);
             Some(Record { attempt: 1, first_fence: latest(), ..record(state) })
@@ -142,6 +150,11 @@ pub(crate) fn states() -> Vec<(&'static str, Option<Record>)> {
 
 /// A state in a few words.
 pub(crate) fn shown(record: &Record) -> String {
+    let alarm = if record.has_alarm() { ", alarm" } else { "" };
+    format!("{}{alarm}", stands(record))
+}
+
+fn stands(record: &Record) -> String {
     let kind = record.state.kind().name();
     match &record.state {
         State::InFlight(flight) => {

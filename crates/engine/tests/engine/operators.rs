@@ -68,6 +68,22 @@ async fn who_ran_although_the_key_was_sealed_meanwhile_is_not_told_the_refusal_a
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_verdict_with_another_answer_than_the_recorded_one_is_an_alarm_and_stays_in_the_record() {
+    let shop = Shop::open().await;
+    let fence = doubt(&shop).await;
+    assert_eq!(shop.resolve(fence, Verdict::Happened(confirmed())).await, Outcome::Done);
+    let another = Verdict::Happened(Reply::kept(201, "order confirmed, 7830"));
+    for _again in 0..2 {
+        assert_eq!(shop.resolve(fence, another.clone()).await, Outcome::SecondReply);
+    }
+    let alarm = |event: &EngineEvent| matches!(event, EngineEvent::SecondReply { .. });
+    assert_eq!(shop.log.count(alarm), 2);
+    let record = shop.engine.get(request().id).await.unwrap().unwrap();
+    assert!(record.has_alarm() && record.history.entries().len() == 2, "{:?}", record.history);
+    assert_eq!(shop.ask(seconds(1)).await, Ok(Answer::Replayed(confirmed())));
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_verdict_that_it_never_happened_lets_it_run_again() {
     let shop = Shop::open().await;
     let fence = doubt(&shop).await;

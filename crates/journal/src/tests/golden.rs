@@ -96,6 +96,19 @@ fn erased(record: Record) -> Record {
     Record { history: History::from_entries(vec![entry]), ..record }
 }
 
+/// As [`flight`], with all that format 3 says of a holder.
+fn timed(state: State) -> State {
+    let State::InFlight(flight) = state else { panic!("{state:?}") };
+    let holder = Holder { time_namespace: 0xB4B4_B4B4, ..flight.holder };
+    State::InFlight(Flight { holder, ..flight })
+}
+
+fn alarmed(record: Record) -> Record {
+    let (by, why) = ("holder".to_owned(), "another answer, with 500".to_owned());
+    let entry = Entry { at: at(300), event: Event::SecondReply, fence: fence(200), by, why };
+    Record { history: History::from_entries(vec![entry]), ..record }
+}
+
 fn flight(phase: Phase, inherited: Option<Doubt>) -> State {
     State::InFlight(Flight {
         claim_id: ClaimId::from_bytes([0xA1; 16]),
@@ -105,6 +118,7 @@ fn flight(phase: Phase, inherited: Option<Doubt>) -> State {
             pid_namespace: 0xB3B3_B3B3,
             pid: 4_711,
             started: 123_456,
+            time_namespace: 0,
         },
         lease_until: at(30_200),
         phase,
@@ -134,6 +148,10 @@ fn records() -> Vec<(&'static str, Record)> {
         ("unknown", first(State::Unknown(only))),
         ("tombstone", first(tombstone)),
         ("completed, then erased", erased(first(completed(Reply::not_kept(201), false)))),
+        ("in flight, its time namespace known", first(timed(flight(Phase::Committing, None)))),
+        ("completed, another answer", {
+            alarmed(first(completed(Reply::kept(201, "order 7829"), false)))
+        }),
     ]
 }
 
