@@ -2,6 +2,7 @@
 
 use core::time::Duration;
 
+pub use onlyonce_core::Class;
 use onlyonce_core::{Always, OnUnknown, Policy, Receiver, Timestamp};
 
 /// The instants of the model are so far apart, in milliseconds: at each next one a lease is over.
@@ -15,48 +16,31 @@ pub(crate) const LATE: u8 = 1;
 /// How many instants it takes until a queryable receiver shows an effect.
 pub(crate) const SETTLE: u8 = 1;
 
-/// What the receiver offers. The table of these is in DESIGN.md.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Class {
-    /// The effect and the record are written in one transaction.
-    Transactional,
-    /// It rejects older fences.
-    Fenced,
-    /// It keeps a name for ever.
-    UniqueName,
-    /// A key can be occupied there, so that earlier attempts come too late.
-    Sealable,
-    /// It remembers a key for some time.
-    Keyed,
-    /// It can be asked.
-    Queryable,
-    /// It offers nothing.
-    Bare,
-}
-
-impl Class {
-    /// All of them.
-    pub const ALL: [Self; 7] = [
-        Self::Transactional,
-        Self::Fenced,
-        Self::UniqueName,
-        Self::Sealable,
-        Self::Keyed,
-        Self::Queryable,
-        Self::Bare,
-    ];
-
+/// What the model knows of a class beyond its name; docs/model.md has the table.
+pub(crate) trait Modelled: Copy {
     /// Whether its promise rests on a bound of how late an attempt can take effect. All others
     /// hold however late a holder or a message is.
-    pub(crate) fn is_bounded(self) -> bool {
-        matches!(self, Self::Keyed | Self::Queryable)
-    }
+    fn is_bounded(self) -> bool;
 
     /// Whether running again out of an unknown outcome is harmless at `tick`, when an attempt
     /// first went out at `first`. A keyed receiver is only bare once its window closes, and what
     /// goes out now may arrive as late as the bound allows. This is the oracle: `decide` has a rule
     /// of its own.
-    pub(crate) fn dedupes(self, tick: u8, first: Option<Timestamp>) -> bool {
+    fn dedupes(self, tick: u8, first: Option<Timestamp>) -> bool;
+
+    /// What is declared of it.
+    fn receiver(self) -> Receiver;
+
+    /// The policy of the operation: what is right at a moment, the real `decide` works out.
+    fn policy(self) -> Policy;
+}
+
+impl Modelled for Class {
+    fn is_bounded(self) -> bool {
+        matches!(self, Self::Keyed | Self::Queryable)
+    }
+
+    fn dedupes(self, tick: u8, first: Option<Timestamp>) -> bool {
         match self {
             Self::Fenced | Self::UniqueName => true,
             Self::Keyed => {
@@ -66,7 +50,6 @@ impl Class {
         }
     }
 
-    /// What is declared of it.
     fn receiver(self) -> Receiver {
         let (window, settle, late) = (span(WINDOW), span(SETTLE), span(LATE));
         match self {
@@ -80,8 +63,7 @@ impl Class {
         }
     }
 
-    /// The policy of the operation: what is right at a moment, the real `decide` works out.
-    pub(crate) fn policy(self) -> Policy {
+    fn policy(self) -> Policy {
         Policy {
             lease: Duration::from_millis(TICK / 2),
             retention: Duration::from_millis(TICK),

@@ -6,7 +6,7 @@ use onlyonce_core::{
 };
 
 use crate::Setup;
-use crate::class::Class;
+use crate::class::{Class, Modelled};
 use crate::mutant::Mutant;
 use crate::receiver::{Answer, Receiver};
 use crate::step::Action;

@@ -16,6 +16,7 @@ mod receiver;
 mod step;
 mod world;
 
+use onlyonce_core::Record;
 use stateright::{Checker, HasDiscoveries, Model, Property};
 
 use class::Class;
@@ -122,11 +123,12 @@ fn explore(setup: Setup, threads: usize, below: Option<usize>) -> Report {
 type ComesAbout = (&'static str, fn(&Setup, &World) -> bool);
 
 /// What must come about somewhere, or the check would hold for want of anything happening.
-const COMES_ABOUT: [ComesAbout; 6] = [
+const COMES_ABOUT: [ComesAbout; 7] = [
     ("answered", |_, world| world.told.is_some()),
     ("unknown", |_, world| world.is_unknown()),
     ("answered by a second attempt", |_, world| world.told.is_some() && 1 < world.claims),
     ("sealed", |_, world| world.sealed),
+    ("erased", |_, world| world.record.as_ref().is_some_and(Record::is_erased)),
     ("forgotten", |_, world| world.record.is_none() && world.top.is_some()),
     ("all claims used", |setup, world| setup.claims_max <= world.claims),
 ];

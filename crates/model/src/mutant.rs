@@ -3,8 +3,8 @@
 use core::time::Duration;
 
 use onlyonce_core::{
-    Always, ClaimId, Command, Decision, Fence, Floor, Next, Outcome, Phase, Policy, Receiver,
-    Record, Revision, State, Timestamp, decide, settle,
+    Always, ClaimId, Command, Decision, Fence, Floor, History, Next, Outcome, Phase, Policy,
+    Receiver, Record, Revision, State, Timestamp, decide, settle,
 };
 
 /// The rule that is taken out.
@@ -35,6 +35,12 @@ pub enum Mutant {
     SecondReplyReplaces,
     /// A second, different reply is no alarm.
     SecondReplyUnnoticed,
+    /// A second, different reply is told, and the record says nothing of it.
+    SecondReplyNotKept,
+    /// A key whose reply was erased runs again.
+    ErasedRunsAgain,
+    /// A repeated completion of what was erased is taken for another one.
+    ErasedIsAlarm,
     /// An unknown outcome is run again by itself.
     UnknownRunsAgain,
     /// A key whose reply is no longer kept runs again.
@@ -85,7 +91,7 @@ pub enum Mutant {
 
 impl Mutant {
     /// All that take a rule out.
-    pub const ALL: [Self; 34] = [
+    pub const ALL: [Self; 37] = [
         Self::LapseIsRelease,
         Self::AbandonIsRelease,
         Self::ReleaseForgetsDoubt,
@@ -96,6 +102,9 @@ impl Mutant {
         Self::EarlierLifeCounts,
         Self::SecondReplyReplaces,
         Self::SecondReplyUnnoticed,
+        Self::SecondReplyNotKept,
+        Self::ErasedRunsAgain,
+        Self::ErasedIsAlarm,
         Self::UnknownRunsAgain,
         Self::TombstoneRunsAgain,
         Self::SealIgnored,
@@ -176,6 +185,7 @@ fn forget_state(
     let lapsed = settled != *record;
     let released = State::Released { since: now };
     let claims = matches!(command, Command::Claim(_));
+    let erased = record.is_erased();
     match (mutant, &mut record.state, command) {
         (Mutant::LapseIsRelease, State::InFlight(flight), _)
             if lapsed && flight.phase == Phase::Committing =>
@@ -199,6 +209,8 @@ fn forget_state(
         (Mutant::SealEnds, State::InFlight(_) | State::Unknown(_), Command::Seal { .. }) => {
             record.state = released;
         }
+        (Mutant::ErasedRunsAgain, _, _) if claims && erased => record.state = released,
+        (Mutant::ErasedIsAlarm, _, Command::Complete { .. }) => record.history = History::default(),
         (Mutant::TombstoneRunsAgain, _, _)
             if claims && matches!(settled.state, State::Tombstone { .. }) =>
         {
@@ -240,6 +252,9 @@ fn forget_decision(mutant: Mutant, asked: &Asked, mut decision: Decision) -> Dec
         }
         (Mutant::SecondReplyUnnoticed, _, _) if decision.outcome == Outcome::SecondReply => {
             decision.outcome = Outcome::Done;
+        }
+        (Mutant::SecondReplyNotKept, next, _) if decision.outcome == Outcome::SecondReply => {
+            *next = Next::Keep;
         }
         (Mutant::RetryUncounted, Next::Write(next), Some(record)) => {
             next.runs_authorised = record.runs_authorised;
@@ -285,4 +300,4 @@ const FIRST: Revision = match Revision::new(1) {
     Some(first) => first,
     None => unreachable!(),
 };
-const OLDEST: Fence = Fence::of(FIRST);
+pub(crate) const OLDEST: Fence = Fence::of(FIRST);

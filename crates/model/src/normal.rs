@@ -3,12 +3,13 @@
 use std::hash::{Hash, Hasher};
 
 use onlyonce_core::{
-    Cause, ClaimId, Doubt, Fence, Flight, History, Record, Revision, State, Timestamp,
+    Cause, ClaimId, Doubt, Entry, Event, Fence, Flight, History, Record, Revision, State, Timestamp,
 };
 
 use crate::Setup;
-use crate::class::{Class, TICK, at};
+use crate::class::{Class, Modelled, TICK, at};
 use crate::holder::Holder;
+use crate::mutant::OLDEST;
 use crate::world::World;
 
 /// The claim in flight, whose holder may ask again.
@@ -117,7 +118,10 @@ fn doubt(state: &mut State) -> Option<&mut Doubt> {
 
 /// Drops what neither `decide` nor the class reads.
 fn forget_unread(setup: &Setup, record: &mut Record) {
-    record.history = History::default();
+    // Of all that is told there, only this is read.
+    let erased = record.history.entries().iter().find(|entry| entry.event == Event::Erased);
+    let erased = erased.cloned().map(|entry| Entry { at: at(0), fence: OLDEST, ..entry });
+    record.history = History::from_entries(erased);
     record.attempt = record.attempt.min(1);
     record.runs_authorised = 0;
     if setup.class != Class::Keyed {
@@ -152,7 +156,7 @@ fn hash_record(record: &Record, hasher: &mut impl Hasher) {
     let Record { first_commit_at, runs_authorised, rerun, key_time, evidence, .. } = record;
     (first_commit_at, runs_authorised, rerun, key_time).hash(hasher);
     evidence.as_ref().map(|evidence| evidence.as_bytes()).hash(hasher);
-    record.state.kind().hash(hasher);
+    (record.state.kind(), record.is_erased()).hash(hasher);
     match &record.state {
         State::InFlight(Flight { claim_id, holder, lease_until, phase, inherited }) => {
             (claim_id, holder, lease_until, phase).hash(hasher);

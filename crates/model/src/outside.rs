@@ -1,9 +1,9 @@
 //! Those who hold nothing: operators, probes, and the sweeper.
 
-use onlyonce_core::{Command, Fence, Floor, Reply, State, Verdict};
+use onlyonce_core::{Command, Fence, Floor, Record, Reply, State, Verdict};
 
 use crate::Setup;
-use crate::class::{Class, SETTLE};
+use crate::class::{Class, Modelled, SETTLE};
 use crate::holder::Holder;
 use crate::mutant::Mutant;
 use crate::step::{Action, Known};
@@ -33,7 +33,11 @@ pub(crate) fn actions(setup: &Setup, world: &World, actions: &mut Vec<Action>) {
             actions.push(Action::Probe);
         }
     }
+    let is_erased = settled.as_ref().is_some_and(Record::is_erased);
     match settled.map(|record| record.state) {
+        Some(State::Completed { .. } | State::Tombstone { .. }) if !is_erased => {
+            actions.push(Action::Erase);
+        }
         Some(State::InFlight(_)) if holder_is_gone(world) => actions.push(Action::CertifyDeath),
         Some(State::InFlight(_) | State::Released { .. } | State::Completed { .. }) | None => {}
         Some(State::Unknown(_) | State::Tombstone { .. }) => {}
@@ -141,6 +145,12 @@ pub(crate) fn seal(setup: &Setup, world: &mut World) {
     };
     let floor = world.floor(false);
     world.ask(setup, floor, command);
+}
+
+/// What was answered is erased; that it was answered stays.
+pub(crate) fn erase(setup: &Setup, world: &mut World) {
+    let floor = world.floor(false);
+    world.ask(setup, floor, Command::Erase { by: String::new(), why: String::new() });
 }
 
 /// The sweeper goes by the floor that every node must know by now.

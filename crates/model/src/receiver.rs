@@ -3,7 +3,7 @@
 use onlyonce_core::Fence;
 
 use crate::Setup;
-use crate::class::{Class, WINDOW};
+use crate::class::{Class, Modelled, WINDOW};
 use crate::mutant::Mutant;
 
 /// What the receiver holds. Effect number 1 is the first of `effects`.

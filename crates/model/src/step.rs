@@ -3,7 +3,7 @@
 use onlyonce_core::{Command, Decision, Fence, Floor, Next, Outcome, Record, State, Timestamp};
 
 use crate::Setup;
-use crate::class::{LAST, at};
+use crate::class::{LAST, Modelled, at};
 use crate::holder::{self, Holder, NEW_CLAIM};
 use crate::mutant::{Asked, Mutant, decide_without};
 use crate::outside;
@@ -51,6 +51,8 @@ pub enum Action {
     Say,
     /// The key is sealed here.
     Seal,
+    /// What it was answered is erased.
+    Erase,
     /// The floor is raised above the key.
     RaiseFloor,
     /// The sweeper comes by.
@@ -128,6 +130,7 @@ pub(crate) fn next(setup: &Setup, world: &World, action: Action) -> World {
         Action::Probe => outside::probe(setup, &mut next),
         Action::Say => outside::say(setup, &mut next),
         Action::Seal => outside::seal(setup, &mut next),
+        Action::Erase => outside::erase(setup, &mut next),
         Action::RaiseFloor => next.raised = Some(next.tick),
         Action::Sweep => outside::sweep(setup, &mut next),
     }
@@ -257,7 +260,10 @@ impl World {
             State::Completed { .. } | State::Tombstone { .. } => true,
             State::InFlight(_) | State::Released { .. } | State::Unknown(_) => false,
         });
-        self.demand(setup, "evidence", !of_this_life || (outcome == expected && final_now));
+        // `normal` drops what the history says of it after every step.
+        let noted = !other || self.record.as_ref().is_some_and(Record::has_alarm);
+        let counts = outcome == expected && final_now && noted;
+        self.demand(setup, "evidence", !of_this_life || counts);
     }
 
     /// What is found out about the latest claim, to be said later.

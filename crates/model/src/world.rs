@@ -5,7 +5,7 @@ use core::fmt;
 use onlyonce_core::{Fence, Floor, Record, Reply, State, Timestamp, settle};
 
 use crate::Setup;
-use crate::class::{Class, LATE, REMEMBER, at};
+use crate::class::{Class, LATE, Modelled, REMEMBER, at};
 use crate::holder::Holder;
 use crate::mutant::Mutant;
 use crate::receiver::Receiver;

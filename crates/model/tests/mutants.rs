@@ -7,7 +7,7 @@ use onlyonce_model::{INVARIANTS, Setup, check};
 /// A rule, the receiver that it is taken out with, and the promises that break then.
 type Breaks = (Mutant, Class, &'static [&'static str]);
 
-const BREAKS: [Breaks; 38] = [
+const BREAKS: [Breaks; 41] = [
     (Mutant::LapseIsRelease, Class::Bare, &["once", "not-executed", "authorised"]),
     (Mutant::AbandonIsRelease, Class::Bare, &["once", "not-executed", "authorised"]),
     (Mutant::ReleaseForgetsDoubt, Class::UniqueName, &["not-executed"]),
@@ -20,6 +20,9 @@ const BREAKS: [Breaks; 38] = [
     (Mutant::EarlierLifeCounts, Class::Bare, &["answer"]),
     (Mutant::SecondReplyReplaces, Class::Bare, &["answer"]),
     (Mutant::SecondReplyUnnoticed, Class::Bare, &["evidence"]),
+    (Mutant::SecondReplyNotKept, Class::Bare, &["evidence"]),
+    (Mutant::ErasedRunsAgain, Class::Bare, &["once", "answer"]),
+    (Mutant::ErasedIsAlarm, Class::Bare, &["evidence"]),
     (Mutant::UnknownRunsAgain, Class::Bare, &["once", "authorised"]),
     (Mutant::UnknownRunsAgain, Class::Sealable, &["once", "authorised"]),
     (Mutant::UnknownRunsAgain, Class::Queryable, &["once", "authorised"]),

@@ -34,6 +34,10 @@ pub enum Bug {
     CredentialIgnored,
     /// A key that was sealed is granted.
     SealIgnored,
+    /// A key whose answer was erased is taken for one that is free.
+    ErasedRunsAgain,
+    /// The record does not keep that another answer came.
+    AlarmNotKept,
     /// Whoever has waited for another attempt claims when that has ended.
     WaiterClaims,
     /// The store replaces records whatever their revision.

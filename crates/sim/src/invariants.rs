@@ -1,7 +1,9 @@
 //! The promises, one file each. They know what happened outside, what the store was told and what
 //! people were told, never how it was decided.
 
+pub mod alarm;
 pub mod answered;
+pub mod erased;
 pub mod fences;
 pub mod floor;
 pub mod kept;

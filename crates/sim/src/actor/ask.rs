@@ -6,7 +6,9 @@ use onlyonce_store::Swap;
 
 use super::{Actor, Doing, Held, Next, Then, faults};
 use crate::bug::Bug;
-use crate::invariants::{answered, fences, mismatch, not_executed, replay, truth, waiters};
+use crate::invariants::{
+    alarm, answered, erased, fences, mismatch, not_executed, replay, truth, waiters,
+};
 use crate::random::Random;
 use crate::world::{Asker, Called, World};
 
@@ -94,6 +96,7 @@ fn check(
     };
     let broken = shown
         .or_else(|| answered::check(known, outcome))
+        .or_else(|| erased::check(known, outcome))
         .or_else(|| waiters::check(waited, outcome))
         .or_else(|| truth::check(known, outcome, record, timed));
     world.report(key, broken);
@@ -115,7 +118,11 @@ fn told(
             let broken = not_executed::check(&world.keys[key], record.as_ref());
             world.report(key, broken);
         }
-        Then::Committed(_) | Then::Renewed(..) | Then::Swept(_) | Then::Ended => {}
+        Then::Ended => {
+            let record = faults::noted(record.clone(), world);
+            world.report(key, alarm::check(&outcome, record.as_ref()));
+        }
+        Then::Committed(_) | Then::Renewed(..) | Then::Swept(_) => {}
     }
     go_on(key, outcome, record, then, world)
 }

@@ -1,6 +1,6 @@
 //! What is done wrongly on purpose, so that the oracle can be seen to find it.
 
-use onlyonce_core::{Cause, Record, Reply, State, Timestamp};
+use onlyonce_core::{Cause, History, Record, Reply, State, Timestamp};
 
 use super::{Then, lease_until};
 use crate::bug::Bug;
@@ -36,6 +36,9 @@ pub(super) fn read(found: Option<Record>, then: &Then, world: &World) -> Option<
         }
         (Bug::FingerprintIgnored, Some(asker)) => record.fingerprint = Some(asker.fingerprint),
         (Bug::CredentialIgnored, Some(asker)) => record.credential = asker.credential,
+        (Bug::ErasedRunsAgain, Some(_)) if record.is_erased() => {
+            record.state = State::Released { since: now };
+        }
         (Bug::SealIgnored, Some(_)) if sealed => record.state = State::Released { since: now },
         (Bug::SweepsDoubt, None) if matches!(then, Then::Swept(_)) => {
             if matches!(record.state, State::Unknown(_)) {
@@ -60,4 +63,12 @@ pub(super) fn released(mut record: Record, world: &World) -> Record {
 /// A reply as a holder with a fault records it.
 pub(super) fn kept(reply: Reply, world: &World) -> Reply {
     if world.bug == Bug::OtherReplyKept { Reply::kept(599, bytes::Bytes::new()) } else { reply }
+}
+
+/// A record as a node with a fault leaves it when it raises an alarm.
+pub(super) fn noted(mut record: Option<Record>, world: &World) -> Option<Record> {
+    if let (Bug::AlarmNotKept, Some(record)) = (world.bug, &mut record) {
+        record.history = History::default();
+    }
+    record
 }

@@ -29,8 +29,24 @@ impl Actor {
                 let command = Command::CertifyDeath { fence: record.fence };
                 asking(key, command, world, Then::Ended)
             }
-            State::InFlight(_) | State::Completed { .. } | State::Tombstone { .. } => Doing::Idle,
+            State::Completed { .. } | State::Tombstone { .. } => {
+                telling(key, &record, world, random)
+            }
+            State::InFlight(_) => Doing::Idle,
         }
+    }
+}
+
+/// Has an answer erased; or says of one again that it happened, as it did or as it did not.
+fn telling(key: usize, record: &Record, world: &World, random: &mut Random) -> Doing {
+    let (by, why) = (String::new(), String::new());
+    match random.below(4) {
+        0 => asking(key, Command::Erase { by, why }, world, Then::Ended),
+        1 => {
+            let verdict = Verdict::Happened(Reply::kept(598, bytes::Bytes::new()));
+            found(key, record, verdict, world)
+        }
+        _ => Doing::Idle,
     }
 }
 

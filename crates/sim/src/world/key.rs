@@ -71,6 +71,8 @@ pub struct KeyWorld {
     pub occupied: Option<Fence>,
     /// Whether it was sealed in this life.
     pub sealed: bool,
+    /// Whether what it was answered was erased in this life.
+    pub erased: bool,
     /// When the floor passed its time, in the world's milliseconds.
     pub passed_at: Option<u64>,
 }
@@ -83,7 +85,7 @@ impl KeyWorld {
 
     pub(crate) fn forget(&mut self) {
         (self.earlier, self.under_way, self.allowed) = (self.effects.len(), 0, 0);
-        (self.told, self.sealed) = (None, false);
+        (self.told, self.sealed, self.erased) = (None, false, false);
         self.life += 1;
     }
 }

@@ -123,6 +123,7 @@ impl World {
         known.given_up.extend(ended.map(|fence| (fence, now)));
         known.revisions.push(next.revision.get());
         known.allowed += usize::from(allowed);
+        known.erased |= next.is_erased();
         match &next.state {
             State::InFlight(flight) if flight.phase == Phase::Committing => {
                 if known.marked.last().is_none_or(|(last, _)| *last != next.fence) {
