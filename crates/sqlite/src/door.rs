@@ -12,6 +12,7 @@ use onlyonce_store::{OpenError, OpenErrorKind, row};
 use rusqlite::{Connection, OpenFlags};
 
 use crate::error::{at, of_open};
+use crate::keeper;
 use crate::schema;
 
 /// How often the write lock is tried while another process has it, and for how long.
@@ -130,6 +131,10 @@ pub(crate) fn open(path: &Path) -> Result<Connection, OpenError> {
     }
     // The keeper does it, so that no caller waits for one.
     pragma(&connection, "wal_autocheckpoint", "0").map_err(sqlite)?;
+    // The log of processes that were killed before their keeper came to it, or it would grow by
+    // what each of them has written. One that is in the way of others does nothing, and costs
+    // nothing but room.
+    let _ = keeper::checkpoint(&connection, "PASSIVE");
     Ok(connection)
 }
 

@@ -20,6 +20,6 @@ pub(crate) fn run(connection: &Connection, wake: &Receiver<()>) {
 }
 
 /// How many pages were in the log.
-fn checkpoint(connection: &Connection, mode: &str) -> rusqlite::Result<i64> {
+pub(crate) fn checkpoint(connection: &Connection, mode: &str) -> rusqlite::Result<i64> {
     connection.query_row(&format!("PRAGMA wal_checkpoint({mode})"), (), |row| row.get(1))
 }

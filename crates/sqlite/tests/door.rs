@@ -160,6 +160,32 @@ fn a_record_that_was_changed_behind_our_back_is_damaged_and_named() {
 }
 
 #[test]
+fn the_log_does_not_grow_with_each_process_that_is_killed() {
+    let (folder, mut file) = new_store();
+    let mut longest = 0;
+    for life in 0..20 {
+        let store = Sqlite::open(&file).unwrap();
+        for number in life * 10..life * 10 + 10 {
+            let one = claimed(number);
+            let two = answered(&one, number + 1, "order ".repeat(2_000));
+            let (key, revision) = (id(number), one.revision);
+            assert_eq!(block_on(store.swap(key, None, Some(one))).unwrap(), Swap::Done);
+            let swap = store.swap(key, Some(revision), Some(two));
+            assert_eq!(block_on(swap).unwrap(), Swap::Done);
+        }
+        // What a kill at this moment leaves behind: nothing is closed and nobody writes.
+        let next = folder.path().join(format!("life-{life}.db"));
+        std::fs::copy(&file, &next).unwrap();
+        let log = |file: &Path| file.with_extension("db-wal");
+        longest = longest.max(std::fs::copy(log(&file), log(&next)).unwrap());
+        file = next;
+    }
+    assert!(longest < 1 << 20, "a log of {longest} bytes");
+    let store = Sqlite::open(&file).unwrap();
+    assert_eq!(store.count(Some(StateKind::Completed)).unwrap(), 200);
+}
+
+#[test]
 fn a_closed_store_refuses_writes_and_lets_others_in() {
     let (_folder, file) = new_store();
     let store = Sqlite::open(&file).unwrap();
