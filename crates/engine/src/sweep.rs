@@ -99,8 +99,10 @@ impl Sweeper {
             self.raised = Some((to, self.engine.now()));
         }
         let swept = self.sweep(now).await?;
-        self.engine.inner.store.reclaim().await?;
+        let reclaimed = self.engine.inner.store.reclaim().await;
+        // It is so, whether room was given back or not.
         self.engine.inner.observer.on(&EngineEvent::Swept { swept });
+        reclaimed?;
         Ok(swept)
     }
 

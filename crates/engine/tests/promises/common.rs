@@ -158,6 +158,11 @@ impl Store for Rigged {
     }
 
     fn reclaim(&self) -> BoxFuture<'_, Result<(), StoreError>> {
+        // To give room back some room is needed first.
+        if self.full.load(Ordering::SeqCst) {
+            let full = StoreError::new(StoreErrorKind::Full, "full on purpose");
+            return Box::pin(async move { Err(full) });
+        }
         self.faults.reclaim()
     }
 

@@ -6,7 +6,7 @@ use std::time::Duration;
 use onlyonce::core::limits::FOREVER;
 use onlyonce::core::{Floor, Outcome, Policy, State, StateKind, Timestamp};
 use onlyonce::store::Store;
-use onlyonce::{Answer, Engine, Ran, Request, Settings, Sweeper, Swept, direct};
+use onlyonce::{Answer, Engine, EngineEvent, Ran, Request, Settings, Sweeper, Swept, direct};
 
 use crate::common::{Rigged, World, order, request, seconds};
 
@@ -158,6 +158,20 @@ async fn what_is_remembered_for_ever_is_never_run_again_and_never_deleted() {
     let record = world.engine.get(timed.id).await.unwrap().unwrap();
     let State::Tombstone { forget_at, .. } = record.state else { panic!("{record:?}") };
     assert_eq!(forget_at, Timestamp::MAX);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_a_pass_has_deleted_is_told_although_no_room_is_given_back() {
+    let world = World::new().await;
+    ask(&world, &request(), &world.policy, seconds(0)).await;
+    tokio::time::sleep(32 * DAY).await;
+    world.store.set_full(true);
+    let mut sweeper = Sweeper::new(world.engine.clone(), world.policy);
+    sweeper.pass().await.unwrap_err();
+    assert_eq!(world.engine.get(request().id).await.unwrap(), None);
+    let is_told =
+        |event: &EngineEvent| matches!(event, EngineEvent::Swept { swept } if swept.deleted == 1);
+    assert_eq!(world.events.count(is_told), 1);
 }
 
 /// Case B63.
