@@ -55,6 +55,9 @@ pub(crate) struct Index {
     starts: [u16; SHARDS],
     shards: Vec<RwLock<Table>>,
     sides: Mutex<Sides>,
+    /// How many keys were put in order for listings.
+    #[cfg(test)]
+    pub(crate) sorted: std::sync::atomic::AtomicUsize,
 }
 
 /// The few keys that start-up and operators ask for.
@@ -67,7 +70,13 @@ pub(crate) struct Sides {
 impl Index {
     pub(crate) fn new() -> Self {
         let shards = (0..SHARDS).map(|_| RwLock::default()).collect();
-        Self { starts: starts(), shards, sides: Mutex::default() }
+        Self {
+            starts: starts(),
+            shards,
+            sides: Mutex::default(),
+            #[cfg(test)]
+            sorted: std::sync::atomic::AtomicUsize::new(0),
+        }
     }
 
     /// Makes room for this many keys at once.
@@ -137,10 +146,10 @@ impl Index {
     pub(crate) fn shrink(&self) {
         for table in &self.shards {
             let mut table = table.write().unwrap_or_else(PoisonError::into_inner);
-            if table.len() * 4 < table.capacity() {
-                let room = table.len() * 3 / 2;
-                table.shrink_to(room);
-            }
+            // Tables double, so this moves keys only if half of the memory can go; and a quarter
+            // of the keys must come before it grows again.
+            let room = (table.len() * 5).div_ceil(4);
+            table.shrink_to(room);
         }
     }
 
@@ -163,23 +172,25 @@ impl Index {
             .sum()
     }
 
-    /// The keys after `after`, in order, at least `limit` of them if there are so many: whole
-    /// shards, so that each is sorted once.
-    pub(crate) fn page(&self, after: Option<KeyId>, limit: usize) -> Vec<KeyId> {
+    /// The keys after `after`, in order, more than `limit` of them if there are so many: whole
+    /// shards, so that each is sorted once. And whether there are none behind these.
+    pub(crate) fn page(&self, after: Option<KeyId>, limit: usize) -> (Vec<KeyId>, bool) {
         let first = after.map_or(0, |id| self.shard(id));
         let mut page = Vec::new();
-        for shard in &self.shards[first..] {
+        for (number, shard) in self.shards.iter().enumerate().skip(first) {
             let table = shard.read().unwrap_or_else(PoisonError::into_inner);
             let keys = table.keys().copied().filter(|id| after.is_none_or(|after| after < *id));
             let from = page.len();
             page.extend(keys);
             drop(table);
             page[from..].sort_unstable();
+            #[cfg(test)]
+            self.sorted.fetch_add(page.len() - from, std::sync::atomic::Ordering::Relaxed);
             if limit < page.len() {
-                break;
+                return (page, number + 1 == SHARDS);
             }
         }
-        page
+        (page, true)
     }
 
     /// The keys with their slots that `wanted` names, a shard at a time, so that whoever looks for
@@ -281,7 +292,7 @@ mod tests {
         (0..5_000).for_each(|number| index.take(1, &fact(number, 1, What::Settled)));
         let (mut seen, mut after) = (Vec::new(), None);
         loop {
-            let mut page = index.page(after, 100);
+            let (mut page, _) = index.page(after, 100);
             page.truncate(100);
             let Some(last) = page.last() else { break };
             after = Some(*last);

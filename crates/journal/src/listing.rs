@@ -2,12 +2,13 @@
 
 use std::sync::PoisonError;
 use std::sync::atomic::Ordering;
+use std::vec;
 
 use onlyonce_core::{KeyId, StateKind};
 use onlyonce_store::{Cursor, Due, Filter, Page, StoreError};
 
 use crate::error::JournalError;
-use crate::index::{Keys, Slot};
+use crate::index::{Index, Keys, Slot};
 use crate::journal::Journal;
 use crate::shared::{self, Shared};
 use crate::shelf::{Found, Shelf, due_unit};
@@ -20,20 +21,28 @@ impl Journal {
     pub(crate) fn page(&self, filter: &Filter, after: Option<KeyId>) -> Page {
         let limit = if filter.limit == 0 { PAGE } else { filter.limit };
         let index = &self.shared.index;
-        let (keys, broken) = match filter.state {
-            Some(StateKind::InFlight) => (sorted(&index.sides().in_flight, after), Vec::new()),
-            Some(StateKind::Unknown) => (sorted(&index.sides().unknown, after), Vec::new()),
-            Some(StateKind::Released | StateKind::Completed) => {
-                (index.page(after, PAGE_READS), Vec::new())
+        let is_in_index = matches!(filter.state, Some(StateKind::Released | StateKind::Completed));
+        let whole = |keys: Vec<KeyId>| Rest { after, keys: keys.into_iter(), is_all: true };
+        let (mut rest, broken) = match filter.state {
+            Some(StateKind::InFlight) => {
+                (whole(sorted(&index.sides().in_flight, after)), Vec::new())
             }
-            Some(StateKind::Tombstone) => self.all_keys(after, PAGE_READS),
-            None => self.all_keys(after, limit),
+            Some(StateKind::Unknown) => (whole(sorted(&index.sides().unknown, after)), Vec::new()),
+            Some(StateKind::Released | StateKind::Completed) => {
+                (self.shared.rest(after), Vec::new())
+            }
+            Some(StateKind::Tombstone) => {
+                let (keys, broken) = self.all_keys(after, PAGE_READS);
+                (whole(keys), broken)
+            }
+            None => {
+                let (keys, broken) = self.all_keys(after, limit);
+                (whole(keys), broken)
+            }
         };
         let mut page = Page::default();
-        let mut last = None;
-        let mut keys = keys.into_iter();
-        for id in keys.by_ref().take(PAGE_READS) {
-            last = Some(id);
+        for _ in 0..PAGE_READS {
+            let Some(id) = rest.next(index) else { break };
             match self.shared.read(id) {
                 Ok(Some(record)) if filter.state.is_none_or(|it| it == record.state.kind()) => {
                     page.records.push((id, record));
@@ -46,10 +55,13 @@ impl Journal {
             }
         }
         // The keys were at least one more than what was wanted, if there are more at all.
-        let more = keys.next().is_some();
+        let (more, last) = (rest.has_more(index), rest.after);
         page.next = last.filter(|_| more).map(|id| Cursor(id.as_bytes().to_vec()));
         let is_here = |id: &KeyId| !more || last.is_some_and(|last| *id <= last);
         page.damaged.extend(broken.into_iter().filter(|(id, _)| is_here(id)));
+        if is_in_index {
+            self.shared.keep_rest(more.then_some(rest));
+        }
         page
     }
 
@@ -77,7 +89,7 @@ impl Journal {
             for shelf in &shelves.list {
                 add(on_shelf(shelf, after, limit, &mut broken));
             }
-            add(self.shared.index.page(after, limit));
+            add(self.shared.index.page(after, limit).0);
             if shelves.generation == self.shared.shelves().generation {
                 keys.retain(|id| until.is_none_or(|until| *id <= until));
                 keys.sort_unstable();
@@ -88,7 +100,53 @@ impl Journal {
     }
 }
 
+/// What a listing has still to look at. Kept from one page to the next: to put a part of the index
+/// in order for each page would cost a long listing of small pages the square of its keys.
+pub(crate) struct Rest {
+    /// The listing goes on behind this key.
+    after: Option<KeyId>,
+    keys: vec::IntoIter<KeyId>,
+    /// Whether there are none behind these.
+    is_all: bool,
+}
+
+impl Rest {
+    fn new(index: &Index, after: Option<KeyId>) -> Self {
+        let (keys, is_all) = index.page(after, PAGE_READS);
+        Self { after, keys: keys.into_iter(), is_all }
+    }
+
+    fn next(&mut self, index: &Index) -> Option<KeyId> {
+        if !self.has_more(index) {
+            return None;
+        }
+        let next = self.keys.next();
+        self.after = next.or(self.after);
+        next
+    }
+
+    fn has_more(&mut self, index: &Index) -> bool {
+        if self.keys.as_slice().is_empty() && !self.is_all {
+            *self = Self::new(index, self.after);
+        }
+        !self.keys.as_slice().is_empty()
+    }
+}
+
 impl Shared {
+    /// What the listing that has just come to this key has still to look at. Another one begins
+    /// anew: what is kept may be older than it is.
+    fn rest(&self, after: Option<KeyId>) -> Rest {
+        let kept = self.listing.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let kept = kept.filter(|rest| after.is_some() && rest.after == after);
+        kept.unwrap_or_else(|| Rest::new(&self.index, after))
+    }
+
+    /// Of the latest listing; it is dropped when room is given back.
+    pub(crate) fn keep_rest(&self, rest: Option<Rest>) {
+        *self.listing.lock().unwrap_or_else(PoisonError::into_inner) = rest;
+    }
+
     /// The keys whose records are due, at most `limit`.
     pub(crate) fn due_now(&self, wanted: Due, limit: usize) -> Result<Vec<KeyId>, StoreError> {
         self.latest.fetch_max(wanted.over_at.as_millis(), Ordering::Relaxed);

@@ -96,7 +96,7 @@ pub(crate) fn rebuild(
             }
             progress(numbers.len() + at + 1, 2 * numbers.len());
         }
-        for one in source.shelves().listed {
+        for one in source.shelves()?.listed {
             source.walk(&one, |at, Found { id, record, .. }| {
                 let lives = standing.lives(id, Place::Shelf(one.number, at));
                 if lives { copy.take(id, record) } else { Ok(()) }
@@ -177,7 +177,7 @@ impl Source {
             }
             progress(at + 1, 2 * numbers.len());
         }
-        let shelves = self.shelves();
+        let shelves = self.shelves()?;
         standing.lost.extend(shelves.lost);
         for one in &shelves.listed {
             let lost = self.walk(one, |at, found| {
@@ -191,16 +191,16 @@ impl Source {
 
     /// The shelves there are. If their list is lost, each that is there counts whole: what was
     /// forgotten is refused again then, and nothing runs.
-    fn shelves(&self) -> ToRead {
-        let error = match shelves::read(&self.disk) {
+    fn shelves(&self) -> Result<ToRead, JournalError> {
+        let lost = match shelves::read(&self.disk) {
             Ok(listed) => {
-                return ToRead { listed: listed.unwrap_or_default(), lost: Vec::new() };
+                return Ok(ToRead { listed: listed.unwrap_or_default(), lost: Vec::new() });
             }
-            Err(error) => error,
+            Err(error) => vec![lost(error)?],
         };
         let numbers = shelves::numbers(&self.disk).unwrap_or_default();
         let whole = |number| Listed { number, length: 0, entries: 0, gone: Vec::new() };
-        ToRead { listed: numbers.into_iter().map(whole).collect(), lost: vec![lost(&error)] }
+        Ok(ToRead { listed: numbers.into_iter().map(whole).collect(), lost })
     }
 
     /// What counts on a shelf and can be read, with how many stand before each; and what is lost.
@@ -211,14 +211,17 @@ impl Source {
     ) -> Result<Vec<Finding>, JournalError> {
         let shelf = match Shelf::open(&self.disk, one.number, &one.gone) {
             Ok(shelf) => shelf,
-            Err(error) => return self.walk_bare(one.number, &error, take),
+            Err(error) => return self.walk_bare(one.number, error, take),
         };
         let mut findings = Vec::new();
         for block in 0..shelf.blocks() {
             let all = match shelf.check_block(block) {
                 Ok(all) => all,
                 Err(error) => {
-                    findings.push(lost(&error));
+                    let tombstones = shelf.ordinal(block + 1) - shelf.ordinal(block);
+                    let finding = lost(error)?;
+                    let text = format!("{}; {tombstones} tombstones are lost", finding.text);
+                    findings.push(Finding { text, ..finding });
                     continue;
                 }
             };
@@ -233,18 +236,18 @@ impl Source {
     fn walk_bare(
         &self,
         number: u64,
-        why: &JournalError,
+        why: JournalError,
         mut take: impl FnMut(u32, Found) -> Result<(), JournalError>,
     ) -> Result<Vec<Finding>, JournalError> {
         let place = self.disk.place(&shelf::name(number));
-        let mut ordinal = 0;
+        let (why, mut ordinal) = (lost(why)?, 0);
         if let Ok(all) = std::fs::read(&place) {
-            for found in shelf::bare(&place, number, &Bytes::from(all)) {
+            for found in shelf::bare(&place, number, &Bytes::from(all))? {
                 take(ordinal, found)?;
                 ordinal += 1;
             }
         }
-        Ok(vec![lost(why)])
+        Ok(vec![why])
     }
 }
 
@@ -254,13 +257,20 @@ struct ToRead {
     lost: Vec<Finding>,
 }
 
-fn lost(error: &JournalError) -> Finding {
-    Finding {
+/// What is lost where something cannot be read.
+///
+/// # Errors
+/// A newer onlyonce has written it: to leave it out would let it run again.
+fn lost(error: JournalError) -> Result<Finding, JournalError> {
+    if error.kind() == JournalErrorKind::Format {
+        return Err(error);
+    }
+    Ok(Finding {
         file: error.place().to_owned(),
         offset: error.offset().unwrap_or_default(),
         text: error.text().to_owned(),
         is_damage: true,
-    }
+    })
 }
 
 impl Standing {

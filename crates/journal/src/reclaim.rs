@@ -16,7 +16,7 @@ use crate::index::Slot;
 use crate::journal::{Handle, Journal, told};
 use crate::recover;
 use crate::segment::{self, Fact, HEADER, Header};
-use crate::shared::Shared;
+use crate::shared::{self, Shared};
 use crate::snapshot::{self, Snapshot};
 use crate::writer::{Change, Written};
 
@@ -32,9 +32,13 @@ impl Journal {
         let unlinked = self.unlink_oldest().await;
         let shrunk = self.on_mover(|shared| {
             shared.index.shrink();
+            shared.keep_rest(None);
             Ok(())
         });
-        shelved.and(unlinked).and(shrunk.await)
+        // The rest goes on, and each time it is said what does not.
+        let damage = self.shared.shelves().damage();
+        let whole = damage.map_or(Ok(()), |error| Err(shared::on_shelf(&error)));
+        shelved.and(unlinked).and(shrunk.await).and(whole)
     }
 
     pub(crate) async fn unlink_oldest(&self) -> Result<(), StoreError> {
@@ -45,7 +49,7 @@ impl Journal {
             }
             failpoint!("reclaim.carry.after", living);
             // What it deletes on shelves must not come back without it.
-            self.write_list(Vec::new()).await?;
+            self.write_list().await?;
             self.on_mover(move |shared| shared.unlink(oldest.number)).await?;
         }
         Ok(())

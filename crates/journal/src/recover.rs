@@ -43,7 +43,8 @@ pub(crate) struct Recovered {
 /// Reads all segments, cuts a torn tail, and makes everything that is served durable.
 ///
 /// # Errors
-/// Damage: what had been synced is not what is there. Nothing is changed then.
+/// Damage: what had been synced is not what is there. Nothing is changed then. A damaged block of a
+/// shelf is no such error: its keys are known for ones that cannot be read.
 pub(crate) fn recover(disk: &dyn Disk) -> Result<Recovered, JournalError> {
     let numbers = segment::numbers(disk)?;
     let Some((last, sealed)) = numbers.split_last() else {
@@ -65,8 +66,6 @@ pub(crate) fn recover(disk: &dyn Disk) -> Result<Recovered, JournalError> {
     let listed = shelves::read(disk)?.unwrap_or_default();
     let shelves = shelves::open(disk, &listed)?;
     let next_shelf = shelves::numbers(disk)?.into_iter().max().unwrap_or_default() + 1;
-    let cut = settle_end(disk, &active)?;
-    remove_leftovers(disk, &listed)?;
     let mut build = Build::new(snapshots.iter().map(|it| it.facts.len()).sum(), shelves);
     for snapshot in snapshots {
         build.add(disk, snapshot)?;
@@ -74,6 +73,9 @@ pub(crate) fn recover(disk: &dyn Disk) -> Result<Recovered, JournalError> {
     let end = Position { segment: *last, offset: active.end };
     build.add(disk, Snapshot::of(&active))?;
     let is_list_stale = build.settle_shelves()?;
+    // Only now that nothing refuses any more.
+    let cut = settle_end(disk, &active)?;
+    remove_leftovers(disk, &listed)?;
     let Build { index, segments, floor, revision_max, shelves, .. } = build;
     Ok(Recovered {
         index,
@@ -246,7 +248,7 @@ impl Build {
         if self.shelves.list.is_empty() {
             return Ok(false);
         }
-        let mut is_stale = false;
+        let (mut is_stale, before) = (false, self.index.len());
         let (deleted, tombstones) = (sorted(&self.deleted), sorted(&self.tombstones));
         for shelf in &self.shelves.list {
             let mut here = deleted.clone();
@@ -267,7 +269,10 @@ impl Build {
                 }
             })?;
         }
-        self.index.shrink();
+        // What is on shelves has made room in the index that nothing needs.
+        if self.index.len() < before {
+            self.index.shrink();
+        }
         Ok(is_stale)
     }
 }

@@ -14,6 +14,7 @@ use crate::entry::{self, Entry, FRAME, Framed, Position};
 use crate::error::JournalError;
 use crate::index::{Index, Slot};
 use crate::keeper::Prepared;
+use crate::listing::Rest;
 use crate::recover::{Recovered, Segment};
 use crate::segment::{self, DueFrom, HEADER};
 use crate::shelves::{Listed, Place, Shelves};
@@ -62,6 +63,8 @@ pub(crate) struct Shared {
     shelves: RwLock<Arc<Shelves>>,
     /// What was deleted while a shelf is made, with its revision: the shelf may have it.
     pub(crate) meanwhile: Mutex<Option<Vec<(KeyId, u64)>>>,
+    /// Tombstones that are on a shelf and leave the index once the list has it.
+    pub(crate) moved: Mutex<Vec<(KeyId, Slot)>>,
     /// Whether the list of shelves on disk says less than what is known here.
     pub(crate) is_list_stale: AtomicBool,
     pub(crate) next_shelf: AtomicU64,
@@ -69,6 +72,8 @@ pub(crate) struct Shared {
     pub(crate) latest: AtomicU64,
     /// The shard of the index where the last search for what is due has ended.
     pub(crate) due_shard: AtomicUsize,
+    /// What the latest listing has still to look at.
+    pub(crate) listing: Mutex<Option<Rest>>,
     pub(crate) is_closing: AtomicBool,
     poison: OnceLock<String>,
     on_poison: Mutex<Vec<OnPoison>>,
@@ -89,11 +94,13 @@ impl Shared {
             revision_max: AtomicU64::new(revision_max),
             shelves: RwLock::new(Arc::new(shelves)),
             meanwhile: Mutex::default(),
+            moved: Mutex::default(),
             // What the log says of shelves may be more than the list has.
             is_list_stale: AtomicBool::new(recovered.is_list_stale),
             next_shelf: AtomicU64::new(next_shelf),
             latest: AtomicU64::new(0),
             due_shard: AtomicUsize::new(0),
+            listing: Mutex::default(),
             is_closing: AtomicBool::new(false),
             poison: OnceLock::new(),
             on_poison: Mutex::default(),

@@ -4,17 +4,18 @@
 //! are not there. Which of them count no more stands in the list of shelves, and in memory one bit
 //! for each tells it.
 
-use std::path::PathBuf;
-use std::sync::Arc;
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::{Buf, Bytes};
 use onlyonce_core::{KeyId, Record};
-use onlyonce_store::codec;
+use onlyonce_store::{CodecError, codec};
 
 use crate::disk::{Disk, Medium};
 use crate::entry::{self, Framed};
-use crate::error::JournalError;
+use crate::error::{JournalError, JournalErrorKind};
 use crate::filter::Filter;
 use crate::segment;
 
@@ -79,6 +80,9 @@ pub(crate) struct Shelf {
     filter: Filter,
     gone: Vec<AtomicU64>,
     gone_count: AtomicU32,
+    /// Blocks that could not be read when that mattered, and why. They are not read again before
+    /// the journal is opened anew: what the log has deleted in one is not known of it.
+    given_up: Mutex<BTreeMap<usize, String>>,
 }
 
 impl Shelf {
@@ -126,6 +130,7 @@ impl Shelf {
             filter,
             gone: (0..words).map(|at| AtomicU64::new(word(at))).collect(),
             gone_count: AtomicU32::new(gone_count),
+            given_up: Mutex::default(),
             medium,
         })
     }
@@ -182,10 +187,11 @@ impl Shelf {
     }
 
     /// What the shelf has of these keys, whether it counts or not, with each key's number. They
-    /// are in order, each once.
+    /// are in order, each once. A damaged block is given up: whoever asks for a key that may be in
+    /// it hears why.
     ///
     /// # Errors
-    /// Damage.
+    /// A newer onlyonce has written it.
     pub(crate) fn find_all(
         &self,
         mut sorted: &[(KeyId, u64)],
@@ -202,15 +208,49 @@ impl Shelf {
             if here.is_empty() {
                 continue;
             }
-            let mut entries = self.block(at)?;
-            while let Some((ordinal, payload)) = entries.next()? {
-                let Some(id) = codec_id(&payload) else { continue };
-                if let Ok(at) = here.binary_search_by_key(&id, |(id, _)| *id) {
-                    take(entries.found(ordinal, payload)?, here[at].1);
-                }
+            match self.find_in(at, here, &mut take) {
+                Err(error) if error.kind() == JournalErrorKind::Damaged => self.give_up(at, &error),
+                found => found?,
             }
         }
         Ok(())
+    }
+
+    fn find_in(
+        &self,
+        block: usize,
+        sorted: &[(KeyId, u64)],
+        take: &mut impl FnMut(Found, u64),
+    ) -> Result<(), JournalError> {
+        let mut entries = self.block(block)?;
+        while let Some((ordinal, payload)) = entries.next()? {
+            let Some(id) = codec_id(&payload) else { continue };
+            if let Ok(at) = sorted.binary_search_by_key(&id, |(id, _)| *id) {
+                take(entries.found(ordinal, payload)?, sorted[at].1);
+            }
+        }
+        Ok(())
+    }
+
+    fn given_up(&self) -> MutexGuard<'_, BTreeMap<usize, String>> {
+        self.given_up.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Does not read a block again.
+    pub(crate) fn give_up(&self, block: usize, why: &JournalError) {
+        self.given_up().entry(block).or_insert_with(|| why.text().to_owned());
+    }
+
+    /// The damage that is known, if any is: one of the blocks that were given up.
+    pub(crate) fn damage(&self) -> Option<JournalError> {
+        let first = self.given_up().first_key_value().map(|(block, why)| (*block, why.clone()));
+        first.map(|(block, why)| self.damaged(self.block_at(block), why))
+    }
+
+    /// Whether a block that was given up may have this key.
+    pub(crate) fn may_have_lost(&self, id: KeyId) -> bool {
+        let given_up = self.given_up();
+        !given_up.is_empty() && given_up.contains_key(&self.block_after(id)) && self.may_have(id)
     }
 
     /// Whether the filter knows the key for one that is not here.
@@ -258,6 +298,9 @@ impl Shelf {
     /// Damage.
     pub(crate) fn block(&self, block: usize) -> Result<Entries<'_>, JournalError> {
         let (offset, end) = (self.block_at(block), self.block_at(block + 1));
+        if let Some(why) = self.given_up().get(&block) {
+            return Err(self.damaged(offset, why.clone()));
+        }
         let mut bytes = vec![0; end.saturating_sub(offset) as usize];
         self.medium
             .read_at(&mut bytes, offset)
@@ -306,7 +349,8 @@ impl Shelf {
         Ok(all)
     }
 
-    fn ordinal(&self, block: usize) -> u32 {
+    /// How many tombstones stand before a block.
+    pub(crate) fn ordinal(&self, block: usize) -> u32 {
         self.fences.get(block).map_or(self.entries, |fence| fence.ordinal)
     }
 
@@ -357,9 +401,17 @@ impl Entries<'_> {
         if self.rest.len() < length {
             return Err(self.damaged("a tombstone's length cannot be"));
         }
-        let ordinal = self.ordinal;
+        let (ordinal, payload) = (self.ordinal, self.rest.split_to(length));
         self.ordinal += 1;
-        Ok(Some((ordinal, self.rest.split_to(length))))
+        // Where its key stands in a newer format is not known: it may be the one that is looked for.
+        match payload.first().map(|first| first >> 4) {
+            Some(format) if codec::VERSION < format => {
+                let newer = CodecError::Version(format).to_string();
+                let error = JournalError::new(JournalErrorKind::Format, self.place, newer);
+                Err(error.at(self.offset))
+            }
+            Some(_) | None => Ok(Some((ordinal, payload))),
+        }
     }
 
     /// The same, read.
@@ -386,21 +438,30 @@ impl Found {
 }
 
 /// What can be read of a shelf whose ends are lost: blocks are found by their checksums.
-pub(crate) fn bare(place: &PathBuf, number: u64, all: &Bytes) -> Vec<Found> {
+///
+/// # Errors
+/// A newer onlyonce has written some of it.
+pub(crate) fn bare(place: &PathBuf, number: u64, all: &Bytes) -> Result<Vec<Found>, JournalError> {
     let (mut found, mut at) = (Vec::new(), HEADER);
     while at < all.len() {
         match entry::framed(&all.slice(at..), number, at as u64) {
             Framed::Whole(rest) => {
-                at += entry::FRAME + rest.len();
-                let mut entries = Entries { rest, ordinal: 0, offset: 0, place };
-                while let Ok(Some(one)) = entries.next_found() {
-                    found.push(one);
+                let mut entries = Entries { rest, ordinal: 0, offset: at as u64, place };
+                at += entry::FRAME + entries.rest.len();
+                loop {
+                    match entries.next_found() {
+                        Ok(Some(one)) => found.push(one),
+                        Err(error) if error.kind() == JournalErrorKind::Format => {
+                            return Err(error);
+                        }
+                        Ok(None) | Err(_) => break,
+                    }
                 }
             }
             Framed::Empty | Framed::Broken(_) => at += 1,
         }
     }
-    found
+    Ok(found)
 }
 
 /// What stands at the two ends of the file.
@@ -434,8 +495,9 @@ impl Ends {
             return wrong(0, "the header is not as it was written");
         }
         let (mut head, mut rest) = (&head[8..], &end[8..]);
-        if head.get_u32_le() != FORMAT {
-            return wrong(8, "it was written by a newer onlyonce");
+        let format = head.get_u32_le();
+        if format != FORMAT {
+            return Err(newer(place, "shelf", format));
         }
         if !is_checked(&end) || &end[..8] != END_MAGIC {
             return wrong(end_at, "the end is not as it was written");
@@ -454,6 +516,12 @@ impl Ends {
         }
         Ok(Self { entries, fences, filter, revision_min, revision_max, fences_check, filter_check })
     }
+}
+
+/// A file is of a format that is not known here, though it is as it was written.
+pub(crate) fn newer(place: &Path, what: &str, format: u32) -> JournalError {
+    let text = format!("{what} format {format} is not known here: use a newer onlyonce");
+    JournalError::new(JournalErrorKind::Format, place, text).at(8)
 }
 
 /// Whether the last four bytes are the checksum of those before.

@@ -5,7 +5,7 @@
 //! older shelves from the disk. A crash in between leaves tombstones in two places, never in none.
 
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, PoisonError};
+use std::sync::{Arc, MutexGuard, PoisonError};
 
 use onlyonce_core::{KeyId, Secret, State, StateKind};
 use onlyonce_store::{StoreError, StoreErrorKind};
@@ -58,6 +58,10 @@ impl Shared {
                 *meanwhile = None;
             }
         }
+    }
+
+    fn moved(&self) -> MutexGuard<'_, Vec<(KeyId, Slot)>> {
+        self.moved.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn note_meanwhile(&self) {
@@ -126,7 +130,7 @@ impl Journal {
     /// Moves tombstones that are old enough, and merges shelves.
     pub(crate) async fn shelve(&self) -> Result<(), StoreError> {
         // Nothing is made anew while what was made before is not in the list.
-        self.write_list(Vec::new()).await?;
+        self.write_list().await?;
         let (age, shared) = (self.shelve_after(), &self.shared);
         let latest = shared.latest.load(Ordering::Relaxed).max(shared.revision_max());
         if let Some(until) = latest.checked_sub(age) {
@@ -134,8 +138,12 @@ impl Journal {
             while self.shelve_some(until, age / 24).await? {}
         }
         while let Some(inputs) = to_merge(&shared.shelves()) {
-            if !self.merge(inputs).await? {
-                break;
+            match self.merge(inputs.clone()).await {
+                Ok(true) => {}
+                Ok(false) => break,
+                // Damage that was not known: from now on the others are merged without it.
+                Err(_) if inputs.iter().any(|shelf| shelf.damage().is_some()) => {}
+                Err(error) => return Err(error),
             }
         }
         Ok(())
@@ -164,7 +172,8 @@ impl Journal {
         if !installed? {
             return Ok(false);
         }
-        self.write_list(moved).await?;
+        self.shared.moved().extend(moved);
+        self.write_list().await?;
         Ok(!is_all)
     }
 
@@ -173,7 +182,7 @@ impl Journal {
         let new = self.on_mover(move |shared| merged(shared, &inputs)).await?;
         let installed = self.install(Install { new, without }).await?;
         if installed {
-            self.write_list(Vec::new()).await?;
+            self.write_list().await?;
         }
         Ok(installed)
     }
@@ -186,13 +195,19 @@ impl Journal {
 
     /// Writes the list of shelves if it says less than what is known; then what is on a shelf
     /// leaves the index.
-    pub(crate) async fn write_list(&self, moved: Vec<(KeyId, Slot)>) -> Result<(), StoreError> {
-        if !self.shared.is_list_stale.load(Ordering::Acquire) {
+    pub(crate) async fn write_list(&self) -> Result<(), StoreError> {
+        let is_stale = self.shared.is_list_stale.load(Ordering::Acquire);
+        if !is_stale && self.shared.moved().is_empty() {
             return Ok(());
         }
         let secret = self.secret().clone();
         self.on_mover(move |shared| {
-            write_list(shared, &secret)?;
+            // Before the list is made: their shelves are in it then.
+            let mut moved = std::mem::take(&mut *shared.moved());
+            if let Err(error) = write_list(shared, &secret) {
+                shared.moved().append(&mut moved);
+                return Err(error);
+            }
             moved.into_iter().for_each(|(id, slot)| shared.index.forget(id, slot));
             Ok(())
         })
@@ -220,6 +235,7 @@ pub(crate) fn make(
         let at = segments.binary_search_by_key(&slot.segment, |(number, _)| *number);
         slot.revision <= until && at.is_ok_and(|at| segments[at].1 <= slot.revision)
     };
+    let shelves = shared.shelves();
     let (mut found, mut is_all) = (Vec::new(), true);
     for (_, mut some) in shared.index.select(0, is_old) {
         // Shards are ranges of keys in their order. Within one, it is read in the order of the log.
@@ -228,7 +244,8 @@ pub(crate) fn make(
             break;
         }
         some.sort_unstable_by_key(|(_, slot)| (slot.segment, slot.offset));
-        some.retain(|(_, slot)| shared.is_tombstone(*slot));
+        // In the log it can be read; on shelves it could not, beside a block that may have it too.
+        some.retain(|(id, slot)| shared.is_tombstone(*slot) && !shelves.may_have_lost(*id));
         some.sort_unstable_by_key(|(id, _)| *id);
         found.extend(some);
         shared.go_on()?;
@@ -293,9 +310,11 @@ impl Shared {
     }
 }
 
-/// The shelves that should be one, if any should.
+/// The shelves that should be one, if any should. What is damaged stays as it is: nobody can say
+/// what a shelf in its place would have to hold.
 fn to_merge(shelves: &Shelves) -> Option<Vec<Arc<Shelf>>> {
-    let list = &shelves.list;
+    let list: Vec<&Arc<Shelf>> =
+        shelves.list.iter().filter(|shelf| shelf.damage().is_none()).collect();
     // Half of it is enough to pay for writing the rest again.
     if let Some(shelf) = list.iter().find(|it| it.living() <= it.entries / 2) {
         return Some(vec![Arc::clone(shelf)]);
@@ -307,7 +326,7 @@ fn to_merge(shelves: &Shelves) -> Option<Vec<Arc<Shelf>>> {
     let pairs = list.windows(2);
     let smallest =
         pairs.min_by_key(|pair| pair.iter().map(|it| u64::from(it.living())).sum::<u64>());
-    smallest.map(<[Arc<Shelf>]>::to_vec)
+    smallest.map(|pair| pair.iter().map(|shelf| Arc::clone(shelf)).collect())
 }
 
 /// Makes one shelf of what counts on several. `None` if nothing does.
@@ -370,23 +389,30 @@ impl<'a> Walk<'a> {
         Ok(walk)
     }
 
-    /// The present one; goes on to the next.
+    /// The present one; goes on to the next. A block that cannot be read is given up.
     fn step(&mut self) -> Result<Option<Found>, JournalError> {
-        let next = loop {
+        let next = self.read_on().inspect_err(|error| {
+            let block = if self.entries.is_some() { self.block - 1 } else { self.block };
+            self.shelf.give_up(block, error);
+        })?;
+        Ok(std::mem::replace(&mut self.next, next))
+    }
+
+    fn read_on(&mut self) -> Result<Option<Found>, JournalError> {
+        loop {
             if let Some(entries) = &mut self.entries {
                 match entries.next_found()? {
                     Some(found) if self.shelf.is_gone(found.ordinal) => continue,
-                    Some(found) => break Some(found),
+                    Some(found) => return Ok(Some(found)),
                     None => self.entries = None,
                 }
             } else if self.block < self.shelf.blocks() {
                 self.entries = Some(self.shelf.block(self.block)?);
                 self.block += 1;
             } else {
-                break None;
+                return Ok(None);
             }
-        };
-        Ok(std::mem::replace(&mut self.next, next))
+        }
     }
 }
 

@@ -4,6 +4,7 @@
 //! a small file. The list also says which tombstones count no more: the log need not keep its
 //! deletions of them.
 
+use std::path::Path;
 use std::sync::Arc;
 
 use bytes::{Buf, BufMut};
@@ -91,6 +92,16 @@ impl Shelves {
         self.at(place).is_some_and(|shelf| shelf.set_gone(place.ordinal))
     }
 
+    /// The damage that is known of one of them, if there is any.
+    pub(crate) fn damage(&self) -> Option<JournalError> {
+        self.list.iter().find_map(|shelf| shelf.damage())
+    }
+
+    /// Whether a block that cannot be read may have this key: it is not found on shelves then.
+    pub(crate) fn may_have_lost(&self, id: KeyId) -> bool {
+        self.list.iter().any(|shelf| shelf.may_have_lost(id))
+    }
+
     /// How many tombstones count.
     pub(crate) fn living(&self) -> usize {
         self.list.iter().map(|shelf| shelf.living() as usize).sum()
@@ -155,28 +166,31 @@ pub(crate) fn bytes(listed: &[Listed]) -> Vec<u8> {
     bytes
 }
 
-fn parse(bytes: &[u8]) -> Result<Vec<Listed>, &'static str> {
-    let (mut rest, check) = bytes.split_last_chunk::<4>().ok_or("it is cut short")?;
+fn parse(place: &Path, bytes: &[u8]) -> Result<Vec<Listed>, JournalError> {
+    let wrong = |text: &str| JournalError::damaged(place, 0, text);
+    let short = || wrong("it is cut short");
+    let (mut rest, check) = bytes.split_last_chunk::<4>().ok_or_else(short)?;
     if rest.len() < HEADER || &rest[..8] != MAGIC {
-        return Err("this is no list of shelves");
+        return Err(wrong("this is no list of shelves"));
     }
     if crc32c::crc32c(rest) != u32::from_le_bytes(*check) {
-        return Err("its checksum is wrong");
+        return Err(wrong("its checksum is wrong"));
     }
     rest.advance(8);
-    if rest.get_u32_le() != FORMAT {
-        return Err("it was written by a newer onlyonce");
+    let format = rest.get_u32_le();
+    if format != FORMAT {
+        return Err(shelf::newer(place, "list", format));
     }
     let count = rest.get_u32_le();
     let mut listed = Vec::new();
     for _ in 0..count {
         if rest.len() < LISTED {
-            return Err("it is cut short");
+            return Err(short());
         }
         let (number, length) = (rest.get_u64_le(), rest.get_u64_le());
         let (entries, words) = (rest.get_u32_le(), rest.get_u32_le() as usize);
         if rest.len() / 8 < words || !(words == 0 || words == (entries as usize).div_ceil(64)) {
-            return Err("it is cut short");
+            return Err(short());
         }
         let gone = (0..words).map(|_| rest.get_u64_le()).collect();
         listed.push(Listed { number, length, entries, gone });
@@ -187,7 +201,8 @@ fn parse(bytes: &[u8]) -> Result<Vec<Listed>, &'static str> {
 /// Reads the list. `None` if there is none, and the journal never had one.
 ///
 /// # Errors
-/// It is damaged, or missing although the journal's label says that there is one.
+/// It is damaged, or of a newer format, or missing although the journal's label says that there is
+/// one.
 pub(crate) fn read(disk: &dyn Disk) -> Result<Option<Vec<Listed>>, JournalError> {
     let place = disk.place(LIST_FILE);
     let bytes = match disk.open(LIST_FILE).and_then(|medium| medium.read_all()) {
@@ -200,7 +215,7 @@ pub(crate) fn read(disk: &dyn Disk) -> Result<Option<Vec<Listed>>, JournalError>
         }
         Err(error) => return Err(JournalError::io(place, &error)),
     };
-    parse(&bytes).map(Some).map_err(|text| JournalError::damaged(place, 0, text))
+    parse(&place, &bytes).map(Some)
 }
 
 /// Makes a list ready to take the place of the old one. Nothing has changed if it fails.

@@ -5,11 +5,13 @@ mod crash;
 mod damage;
 mod full;
 mod golden;
+mod listing;
 mod order;
 mod reclaim;
 mod restore;
 mod shelves;
 mod shelves_copied;
+mod shelves_damaged;
 mod sim_disk;
 mod versions;
 

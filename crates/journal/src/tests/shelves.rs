@@ -32,23 +32,23 @@ pub(super) fn tombstone(answer: &Record) -> Record {
 }
 
 /// A key that was answered and whose answer is over.
-fn bury(journal: &Journal, number: u64) -> Record {
+pub(super) fn bury(journal: &Journal, number: u64) -> Record {
     let answer = pair(journal, number, 10);
     let record = tombstone(&answer);
     assert_eq!(put(journal, number, Some(&answer), &record).unwrap(), Swap::Done);
     record
 }
 
-fn reclaim(journal: &Journal) {
+pub(super) fn reclaim(journal: &Journal) {
     block_on(journal.reclaim()).unwrap();
 }
 
-fn delete(journal: &Journal, number: u64, record: &Record) -> Swap {
+pub(super) fn delete(journal: &Journal, number: u64, record: &Record) -> Swap {
     block_on(journal.swap(id(number), Some(record.revision), None)).unwrap()
 }
 
 /// A journal whose tombstones are on one shelf.
-fn shelved(disk: &SimDisk, keys: u64) -> (Journal, Vec<Record>) {
+pub(super) fn shelved(disk: &SimDisk, keys: u64) -> (Journal, Vec<Record>) {
     let journal = open_with(disk, AT_ONCE).unwrap();
     let records = (0..keys).map(|number| bury(&journal, number)).collect();
     reclaim(&journal);
@@ -57,7 +57,7 @@ fn shelved(disk: &SimDisk, keys: u64) -> (Journal, Vec<Record>) {
     (journal, records)
 }
 
-fn again(journal: Journal, disk: &SimDisk) -> Journal {
+pub(super) fn again(journal: Journal, disk: &SimDisk) -> Journal {
     journal.close();
     drop(journal);
     open_with(disk, AT_ONCE).unwrap()
@@ -74,7 +74,7 @@ fn drive_out(journal: &Journal, disk: &SimDisk) {
     assert!(1 < segment::numbers(disk).unwrap()[0]);
 }
 
-fn files(disk: &SimDisk) -> Vec<String> {
+pub(super) fn files(disk: &SimDisk) -> Vec<String> {
     disk.names().into_iter().filter(|name| name.ends_with(".old")).collect()
 }
 
@@ -90,6 +90,44 @@ fn an_old_tombstone_takes_at_most_two_bytes_of_memory_and_96_on_disk() {
     let journal = again(journal, &disk);
     assert_eq!(journal.stats().shelved_bytes, stats.shelved_bytes);
     assert_eq!(journal.stats().index_bytes, 0);
+}
+
+#[test]
+fn tombstones_that_were_in_the_index_leave_no_room_there_once_they_are_on_a_shelf() {
+    let (disk, large) = (new_disk(), Settings { segment_bytes: 8 << 20, ..AT_ONCE });
+    let journal = open_with(&disk, large).unwrap();
+    (10_000..12_000).for_each(|number| drop(pair(&journal, number, 10)));
+    let alone = again(journal, &disk).stats();
+    let journal = open_with(&disk, large).unwrap();
+    (0..4_000).for_each(|number| drop(bury(&journal, number)));
+    let many = journal.stats().index_bytes;
+    reclaim(&journal);
+    // The log still has them all, also for who opens it.
+    assert_eq!(segment::numbers(&disk).unwrap(), [1, 2]);
+    for journal in [journal.clone(), again(journal, &disk)] {
+        let stats = journal.stats();
+        assert_eq!((stats.shelved, stats.keys), (4_000, 6_000));
+        // Room for a quarter more keys, and no table shrinks by less than half.
+        let room = alone.index_bytes * 5 / 4;
+        assert!(stats.index_bytes <= room && room < many, "{stats:?}, {alone:?} without them");
+    }
+}
+
+#[test]
+fn a_list_that_cannot_be_written_leaves_tombstones_in_memory_no_longer_than_that() {
+    let disk = new_disk();
+    let journal = open_with(&disk, AT_ONCE).unwrap();
+    let records: Vec<Record> = (0..100).map(|number| bury(&journal, number)).collect();
+    for refused in [true, true, false] {
+        disk.refuse_new(refused.then_some("shelves.new"));
+        assert_eq!(block_on(journal.reclaim()).is_err(), refused);
+        for (number, record) in (0..).zip(&records) {
+            assert_eq!(get(&journal, number).as_ref(), Some(record));
+        }
+        assert_eq!(journal.shared.index.len(), if refused { 100 } else { 0 });
+    }
+    assert_eq!((journal.stats().shelved, files(&disk).len()), (100, 1));
+    assert_eq!(get(&again(journal, &disk), 3), Some(records[3].clone()));
 }
 
 #[test]

@@ -32,6 +32,8 @@ struct State {
     syncs_left: Option<u32>,
     /// How many bytes of files there may be.
     room: Option<usize>,
+    /// The file that cannot be made.
+    refused: Option<String>,
 }
 
 #[derive(Clone, Debug, Default)]
@@ -81,6 +83,10 @@ impl SimDisk {
 
     pub(super) fn limit_room(&self, bytes: Option<usize>) {
         self.state().room = bytes;
+    }
+
+    pub(super) fn refuse_new(&self, name: Option<&str>) {
+        self.state().refused = name.map(str::to_owned);
     }
 
     /// Changes bytes behind the journal's back.
@@ -200,6 +206,9 @@ impl Disk for SimDisk {
 
     fn create(&self, name: &str) -> io::Result<Arc<dyn Medium>> {
         let mut state = self.state();
+        if state.refused.as_deref() == Some(name) {
+            return Err(io::ErrorKind::StorageFull.into());
+        }
         let file = state.files.len();
         state.files.push(Vec::new());
         state.names.insert(name.to_owned(), file);

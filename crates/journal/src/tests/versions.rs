@@ -6,16 +6,19 @@ use std::time::Duration;
 
 use futures_executor::block_on;
 use onlyonce_core::Timestamp;
-use onlyonce_store::{Store as _, StoreErrorKind, codec};
+use onlyonce_store::{Store as _, StoreErrorKind, Swap, codec};
 
+use super::shelves::{AT_ONCE, bury, delete, reclaim};
 use super::{SMALL, claimed, id, pair, put};
 use crate::check::check;
 use crate::dir::Start;
+use crate::disk::Folder;
 use crate::entry;
 use crate::error::{JournalError, JournalErrorKind};
 use crate::journal::Journal;
 use crate::restore::restore;
 use crate::salvage::salvage;
+use crate::shelf::Shelf;
 
 const NOW: Timestamp = Timestamp::from_millis(1_764_000_100_000);
 
@@ -97,6 +100,89 @@ fn a_record_of_a_newer_format_is_no_damage_that_may_be_left_out() {
     assert!(finding.is_damage && finding.text.contains(&says), "{finding}");
     assert!(!to.exists());
     assert_eq!(files(&dir), before);
+}
+
+/// A closed journal with a shelf, which the log says nothing of any more.
+fn shelved() -> (tempfile::TempDir, PathBuf) {
+    let folder = tempfile::tempdir().unwrap();
+    let dir = folder.path().join("data");
+    Journal::init(&dir, AT_ONCE, Start::First).unwrap();
+    let journal = Journal::open(&dir, AT_ONCE).unwrap();
+    (0..300).for_each(|number| drop(bury(&journal, number)));
+    reclaim(&journal);
+    for number in 1_000..1_060 {
+        let answer = pair(&journal, number, 8_000);
+        assert_eq!(delete(&journal, number, &answer), Swap::Done);
+    }
+    reclaim(&journal);
+    assert!(!dir.join("0000000001.log").exists());
+    journal.close();
+    (folder, dir)
+}
+
+/// Makes a tombstone on the shelf one of the next format, and says how many share its block.
+fn make_newer(dir: &Path) -> u32 {
+    let file = dir.join("0000000001.old");
+    let mut bytes = fs::read(&file).unwrap();
+    let shelf = Shelf::open(&Folder::at(dir), 1, &[]).unwrap();
+    let (at, end) = (shelf.block_at(1) as usize, shelf.block_at(2) as usize);
+    let mut block = bytes[at + entry::FRAME..end].to_vec();
+    // Behind a length of one byte.
+    assert!(block[0] < 0x80);
+    block[1] = NEXT << 4 | block[1] & 0x0F;
+    let mut whole = Vec::new();
+    entry::append(&mut whole, 1, at as u64, &block);
+    bytes[at..end].copy_from_slice(&whole);
+    fs::write(&file, bytes).unwrap();
+    shelf.ordinal(2) - shelf.ordinal(1)
+}
+
+#[test]
+fn a_tombstone_of_a_newer_format_on_a_shelf_is_not_left_out_either() {
+    let (_folder, dir) = shelved();
+    let in_block = make_newer(&dir);
+    let before = files(&dir);
+    let (says, to) = (format!("record format {NEXT}"), dir.with_file_name("new"));
+    let is_refused_by_all = || {
+        is_refused(salvage(&dir, &to, NOW, Duration::ZERO), &says);
+        assert!(restore(&dir, &to, NOW, Duration::ZERO).unwrap_err().to_string().contains(&says));
+        let report = check(&dir).unwrap();
+        assert!(report.findings.iter().any(|it| it.is_damage && it.text.contains(&says)));
+        assert!(!to.exists());
+    };
+    is_refused_by_all();
+    assert_eq!(files(&dir), before);
+    // It may be any key of those, so each of them hears of it, and nothing of them runs.
+    let journal = Journal::open(&dir, AT_ONCE).unwrap();
+    let told: Vec<_> = (0..300).filter_map(|it| block_on(journal.get(id(it))).err()).collect();
+    assert_eq!(told.len() as u32, in_block);
+    assert!(told.iter().all(|it| it.to_string().contains(&says)), "{told:?}");
+    journal.close();
+    // Also where the shelf's end is lost.
+    let file = dir.join("0000000001.old");
+    let mut bytes = fs::read(&file).unwrap();
+    bytes.truncate(bytes.len() - 5);
+    fs::write(&file, bytes).unwrap();
+    is_refused(salvage(&dir, &to, NOW, Duration::ZERO), &says);
+}
+
+#[test]
+fn a_shelf_or_a_list_of_a_newer_format_is_refused_by_its_number() {
+    for (file, what) in [("0000000001.old", "shelf format 2"), ("shelves", "list format 2")] {
+        let (_folder, dir) = shelved();
+        let mut bytes = fs::read(dir.join(file)).unwrap();
+        bytes[8] = 2;
+        let checked = if file == "shelves" { bytes.len() - 4 } else { 60 };
+        let check = crc32c::crc32c(&bytes[..checked]);
+        bytes[checked..checked + 4].copy_from_slice(&check.to_le_bytes());
+        fs::write(dir.join(file), bytes).unwrap();
+        let (before, to) = (files(&dir), dir.with_file_name("new"));
+        is_refused(Journal::open(&dir, AT_ONCE), what);
+        is_refused(salvage(&dir, &to, NOW, Duration::ZERO), what);
+        assert!(restore(&dir, &to, NOW, Duration::ZERO).unwrap_err().to_string().contains(what));
+        assert!(!to.exists());
+        assert_eq!(files(&dir), before);
+    }
 }
 
 #[test]
