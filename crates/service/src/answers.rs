@@ -272,6 +272,7 @@ pub(crate) fn record(
         stands: stands(record, now),
         attempt: record.attempt,
         runs_authorised: record.runs_authorised,
+        alarm: record.has_alarm(),
         answered_at: None,
         status: None,
         sealed: None,

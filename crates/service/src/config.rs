@@ -182,19 +182,28 @@ impl Config {
     /// # Errors
     /// As [`Config::read`].
     pub fn parse(name: &str, text: &str) -> Result<Self, ConfigError> {
-        file::parse(name, text)
+        file::parse(name, text).map(Self::with_one_memory)
+    }
+
+    /// All scopes remember for as long as the one that does so longest: they share a store.
+    pub(crate) fn with_one_memory(mut self) -> Self {
+        let remember = self.sweeping().remember;
+        self.scopes.iter_mut().for_each(|scope| scope.policy.remember = remember);
+        self
     }
 
     /// The policy for a sweeper of all scopes: the longest memory among them, so that nothing is
     /// forgotten before any of them says so.
     pub fn sweeping(&self) -> Policy {
-        self.scopes.iter().map(|scope| scope.policy).fold(Policy::default(), |longest, one| {
-            Policy {
-                remember: longest.remember.max(one.remember),
-                skew_max: longest.skew_max.max(one.skew_max),
-                ..longest
-            }
-        })
+        let mut scopes = self.scopes.iter().map(|scope| scope.policy);
+        let first = scopes.next().unwrap_or_default();
+        let longest = scopes.fold(first, |longest, one| Policy {
+            remember: longest.remember.max(one.remember),
+            skew_max: longest.skew_max.max(one.skew_max),
+            ..longest
+        });
+        let (Policy { remember, skew_max, .. }, plain) = (longest, Policy::default());
+        Policy { remember, skew_max, retention: plain.retention.min(remember), ..plain }
     }
 
     /// The largest body of a request in bytes: the largest reply of any scope fits in base64.

@@ -46,6 +46,7 @@ impl Place {
     /// It is taken, nobody could be let in, or a certificate cannot be used: says which. Nothing
     /// was done.
     pub async fn take(config: Config) -> Result<Self, StartError> {
+        let config = config.with_one_memory();
         if config.callers.is_empty() {
             let text = "no caller is known: name a [[caller]], or a token with --token-file";
             return Err(StartError::new("the configuration", text));

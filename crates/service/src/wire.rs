@@ -177,6 +177,10 @@ pub(crate) struct Get {
 pub(crate) struct List {
     /// Only records in this state, as they were last written.
     pub(crate) state: Option<StateWord>,
+    /// Only records that were answered a second time, differently. All are looked through for
+    /// them, so that a page may hold fewer than `limit`, or none, and not be the last.
+    #[serde(default)]
+    pub(crate) alarm: bool,
     /// Where the page begins: `next` of the one before.
     pub(crate) after: Option<PageMark>,
     /// At most so many. Default 100.

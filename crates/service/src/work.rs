@@ -197,13 +197,13 @@ impl Desk {
     }
 
     async fn list(&self, asked: wire::List) -> Answered {
-        let wire::List { state, after, limit } = asked;
+        let wire::List { state, alarm, after, limit } = asked;
         let limit = limit.map_or(PAGE, |it| usize::try_from(it.0).unwrap_or(PAGE));
         let filter = Filter { state: state.map(Into::into), limit };
         let page = self.engine.list(filter, after.map(|it| it.0)).await;
         let page = page.map_err(|error| answers::failed(&error.into()))?;
         let now = self.engine.now();
-        let records = page.records.iter();
+        let records = page.records.iter().filter(|(_, record)| !alarm || record.has_alarm());
         let damaged = page.damaged.iter();
         document(&wire::ListAnswer {
             records: records

@@ -141,6 +141,10 @@ pub(crate) struct RecordView {
     pub(crate) attempt: u32,
     /// How many runs beyond the first a policy or a person has authorised.
     pub(crate) runs_authorised: u32,
+    /// Whether another success was reported than the first: it may have happened twice. The
+    /// history says when, and under which claim.
+    #[serde(skip_serializing_if = "core::ops::Not::not")]
+    pub(crate) alarm: bool,
     /// If answered, or sealed: when.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(extend("format" = "date-time"))]

@@ -187,3 +187,21 @@ fn the_configuration_in_the_documents_is_valid_and_its_defaults_are_true() {
         assert!(page.contains(&format!("| {row} | {default} |")), "{row} is {default}");
     }
 }
+
+#[test]
+fn all_scopes_of_a_store_remember_for_as_long_as_the_one_that_does_so_longest() {
+    let scopes = "[[scope]]\nname = \"orders\"\nremember = \"60d\"\n[[scope]]\nname = \"mails\"\n\
+                  retention = \"1h\"\nremember = \"1h\"\n";
+    let config = config(scopes);
+    let days = std::time::Duration::from_secs(60 * 86_400);
+    assert_eq!(config.sweeping().remember, days);
+    assert!(config.scopes.iter().all(|scope| scope.policy.remember == days), "{config:?}");
+    let alone = config_of_one_hour();
+    assert_eq!(alone.sweeping().remember.as_secs(), 3_600);
+    assert!(alone.sweeping().check().is_ok());
+}
+
+fn config_of_one_hour() -> onlyonce_service::Config {
+    let text = "[[scope]]\nname = \"a\"\nretention = \"1h\"\nremember = \"1h\"\n";
+    onlyonce_service::Config::parse("test.toml", text).unwrap()
+}

@@ -72,3 +72,38 @@ async fn a_sealed_key_never_runs_and_what_ran_cannot_be_sealed() {
     anna.post("abandon", &of("lost", fence)).await.ok();
     olga.post("seal", &seal("lost")).await.problem(409, "outcome-unknown");
 }
+
+#[tokio::test]
+async fn what_was_answered_twice_is_on_the_list_of_alarms_and_nothing_else_is() {
+    let world = World::start(SCOPES).await;
+    let (anna, olga) = (world.client(ANNA), world.client(OLGA));
+    let complete = |key: &str, fence: u64, text: &str| {
+        with(of(key, fence), json!({ "reply": { "status": 201, "text": text } }))
+    };
+    let mut fences = Vec::new();
+    for number in 0..5 {
+        let key = format!("order {number}");
+        let fence = granted(&anna, &key, number).await;
+        anna.post("complete", &complete(&key, fence, "7829")).await.ok();
+        fences.push(fence);
+    }
+    for _again in 0..3 {
+        let other = complete("order 3", fences[3], "7830");
+        anna.post("complete", &other).await.problem(409, "second-reply");
+    }
+    let (mut found, mut asked) = (Vec::new(), json!({ "alarm": true, "limit": 2 }));
+    loop {
+        let page = olga.post("list", &asked).await.ok();
+        found.extend(page["records"].as_array().unwrap().clone());
+        let Some(next) = page.get("next") else { break };
+        asked["after"] = next.clone();
+    }
+    let [record] = &found[..] else { panic!("{found:?}") };
+    assert_eq!((&record["alarm"], &record["state"]), (&json!(true), &json!("completed")));
+    let [entry] = &record["history"].as_array().unwrap()[..] else { panic!("{record}") };
+    assert_eq!((&entry["event"], &entry["fence"]), (&json!("second-reply"), &json!(fences[3])));
+    let shown = anna.post("get", &json!({ "key": "order 3" })).await.ok();
+    assert_eq!((&shown["id"], &shown["reply"]["text"]), (&record["id"], &json!("7829")));
+    let plain = anna.post("get", &json!({ "key": "order 1" })).await.ok();
+    assert_eq!(plain.get("alarm"), None);
+}
