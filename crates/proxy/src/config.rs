@@ -193,7 +193,20 @@ impl Config {
     /// # Errors
     /// As [`Config::read`].
     pub fn parse(name: &str, text: &str, upstream: Option<&str>) -> Result<Self, ConfigError> {
-        file::parse(name, text, upstream)
+        file::parse(name, text, upstream).map(Self::with_one_memory)
+    }
+
+    /// All routes remember for as long as the one that does so longest: they share a store, and a
+    /// key that one of them meets may be another's.
+    pub(crate) fn with_one_memory(mut self) -> Self {
+        let remember = self.sweeping().remember;
+        let routes = self.routes.iter_mut().map(|route| &mut route.policy);
+        for policy in std::iter::once(&mut self.policy).chain(routes) {
+            if policy.record.remember != remember {
+                Arc::make_mut(policy).record.remember = remember;
+            }
+        }
+        self
     }
 
     /// The policy for a sweeper of all routes: the longest memory among them, so that nothing is

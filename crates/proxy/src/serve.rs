@@ -62,6 +62,7 @@ impl Ports {
     /// # Errors
     /// A port is taken, or a certificate cannot be used: says which. Nothing was done.
     pub async fn bind(config: Config) -> Result<Self, StartError> {
+        let config = config.with_one_memory();
         let ready = Ready::of(&config)?;
         let listener = Listener::tcp(config.listen).await?;
         let admin = match &config.admin {

@@ -296,3 +296,20 @@ fn a_key_may_be_remembered_for_ever_and_the_sweeper_goes_by_that() {
     let error = with_policy("retention = \"forever\"").unwrap_err();
     assert!(error.starts_with("onlyonce.toml:3:13"), "{error}");
 }
+
+#[test]
+fn all_routes_of_a_store_remember_for_as_long_as_the_one_that_does_so_longest() {
+    let days = |days: u64| Duration::from_secs(days * 86_400);
+    for (own, route, longest) in [(2, 60, 60), (60, 2, 60), (2, 3, 3)] {
+        let lines = format!(
+            "remember = \"{own}d\"\n[[route]]\npath = \"/a\"\n[route.policy]\n\
+             remember = \"{route}d\"\n[[route]]\npath = \"/b\""
+        );
+        let config = with_policy(&lines).unwrap();
+        assert_eq!(config.sweeping().remember, days(longest));
+        let routes = config.routes.iter().map(|route| &route.policy);
+        for policy in routes.chain([&config.policy]) {
+            assert_eq!(policy.record.remember, days(longest));
+        }
+    }
+}

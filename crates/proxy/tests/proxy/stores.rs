@@ -332,3 +332,29 @@ async fn a_kept_answer_that_is_no_answer_is_damage_and_not_a_conflict() {
     }
     assert_eq!(upstream.runs(), 1);
 }
+
+#[tokio::test]
+async fn a_route_that_remembers_briefly_does_not_make_another_route_forget() {
+    let upstream = upstream(orders(), usize::MAX >> 4).await;
+    let lines = "[policy]\nretention = \"1ms\"\nremember = \"1s\"\n[[route]]\npath = \"/long\"\n\
+                 [route.policy]\nretention = \"1ms\"\nremember = \"60d\"";
+    let proxy = proxy(upstream.address, lines).await;
+    let to = |path: &str| {
+        let mut request = post("tap", "{}");
+        *request.uri_mut() = path.parse().unwrap();
+        request
+    };
+    assert_eq!(send(proxy.address, to("/long")).await.status, 201);
+    // The reply is over, and whoever comes next writes that down.
+    while send(proxy.address, to("/short")).await.status != 422 {}
+    loop {
+        let page = proxy.engine.list(Filter::default(), None).await.unwrap();
+        let [(_, record)] = &page.records[..] else { panic!("{page:?}") };
+        if let State::Tombstone { answered_at, forget_at, .. } = record.state {
+            assert_eq!(forget_at, answered_at.plus(Duration::from_secs(60 * 86_400)));
+            break;
+        }
+        assert_eq!(send(proxy.address, to("/short")).await.status, 422);
+    }
+    assert_eq!(upstream.runs(), 1);
+}
