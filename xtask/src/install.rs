@@ -9,7 +9,7 @@ use crate::{Outcome, repo, steps};
 pub(crate) type Package = (&'static str, &'static str);
 
 /// What the tests use.
-pub(crate) const TEST_PACKAGES: [Package; 9] = [
+pub(crate) const TEST_PACKAGES: [Package; 10] = [
     ("nginx", "nginx"),
     ("chromium", "chromium"),
     ("chromedriver", "chromium-driver"),
@@ -19,6 +19,7 @@ pub(crate) const TEST_PACKAGES: [Package; 9] = [
     ("etcd", "etcd-server"),
     ("python3", "python3-venv"),
     ("pg_ctlcluster", "postgresql"),
+    ("rabbitmq-server", "rabbitmq-server"),
 ];
 
 /// Where Debian looks whether a service may start when its package is installed.

@@ -5,8 +5,8 @@
 //! process ends in any other way. No service of the machine is used or changed. A server that is
 //! not installed fails its test with the command that installs it.
 //!
-//! `ONLYONCE_TEST_REDIS_SERVER`, `ONLYONCE_TEST_ETCD` and `ONLYONCE_TEST_POSTGRES` name other
-//! programs to be tried than the ones in the search path.
+//! `ONLYONCE_TEST_REDIS_SERVER`, `ONLYONCE_TEST_ETCD`, `ONLYONCE_TEST_POSTGRES` and
+//! `ONLYONCE_TEST_RABBITMQ` name other programs to be tried than the ones in the search path.
 
 #![allow(
     clippy::unwrap_used,
@@ -19,6 +19,7 @@ mod port;
 mod postgres;
 mod process;
 mod program;
+mod rabbitmq;
 mod redis;
 mod relay;
 mod relay_owner;
@@ -28,5 +29,6 @@ pub use port::Port;
 pub use postgres::Postgres;
 pub use process::{Server, until};
 pub use program::find;
+pub use rabbitmq::{RabbitMq, url as rabbitmq_url};
 pub use redis::{Redis, RedisCluster, Sentinel};
 pub use relay::{Relay, Way};

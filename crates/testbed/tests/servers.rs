@@ -7,7 +7,9 @@ use std::net::{TcpListener, TcpStream};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::thread;
 
-use onlyonce_testbed::{Etcd, EtcdCluster, Redis, RedisCluster, Relay, Sentinel, Way, until};
+use onlyonce_testbed::{
+    Etcd, EtcdCluster, RabbitMq, Redis, RedisCluster, Relay, Sentinel, Way, until,
+};
 
 fn lives(id: u32) -> bool {
     std::path::Path::new(&format!("/proc/{id}/exe")).exists()
@@ -79,6 +81,18 @@ fn a_leader_that_is_cut_off_is_replaced_and_comes_back() {
     let old = &cluster.members()[first];
     until("the old one follows", || (!old.leads()).then_some(()));
     assert_ne!(first, second);
+}
+
+#[test]
+fn a_broker_answers_again_on_its_port_and_ends_with_its_test() {
+    let mut broker = RabbitMq::start();
+    let (url, first) = (broker.url(), broker.server().id());
+    broker.restart();
+    let second = broker.server().id();
+    assert_eq!(broker.url(), url);
+    assert!(!lives(first) && lives(second));
+    drop(broker);
+    assert!(!lives(second));
 }
 
 /// A server that answers every byte with two.
