@@ -1,0 +1,269 @@
+//! One resource in one apply: made or found through the engine, then waited for until it is ready.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use onlyonce::Answer;
+use onlyonce_core::{Outcome, Policy, Record, Reply, State, Timestamp};
+use tokio::time::sleep;
+
+use super::{Became, InDoubt, Step};
+use crate::creation::{Creation, Met, Tell, told};
+use crate::error::ProvisionError;
+use crate::kind::{Readiness, Seen};
+use crate::plan::Resource;
+use crate::provisioner::{Place, Provisioner, policy_of_verdicts, receipt_of};
+use crate::receipt::{How, Receipt};
+
+/// How often one that is not ready is asked again.
+const READY_EVERY: Duration = Duration::from_secs(1);
+/// How often a generation with which nothing was made is given up before this is called contended.
+const TRIES_MAX: u32 = 8;
+
+impl Provisioner {
+    /// Makes one resource, unless it is there, and waits until it is ready. `ids` has those of the
+    /// resources that it waits for.
+    pub(super) async fn make(
+        &self,
+        at: usize,
+        ids: &BTreeMap<String, String>,
+        wait: Duration,
+        tell: &Tell,
+    ) -> Result<Became, ProvisionError> {
+        let resource = &self.plan.resources[at];
+        let inputs = match resource.filled(|key| ids.get(key).cloned()) {
+            Ok(inputs) => inputs,
+            Err(on) => return Ok(Became::Waits(on)),
+        };
+        for _ in 0..TRIES_MAX {
+            let place = self.place(&resource.key).await?;
+            let met = Arc::new(Mutex::new(None));
+            let creation = Creation {
+                plan: Arc::clone(&self.plan),
+                at,
+                identity: self.identity(&resource.key, place.generation),
+                inputs: inputs.clone(),
+                digests: self.digests(&inputs),
+                holds: self.holds.clone(),
+                met: Arc::clone(&met),
+                tell: tell.clone(),
+            };
+            let request = self.request(place.id, resource, &inputs);
+            let answer = self.engine.once(&request, &resource.policy, wait, creation).await?;
+            let met = met.lock().unwrap_or_else(PoisonError::into_inner).take();
+            let outcome = match answer {
+                Answer::Reply(reply) => {
+                    return self.there(at, &place, &inputs, &reply, true, tell).await;
+                }
+                Answer::Replayed(reply) => {
+                    let fresh = met.is_some();
+                    return self.there(at, &place, &inputs, &reply, fresh, tell).await;
+                }
+                Answer::NotExecuted(reply) => return Ok(not_executed(met, &reply)),
+                Answer::Unrecorded(reply) => {
+                    return self.unrecorded(&place, resource, &reply).await;
+                }
+                Answer::Refused(outcome) => outcome,
+                other => return Ok(Became::CannotTell(format!("not understood: {other:?}"))),
+            };
+            if outcome != Outcome::Mismatch || !self.give_up(&place, &inputs).await? {
+                return self.refused(&place, resource, outcome, &inputs, met).await;
+            }
+        }
+        Ok(Became::Busy("others change it all the time".into()))
+    }
+
+    /// Ends a generation with which certainly nothing was made, so that other inputs can follow.
+    pub(crate) async fn give_up(
+        &self,
+        place: &Place,
+        inputs: &BTreeMap<String, String>,
+    ) -> Result<bool, ProvisionError> {
+        let record = self.engine.get(place.id).await?;
+        let is_free = record.as_ref().is_some_and(|record| match record.state {
+            State::Released { .. } => !record.may_have_run(),
+            State::InFlight(_)
+            | State::Completed { .. }
+            | State::Unknown(_)
+            | State::Tombstone { .. } => false,
+        });
+        if !is_free {
+            return Ok(false);
+        }
+        let names = inputs.keys().cloned().collect::<Vec<_>>().join(", ");
+        let why = format!("nothing was made with them, and the inputs have changed ({names})");
+        let (policy, reply) = (policy_of_verdicts(), Reply::not_kept(410));
+        let sealed = self.engine.seal(place.id, &policy, reply, None, "apply", &why).await?;
+        // If somebody was faster it is looked at again all the same.
+        Ok(sealed.outcome == Outcome::Done || sealed.record.is_some())
+    }
+
+    /// It is there by the record: whether it still is, and whether it can be used.
+    async fn there(
+        &self,
+        at: usize,
+        place: &Place,
+        inputs: &BTreeMap<String, String>,
+        reply: &Reply,
+        fresh: bool,
+        tell: &Tell,
+    ) -> Result<Became, ProvisionError> {
+        let resource = &self.plan.resources[at];
+        let Some(receipt) = Receipt::of(reply) else {
+            let text =
+                "its record was settled by other means, and says no id: forget and import it";
+            return Ok(Became::CannotTell(text.into()));
+        };
+        if !fresh && let Some(drifted) = self.drifted(place, resource, inputs, &receipt).await {
+            return Ok(drifted);
+        }
+        // Whoever listened may be gone.
+        let _ = tell.send((at, Step::There(receipt.clone())));
+        let identity = self.identity(&resource.key, place.generation);
+        let call = self.call(resource, &identity, inputs, Some(&receipt.id));
+        let until = self.engine.now().plus(resource.ready_within);
+        let mut last = String::new();
+        loop {
+            let why = match resource.kind.ready(&call).await {
+                Readiness::Ready => return Ok(Became::Ready(receipt)),
+                Readiness::Failed(why) => return Ok(Became::NotReady { receipt, why }),
+                Readiness::NotYet(why) => why,
+            };
+            if until <= self.engine.now() {
+                return Ok(Became::NotReady { receipt, why });
+            }
+            if why != last {
+                let _ = tell.send((at, Step::Waiting(why.clone())));
+                last = why;
+            }
+            sleep(READY_EVERY).await;
+        }
+    }
+
+    /// What is in the way of what was once there. A record says what was; only a look says what is.
+    pub(crate) async fn drifted(
+        &self,
+        place: &Place,
+        resource: &Resource,
+        inputs: &BTreeMap<String, String>,
+        receipt: &Receipt,
+    ) -> Option<Became> {
+        let is_marked = match receipt.how {
+            How::Created | How::Found => true,
+            // It need not carry our marker.
+            How::Told => false,
+        };
+        if !is_marked || !resource.kind.can_check() {
+            return None;
+        }
+        let identity = self.identity(&resource.key, place.generation);
+        let call = self.call(resource, &identity, inputs, Some(&receipt.id));
+        match resource.kind.check(&call).await {
+            Seen::Ours(id) if id == receipt.id => None,
+            Seen::Several(ids) => Some(Became::Duplicate(ids)),
+            Seen::CannotTell(why) => Some(Became::CannotTell(why)),
+            seen @ (Seen::Absent | Seen::Ours(_) | Seen::NotOurs(_)) => {
+                Some(Became::Missing { receipt: receipt.clone(), why: told(&seen) })
+            }
+        }
+    }
+
+    async fn unrecorded(
+        &self,
+        place: &Place,
+        resource: &Resource,
+        reply: &Reply,
+    ) -> Result<Became, ProvisionError> {
+        let id = Receipt::of(reply).map_or_else(|| "it".to_owned(), |receipt| receipt.id);
+        let why = format!("{id} was made, and that could not be recorded");
+        let Some(record) = self.engine.get(place.id).await? else {
+            return Ok(Became::CannotTell(why));
+        };
+        Ok(Became::Unknown(self.doubt(resource, &record, why)))
+    }
+
+    async fn refused(
+        &self,
+        place: &Place,
+        resource: &Resource,
+        outcome: Outcome,
+        inputs: &BTreeMap<String, String>,
+        met: Option<Met>,
+    ) -> Result<Became, ProvisionError> {
+        let record = self.engine.get(place.id).await?;
+        Ok(match (outcome, record) {
+            (Outcome::OutcomeUnknown { .. }, Some(record)) => Became::Unknown(self.doubt(
+                resource,
+                &record,
+                met.map_or_else(String::new, |met| met.words()),
+            )),
+            (Outcome::Mismatch, record) => self.changed(record.as_ref(), inputs),
+            (Outcome::InFlight { .. }, _) => Became::Busy("another apply is at it".into()),
+            (
+                Outcome::OutcomeUnknown { .. }
+                | Outcome::Granted(_)
+                | Outcome::Replay { .. }
+                | Outcome::CredentialChanged
+                | Outcome::Gone { .. }
+                | Outcome::Expired
+                | Outcome::Done
+                | Outcome::Fenced
+                | Outcome::InvalidFence
+                | Outcome::SecondReply
+                | Outcome::Absent,
+                _,
+            ) => Became::Busy("somebody else has changed its record meanwhile".into()),
+        })
+    }
+
+    pub(crate) fn changed(
+        &self,
+        record: Option<&Record>,
+        inputs: &BTreeMap<String, String>,
+    ) -> Became {
+        let receipt = record.and_then(receipt_of);
+        let inputs =
+            receipt.as_ref().map(|it| it.changed(&self.digests(inputs))).unwrap_or_default();
+        Became::Changed { inputs, receipt }
+    }
+
+    /// What is known of an outcome that nobody knows, and what the next apply does about it.
+    pub(crate) fn doubt(&self, resource: &Resource, record: &Record, why: String) -> InDoubt {
+        let now = self.engine.now();
+        let (since, cause) = match &record.state {
+            State::Unknown(doubt) => (doubt.since, doubt.cause),
+            State::InFlight(_)
+            | State::Released { .. }
+            | State::Completed { .. }
+            | State::Tombstone { .. } => (now, onlyonce_core::Cause::Abandoned),
+        };
+        let remedy = resource.policy.remedy_at(record.first_commit_at, now);
+        let final_from = final_from(&resource.policy, record);
+        InDoubt { since, cause, fence: record.fence, why, remedy, final_from }
+    }
+}
+
+/// From when on "nothing is there" counts, if it ever does.
+fn final_from(policy: &Policy, record: &Record) -> Option<Timestamp> {
+    let settle = policy.receiver.settle?;
+    let written = Timestamp::from_millis(record.revision.get());
+    let from = written.plus(policy.skew_max).plus(policy.receiver.late).plus(settle);
+    (settle < onlyonce_core::limits::RETENTION_MAX).then_some(from)
+}
+
+fn not_executed(met: Option<Met>, reply: &Reply) -> Became {
+    match met {
+        Some(Met::Refused(text)) => Became::Refused(text),
+        Some(Met::Seen(Seen::NotOurs(text))) => Became::Conflict(text),
+        Some(Met::Seen(Seen::Several(ids))) => Became::Duplicate(ids),
+        Some(met @ (Met::Seen(_) | Met::Lost(_) | Met::StillRunning)) => {
+            Became::CannotTell(met.words())
+        }
+        // Another apply was refused while this one waited for it.
+        None => {
+            let text = reply.content().map(|it| String::from_utf8_lossy(it).into_owned());
+            Became::Refused(format!("another apply: {}", text.unwrap_or_default()))
+        }
+    }
+}

@@ -1,0 +1,210 @@
+//! The making of one resource, as an effect of the engine: looked for before anything is sent, made
+//! behind the durable mark, looked for again while nobody knows.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use onlyonce::{Attempt, Effect, InDoubt, Probed, Ran};
+use onlyonce_core::{Cause, Reply};
+use tokio::sync::mpsc::UnboundedSender;
+
+use crate::apply::Step;
+use crate::identity::Identity;
+use crate::kind::{Call, Kind, Made, Seen};
+use crate::plan::Plan;
+use crate::receipt::{How, Receipt};
+use crate::script::{Hold, Holds};
+
+/// What the making of a resource has come upon: the record says what it means for the key.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Met {
+    /// What was seen stands in the way, or nobody could see.
+    Seen(Seen),
+    /// It was definitely refused.
+    Refused(String),
+    /// Nobody can tell what has become of the attempt.
+    Lost(String),
+    /// A script of an earlier attempt is still running.
+    StillRunning,
+}
+
+impl Met {
+    /// For a person.
+    pub(crate) fn words(&self) -> String {
+        match self {
+            Self::Seen(seen) => told(seen),
+            Self::Refused(text) | Self::Lost(text) => text.clone(),
+            Self::StillRunning => "a script of an earlier attempt is still running".into(),
+        }
+    }
+}
+
+/// Whom progress is told: the place of the resource in its plan, and the step.
+pub(crate) type Tell = UnboundedSender<(usize, Step)>;
+
+/// The making of one resource.
+pub(crate) struct Creation {
+    pub(crate) plan: Arc<Plan>,
+    /// Its place in the plan.
+    pub(crate) at: usize,
+    pub(crate) identity: Identity,
+    pub(crate) inputs: BTreeMap<String, String>,
+    /// For the receipt.
+    pub(crate) digests: BTreeMap<String, String>,
+    pub(crate) holds: Holds,
+    pub(crate) met: Arc<Mutex<Option<Met>>>,
+    pub(crate) tell: Tell,
+}
+
+/// What was found before anything is sent.
+pub(crate) enum Found {
+    /// Nothing: it is to be made, by scripts that hold this.
+    Nothing(Option<Hold>),
+    /// It is there and ours.
+    There(String),
+}
+
+/// Nothing was sent, with what status. Nobody is told these numbers but other waiters.
+const IN_THE_WAY: u16 = 409;
+const REFUSED: u16 = 422;
+const NOT_NOW: u16 = 503;
+
+impl Creation {
+    fn kind(&self) -> &Kind {
+        &self.plan.resources[self.at].kind
+    }
+
+    fn call<'a>(&'a self, attempt: Option<Attempt>, hold: Option<&'a Hold>) -> Call<'a> {
+        Call {
+            key: &self.plan.resources[self.at].key,
+            identity: &self.identity,
+            inputs: &self.inputs,
+            folder: &self.plan.folder,
+            attempt,
+            id: None,
+            hold,
+        }
+    }
+
+    fn receipt(&self, id: &str, how: How) -> Reply {
+        Receipt { id: id.to_owned(), how, inputs: self.digests.clone() }.reply()
+    }
+
+    fn meet(&self, met: Met) {
+        *self.met.lock().unwrap_or_else(PoisonError::into_inner) = Some(met);
+    }
+
+    fn step(&self, step: Step) {
+        // Whoever listened may be gone; what is recorded counts.
+        let _ = self.tell.send((self.at, step));
+    }
+
+    /// The right to run its scripts; in doubt they may still be running.
+    fn hold(&self) -> Result<Option<Hold>, Met> {
+        if !self.kind().runs_programs() {
+            return Ok(None);
+        }
+        match self.holds.take(&self.identity.marker) {
+            Ok(Some(hold)) => Ok(Some(hold)),
+            Ok(None) => Err(Met::StillRunning),
+            Err(error) => {
+                let text = format!("{}: {error}", self.holds.0.display());
+                Err(Met::Seen(Seen::CannotTell(text)))
+            }
+        }
+    }
+
+    /// In the way of making it.
+    fn stop(&self, met: Met, status: u16) -> Reply {
+        let text = met.words();
+        self.meet(met);
+        Reply::kept(status, text)
+    }
+
+    /// Something else has its place, if it is not ours after all: an earlier attempt may have made
+    /// it, or this one when the answer came too late for a client that repeats by itself.
+    async fn taken(&self, text: String, attempt: Attempt, hold: Option<&Hold>) -> Ran {
+        let seen = match self.kind().can_check() {
+            true => self.kind().check(&self.call(Some(attempt), hold)).await,
+            false => Seen::NotOurs(text.clone()),
+        };
+        match seen {
+            Seen::Ours(id) => Ran::Happened(self.receipt(&id, How::Found)),
+            Seen::NotOurs(_) => {
+                Ran::NotExecuted(self.stop(Met::Seen(Seen::NotOurs(text)), IN_THE_WAY))
+            }
+            seen @ (Seen::Absent | Seen::Several(_) | Seen::CannotTell(_)) => {
+                self.meet(Met::Lost(format!("its place is taken ({text}), and {}", told(&seen))));
+                Ran::CannotTell(Cause::Abandoned)
+            }
+        }
+    }
+}
+
+impl Effect for Creation {
+    type Prepared = Found;
+
+    async fn prepare(&mut self, attempt: Attempt) -> Result<Found, Reply> {
+        let hold = self.hold().map_err(|met| self.stop(met, NOT_NOW))?;
+        if !self.kind().can_check() {
+            return Ok(Found::Nothing(hold));
+        }
+        self.step(Step::Looking);
+        match self.kind().check(&self.call(Some(attempt), hold.as_ref())).await {
+            Seen::Absent => Ok(Found::Nothing(hold)),
+            Seen::Ours(id) => Ok(Found::There(id)),
+            seen @ Seen::CannotTell(_) => Err(self.stop(Met::Seen(seen), NOT_NOW)),
+            seen @ (Seen::NotOurs(_) | Seen::Several(_)) => {
+                Err(self.stop(Met::Seen(seen), IN_THE_WAY))
+            }
+        }
+    }
+
+    async fn commit(&mut self, found: Found, attempt: Attempt) -> Ran {
+        let hold = match found {
+            Found::There(id) => return Ran::Happened(self.receipt(&id, How::Found)),
+            Found::Nothing(hold) => hold,
+        };
+        self.step(Step::Creating { attempt: attempt.number });
+        match self.kind().create(&self.call(Some(attempt), hold.as_ref())).await {
+            Made::Created(id) => Ran::Happened(self.receipt(&id, How::Created)),
+            Made::Refused(text) => Ran::NotExecuted(self.stop(Met::Refused(text), REFUSED)),
+            Made::Taken(text) => self.taken(text, attempt, hold.as_ref()).await,
+            Made::Unknown(cause, text) => {
+                self.meet(Met::Lost(text));
+                Ran::CannotTell(cause)
+            }
+        }
+    }
+
+    async fn probe(&mut self, _doubt: &InDoubt) -> Probed {
+        let hold = match self.hold() {
+            Ok(hold) => hold,
+            Err(met) => {
+                self.meet(met);
+                return Probed::StillRunning;
+            }
+        };
+        self.step(Step::Looking);
+        let seen = self.kind().check(&self.call(None, hold.as_ref())).await;
+        let probed = match &seen {
+            Seen::Ours(id) => Probed::Happened(self.receipt(id, How::Found)),
+            Seen::Absent => Probed::DidNotHappen,
+            // To say which of them it is takes a person.
+            Seen::NotOurs(_) | Seen::Several(_) | Seen::CannotTell(_) => Probed::CannotTell,
+        };
+        self.meet(Met::Seen(seen));
+        probed
+    }
+}
+
+/// What was seen, in words.
+pub(crate) fn told(seen: &Seen) -> String {
+    match seen {
+        Seen::Absent => "nothing is there".into(),
+        Seen::Ours(id) => format!("{id} is there and ours"),
+        Seen::NotOurs(text) => format!("what is there is not ours: {text}"),
+        Seen::Several(ids) => format!("there is more than one of ours: {}", ids.join(", ")),
+        Seen::CannotTell(text) => format!("nobody can tell what is there: {text}"),
+    }
+}

@@ -1,0 +1,160 @@
+//! The kinds of resources: how each is looked for, made and waited for. None of them decides
+//! anything about a key.
+
+mod command;
+mod file;
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::time::Duration;
+
+use onlyonce::Attempt;
+use onlyonce_core::{Always, Cause, Receiver};
+
+use crate::identity::Identity;
+use crate::script::Hold;
+
+pub(crate) use command::Command;
+pub(crate) use file::File;
+
+/// What there is of a resource where it is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Seen {
+    /// Nothing.
+    Absent,
+    /// One thing with our marker; this is its id.
+    Ours(String),
+    /// Something of that name which does not carry our marker.
+    NotOurs(String),
+    /// More than one thing with our marker; these are their ids.
+    Several(Vec<String>),
+    /// Nobody can tell at present.
+    CannotTell(String),
+}
+
+/// What an attempt to make a resource has come to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Made {
+    /// It is there; this is its id.
+    Created(String),
+    /// It was definitely refused: nothing was made by this attempt, and nothing will be.
+    Refused(String),
+    /// The same, because something else has its place.
+    Taken(String),
+    /// Nobody can tell.
+    Unknown(Cause, String),
+}
+
+/// Whether a resource that is there can be used.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Readiness {
+    Ready,
+    NotYet(String),
+    /// It never will be, by itself.
+    Failed(String),
+}
+
+/// What a kind is told about the resource.
+pub(crate) struct Call<'a> {
+    pub(crate) key: &'a str,
+    pub(crate) identity: &'a Identity,
+    pub(crate) inputs: &'a BTreeMap<String, String>,
+    /// The plan's folder.
+    pub(crate) folder: &'a Path,
+    /// Only while it is made.
+    pub(crate) attempt: Option<Attempt>,
+    /// Only once it is there.
+    pub(crate) id: Option<&'a str>,
+    /// Held by what is run for it, if it is run to make something.
+    pub(crate) hold: Option<&'a Hold>,
+}
+
+/// The kind of a resource, with what its plan says about it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Kind {
+    Command(Command),
+    File(File),
+}
+
+impl Kind {
+    pub(crate) const fn name(&self) -> &'static str {
+        match self {
+            Self::Command(_) => "command",
+            Self::File(_) => "file",
+        }
+    }
+
+    /// Whether it can be looked for.
+    pub(crate) const fn can_check(&self) -> bool {
+        match self {
+            Self::Command(command) => command.check.is_some(),
+            Self::File(_) => true,
+        }
+    }
+
+    /// Whether programs are run for it, which may outlive us.
+    pub(crate) const fn runs_programs(&self) -> bool {
+        match self {
+            Self::Command(_) => true,
+            Self::File(_) => false,
+        }
+    }
+
+    /// How long making it may take before it is given up.
+    pub(crate) const fn within(&self) -> Option<Duration> {
+        match self {
+            Self::Command(command) => Some(command.within),
+            Self::File(_) => None,
+        }
+    }
+
+    /// What the kind itself offers to settle an unknown outcome, whatever its plan says.
+    pub(crate) const fn receiver(&self) -> Option<Receiver> {
+        match self {
+            // A name in a folder is given once, and the file's mark comes with it.
+            Self::File(_) => Some(Receiver::always(Always::UniqueName)),
+            Self::Command(_) => None,
+        }
+    }
+
+    /// Looks for it. Where it cannot be looked for, nobody can tell.
+    pub(crate) async fn check(&self, call: &Call<'_>) -> Seen {
+        match self {
+            Self::Command(command) => command.check(call).await,
+            Self::File(file) => file.check(call),
+        }
+    }
+
+    /// Makes it.
+    pub(crate) async fn create(&self, call: &Call<'_>) -> Made {
+        match self {
+            Self::Command(command) => command.create(call).await,
+            Self::File(file) => file.create(call),
+        }
+    }
+
+    /// Asks whether it can be used yet.
+    pub(crate) async fn ready(&self, call: &Call<'_>) -> Readiness {
+        match self {
+            Self::Command(command) => command.ready(call).await,
+            Self::File(_) => Readiness::Ready,
+        }
+    }
+}
+
+/// The longest id, in bytes.
+const ID_MAX: usize = 400;
+
+/// An id as it may be kept and given to others: one line of visible text.
+fn id(text: &str) -> Option<String> {
+    let text = text.trim();
+    let fits = !text.is_empty() && text.len() <= ID_MAX && !text.chars().any(char::is_control);
+    fits.then(|| text.to_owned())
+}
+
+/// The end of what a script or a server says, for a person: its last line that says anything.
+fn last_line(text: &str) -> &str {
+    let line = text.lines().rev().map(str::trim).find(|line| !line.is_empty()).unwrap_or_default();
+    let end = line.floor_char_boundary(ID_MAX);
+    &line[..end]
+}

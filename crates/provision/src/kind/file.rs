@@ -1,0 +1,147 @@
+//! A file that is made once, whole or not at all, and never written over.
+//!
+//! Its mark is a second name of the same file in the same folder, `.NAME.MARKER`: the file is made
+//! under that name first and linked to its own in one step (link(2)), which fails if anything is
+//! there. So it is ours if both names are one file, whatever the answer to the link was. What
+//! somebody puts in its place later is another file, and never taken for ours.
+
+use std::fs;
+use std::io::{self, Write as _};
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
+use std::path::{Path, PathBuf};
+
+use onlyonce_core::Cause;
+
+use super::{Call, Made, Seen};
+
+/// Who may do what with it, if the plan does not say.
+const MODE_USUAL: u32 = 0o644;
+
+/// A file. What it is called and what is in it are its inputs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct File;
+
+/// Where it goes.
+struct Places {
+    /// As the plan says, for people and as the id.
+    shown: String,
+    path: PathBuf,
+    folder: PathBuf,
+    mark: PathBuf,
+}
+
+impl File {
+    /// The inputs: where it goes,
+    pub(crate) const PATH: &str = "path";
+    /// what is in it,
+    pub(crate) const CONTENT: &str = "content";
+    /// and who may do what with it.
+    pub(crate) const MODE: &str = "mode";
+
+    /// What is wrong with inputs whose references are not known yet: in words for who wrote them.
+    pub(crate) fn wrong(name: &str, value: &str) -> Option<String> {
+        match name {
+            Self::PATH if value.is_empty() || value.ends_with('/') => {
+                Some("`path` must name a file, such as \"app.conf\"".into())
+            }
+            Self::MODE if mode(value).is_none() => {
+                Some("`mode` is who may do what, in octal, such as \"0600\"".into())
+            }
+            _ => None,
+        }
+    }
+
+    pub(super) fn check(self, call: &Call<'_>) -> Seen {
+        let places = Places::of(call);
+        let told = |path: &Path, error: &io::Error| {
+            Seen::CannotTell(format!("{}: {error}", path.display()))
+        };
+        let there = match inode(&places.path) {
+            Ok(there) => there,
+            Err(error) => return told(&places.path, &error),
+        };
+        let mark = match inode(&places.mark) {
+            Ok(mark) => mark,
+            Err(error) => return told(&places.mark, &error),
+        };
+        match (there, mark) {
+            (None, _) => Seen::Absent,
+            (Some(there), Some(mark)) if there == mark => Seen::Ours(places.shown),
+            (Some(_), _) => Seen::NotOurs(format!(
+                "{}: there is a file, and {} is not the same one",
+                places.path.display(),
+                places.mark.display()
+            )),
+        }
+    }
+
+    pub(super) fn create(self, call: &Call<'_>) -> Made {
+        let places = Places::of(call);
+        if let Err(error) = prepare(&places, call) {
+            return Made::Refused(format!("{}: {error}", places.mark.display()));
+        }
+        let linked = fs::hard_link(&places.mark, &places.path);
+        // The answer can be wrong, on a network file system; what stands there cannot.
+        match (linked, self.check(call)) {
+            (_, Seen::Ours(id)) => match sync(&places.folder) {
+                Ok(()) => Made::Created(id),
+                Err(error) => {
+                    let text = format!("{}: it is there, and {error}", places.path.display());
+                    Made::Unknown(Cause::Abandoned, text)
+                }
+            },
+            (Err(_), Seen::NotOurs(text)) => Made::Taken(text),
+            (Err(error), Seen::Absent) => {
+                Made::Refused(format!("{}: {error}", places.path.display()))
+            }
+            (Ok(()), Seen::Absent | Seen::NotOurs(_)) => {
+                let text = format!("{}: somebody took it away again", places.path.display());
+                Made::Unknown(Cause::Abandoned, text)
+            }
+            (_, Seen::CannotTell(text)) => Made::Unknown(Cause::Abandoned, text),
+            (_, Seen::Several(_)) => Made::Unknown(Cause::Abandoned, "not understood".into()),
+        }
+    }
+}
+
+impl Places {
+    fn of(call: &Call<'_>) -> Self {
+        let shown = call.inputs.get(File::PATH).cloned().unwrap_or_default();
+        let path = call.folder.join(&shown);
+        let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        let folder = path.parent().unwrap_or(call.folder).to_owned();
+        let mark = folder.join(format!(".{name}.{}", call.identity.marker));
+        Self { shown, path, folder, mark }
+    }
+}
+
+/// Writes all of it under the name of its mark, in one step too: a mark that is there has been
+/// written whole, and one that an earlier attempt left may have other content.
+fn prepare(places: &Places, call: &Call<'_>) -> io::Result<()> {
+    let content = call.inputs.get(File::CONTENT).map(String::as_str).unwrap_or_default();
+    let mode = call.inputs.get(File::MODE).map_or(Some(MODE_USUAL), |it| mode(it));
+    let mut file = tempfile::NamedTempFile::new_in(&places.folder)?;
+    file.write_all(content.as_bytes())?;
+    let mode = fs::Permissions::from_mode(mode.unwrap_or(MODE_USUAL));
+    file.as_file().set_permissions(mode)?;
+    file.as_file().sync_all()?;
+    file.persist(&places.mark).map_err(|error| error.error)?;
+    sync(&places.folder)
+}
+
+fn sync(folder: &Path) -> io::Result<()> {
+    fs::File::open(folder)?.sync_all()
+}
+
+fn mode(text: &str) -> Option<u32> {
+    u32::from_str_radix(text, 8).ok().filter(|mode| *mode <= 0o7777 && 3 <= text.len())
+}
+
+/// Which file has this name; a link to nowhere has it too.
+fn inode(path: &Path) -> io::Result<Option<(u64, u64)>> {
+    match fs::symlink_metadata(path) {
+        Ok(about) => Ok(Some((about.dev(), about.ino()))),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error),
+    }
+}

@@ -1,0 +1,272 @@
+//! What a person asks and says about single resources: how they stand, what became of one that is
+//! in doubt, that one is to be forgotten, that one is there already.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use onlyonce::{Acted, Answer, Ran, direct};
+use onlyonce_core::{Fence, Outcome, Phase, Record, Reply, State, Timestamp, Verdict};
+
+use crate::error::ProvisionError;
+use crate::plan::Resource;
+use crate::provisioner::{Place, Provisioner, policy_of_verdicts, receipt_of};
+use crate::receipt::{How, Receipt};
+
+/// How a resource stands by its record. What is there now is not asked.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Status {
+    /// Its key.
+    pub key: String,
+    /// The name of its kind.
+    pub kind: &'static str,
+    /// What is known.
+    pub known: Known,
+    /// Its marker.
+    pub marker: String,
+    /// Which making of the key this is, from 1: forgetting one begins the next.
+    pub generation: u32,
+}
+
+/// What a record says of a resource.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Known {
+    /// Nothing was made.
+    Planned,
+    /// An apply is at it.
+    Creating {
+        /// Which attempt it is.
+        attempt: u32,
+        /// Its process.
+        process: u32,
+        /// Whether it may have been made already.
+        may_be_there: bool,
+    },
+    /// It was made or found.
+    Created {
+        /// When that was recorded.
+        at: Timestamp,
+        /// What it is; `None` if its record was settled by other means.
+        receipt: Option<Receipt>,
+    },
+    /// Nobody knows.
+    Unknown(crate::apply::InDoubt),
+}
+
+/// What a person has found out about an attempt.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Finding {
+    /// The resource is there; this is its id.
+    Made(String),
+    /// It was not made and no longer will be.
+    NotMade,
+    /// Nobody knows, and it may be made again all the same.
+    RunAgain,
+}
+
+/// What became of something a person said.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Changed {
+    /// It is recorded.
+    Done,
+    /// It was refused, and nothing was changed; this is why.
+    Refused(String),
+}
+
+impl Known {
+    /// One word for it.
+    pub const fn word(&self) -> &'static str {
+        match self {
+            Self::Planned => "planned",
+            Self::Creating { .. } => "creating",
+            Self::Created { .. } => "created",
+            Self::Unknown(_) => "unknown",
+        }
+    }
+}
+
+impl Provisioner {
+    /// How each resource stands, in the order of the plan.
+    ///
+    /// # Errors
+    /// The store could not say.
+    pub async fn status(&self) -> Result<Vec<Status>, ProvisionError> {
+        let ids = self.known_ids().await?;
+        let mut all = Vec::new();
+        for resource in &self.plan.resources {
+            let place = self.place(&resource.key).await?;
+            let record = match resource.filled(|key| ids.get(key).cloned()) {
+                Ok(inputs) => self.record_now(&place, resource, &inputs).await?,
+                Err(_) => place.record.clone(),
+            };
+            all.push(Status {
+                key: resource.key.clone(),
+                kind: resource.kind.name(),
+                known: self.known(resource, record.as_ref()),
+                marker: self.identity(&resource.key, place.generation).marker,
+                generation: place.generation,
+            });
+        }
+        Ok(all)
+    }
+
+    fn known(&self, resource: &Resource, record: Option<&Record>) -> Known {
+        let Some(record) = record else { return Known::Planned };
+        match &record.state {
+            State::Released { .. } => Known::Planned,
+            State::InFlight(flight) => Known::Creating {
+                attempt: record.attempt,
+                process: flight.holder.pid,
+                may_be_there: flight.phase == Phase::Committing || flight.inherited.is_some(),
+            },
+            State::Unknown(_) => Known::Unknown(self.doubt(resource, record, String::new())),
+            State::Completed { answered_at, .. } | State::Tombstone { answered_at, .. } => {
+                Known::Created { at: *answered_at, receipt: receipt_of(record) }
+            }
+        }
+    }
+
+    /// Settles an attempt that is in doubt with what somebody has found out. `fence` is the claim
+    /// that was looked at: what came after it is left as it is.
+    ///
+    /// # Errors
+    /// The plan has no such key, or the store could not say; it may be repeated.
+    pub async fn resolve(
+        &self,
+        key: &str,
+        fence: Fence,
+        finding: Finding,
+        by: &str,
+        why: &str,
+    ) -> Result<Changed, ProvisionError> {
+        let (_, resource) = self.resource(key)?;
+        let place = self.place(key).await?;
+        let verdict = match finding {
+            Finding::Made(id) => {
+                let inputs = self.digests_of_attempt(resource, &place).await?;
+                Verdict::Happened(Receipt { id, how: How::Told, inputs }.reply())
+            }
+            Finding::NotMade => Verdict::NotExecuted,
+            Finding::RunAgain => Verdict::RunAgain,
+        };
+        let policy = policy_of_verdicts();
+        let Acted { outcome, .. } =
+            self.engine.resolve(place.id, &policy, fence, verdict, by, why).await?;
+        Ok(match outcome {
+            Outcome::Done => Changed::Done,
+            Outcome::Absent => Changed::Refused("nothing was attempted".into()),
+            Outcome::InFlight { .. } => Changed::Refused("an apply is at it".into()),
+            Outcome::InvalidFence => Changed::Refused("no attempt ever had this fence".into()),
+            Outcome::SecondReply => Changed::Refused("it is recorded as there already".into()),
+            Outcome::Fenced
+            | Outcome::Granted(_)
+            | Outcome::Replay { .. }
+            | Outcome::Mismatch
+            | Outcome::CredentialChanged
+            | Outcome::OutcomeUnknown { .. }
+            | Outcome::Gone { .. }
+            | Outcome::Expired => Changed::Refused("it has moved on since".into()),
+        })
+    }
+
+    /// The digests of the inputs that were attempted, if they are those of the plan.
+    async fn digests_of_attempt(
+        &self,
+        resource: &Resource,
+        place: &Place,
+    ) -> Result<BTreeMap<String, String>, ProvisionError> {
+        let ids = self.known_ids().await?;
+        let Ok(inputs) = resource.filled(|key| ids.get(key).cloned()) else {
+            return Ok(BTreeMap::new());
+        };
+        let ours = self.request(place.id, resource, &inputs).fingerprint;
+        let theirs = place.record.as_ref().and_then(|record| record.fingerprint);
+        let is_same = theirs == Some(ours);
+        Ok(if is_same { self.digests(&inputs) } else { BTreeMap::new() })
+    }
+
+    /// Forgets what is recorded of a resource, so that it is looked for and made anew. What is
+    /// there is left as it is; if it has our marker the next apply finds it.
+    ///
+    /// # Errors
+    /// As [`Self::resolve`].
+    pub async fn forget(&self, key: &str, by: &str, why: &str) -> Result<Changed, ProvisionError> {
+        self.resource(key)?;
+        let place = self.place(key).await?;
+        let Acted { outcome, record } =
+            self.engine.erase(place.id, &policy_of_verdicts(), by, why).await?;
+        let refused = |text: &str| Ok(Changed::Refused(text.into()));
+        match (outcome, record) {
+            (Outcome::Done, _) => Ok(Changed::Done),
+            (Outcome::InFlight { .. }, _) => refused("an apply is at it"),
+            (Outcome::OutcomeUnknown { .. }, _) => {
+                refused("nobody knows whether it was made: resolve it first")
+            }
+            (_, None | Some(_)) => refused("there is nothing to forget: nothing was made"),
+        }
+    }
+
+    /// Records that a resource is there, as somebody has confirmed who has looked: it need not
+    /// carry our marker. Only for one of which nothing is recorded and nothing in doubt.
+    ///
+    /// # Errors
+    /// As [`Self::resolve`]; or it is made of another one's id, which is not there yet.
+    pub async fn import(&self, key: &str, id: &str) -> Result<Changed, ProvisionError> {
+        let (_, resource) = self.resource(key)?;
+        let ids = self.known_ids().await?;
+        let inputs = resource
+            .filled(|key| ids.get(key).cloned())
+            .map_err(|on| ProvisionError::Waits { key: key.to_owned(), on })?;
+        let refused = |text: String| Ok(Changed::Refused(text));
+        loop {
+            let place = self.place(key).await?;
+            let inputs_then = self.digests(&inputs);
+            let receipt = Receipt { id: id.to_owned(), how: How::Told, inputs: inputs_then };
+            let reply = receipt.reply();
+            let told = direct(move |_attempt| async move { Ran::Happened(reply) });
+            let request = self.request(place.id, resource, &inputs);
+            // Held: what is in doubt is not settled by the way.
+            let policy = policy_of_verdicts();
+            let answer = self.engine.once(&request, &policy, Duration::ZERO, told).await?;
+            let outcome = match answer {
+                Answer::Reply(_) => return Ok(Changed::Done),
+                Answer::Replayed(reply) => return Ok(same(&reply, &receipt)),
+                Answer::Refused(outcome) => outcome,
+                Answer::NotExecuted(_) | Answer::Unrecorded(_) => {
+                    return refused("the store did not keep it: repeat this".into());
+                }
+                other => return refused(format!("not understood: {other:?}")),
+            };
+            match outcome {
+                Outcome::Mismatch if self.give_up(&place, &inputs).await? => {}
+                Outcome::OutcomeUnknown { .. } => {
+                    return refused("an attempt is in doubt: resolve it instead".into());
+                }
+                Outcome::InFlight { .. } => return refused("an apply is at it".into()),
+                Outcome::Mismatch => {
+                    return refused("it is recorded with other inputs: forget it first".into());
+                }
+                Outcome::Granted(_)
+                | Outcome::Replay { .. }
+                | Outcome::CredentialChanged
+                | Outcome::Gone { .. }
+                | Outcome::Expired
+                | Outcome::Done
+                | Outcome::Fenced
+                | Outcome::InvalidFence
+                | Outcome::SecondReply
+                | Outcome::Absent => return refused("its record was changed meanwhile".into()),
+            }
+        }
+    }
+}
+
+/// The same said twice is done.
+fn same(reply: &Reply, ours: &Receipt) -> Changed {
+    match Receipt::of(reply) {
+        Some(there) if there.id == ours.id => Changed::Done,
+        Some(there) => {
+            Changed::Refused(format!("it is recorded as {} already: forget it first", there.id))
+        }
+        None => Changed::Refused("it is recorded already: forget it first".into()),
+    }
+}

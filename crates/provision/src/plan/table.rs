@@ -1,0 +1,335 @@
+//! The file as it is written, and from there to a checked [`Plan`].
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Range;
+use std::path::Path;
+use std::time::Duration;
+
+use onlyonce_core::limits::{FOREVER, RETENTION_MAX};
+use onlyonce_core::{Always, OnUnknown, Policy, Receiver};
+use onlyonce_listen::text::{Bounds, ConfigError, Source, Span, mended, parsed};
+use serde::{Deserialize, Deserializer};
+use toml::{Spanned, Value};
+
+use super::{Plan, RESOURCES_MAX, Resource, order};
+use crate::kind::{Command, File, Kind};
+use crate::template::Template;
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct PlanTable {
+    name: Spanned<String>,
+    #[serde(default)]
+    resource: Vec<Spanned<ResourceTable>>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ResourceTable {
+    key: Spanned<String>,
+    kind: Spanned<KindWord>,
+    #[serde(default)]
+    after: Vec<Spanned<String>>,
+    #[serde(default)]
+    inputs: BTreeMap<Spanned<String>, Spanned<Value>>,
+    receiver: Option<Spanned<ReceiverTable>>,
+    timeout: Option<Spanned<Span>>,
+    ready_within: Option<Spanned<Span>>,
+    check: Option<Spanned<Value>>,
+    create: Option<Spanned<Value>>,
+    ready: Option<Spanned<Value>>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum KindWord {
+    Command,
+    File,
+}
+
+impl<'de> Deserialize<'de> for KindWord {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        parsed(from, |text| match text {
+            "command" => Ok(Self::Command),
+            "file" => Ok(Self::File),
+            _ => Err(format!("{text:?} is no kind; write \"command\" or \"file\"")),
+        })
+    }
+}
+
+/// What the place where a resource is made offers to settle an unknown outcome.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ReceiverTable {
+    always: Option<AlwaysWord>,
+    keyed: Option<Span>,
+    settle: Option<Span>,
+    late: Option<Span>,
+}
+
+struct AlwaysWord(Always);
+
+impl<'de> Deserialize<'de> for AlwaysWord {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        parsed(from, |text| match text {
+            "unique-name" => Ok(Self(Always::UniqueName)),
+            "fenced" => Ok(Self(Always::Fenced)),
+            _ => Err(format!("{text:?} is not known here; write \"unique-name\" or \"fenced\"")),
+        })
+    }
+}
+
+const MINUTES: Duration = Duration::from_secs(600);
+const WITHIN: Bounds<Span> = Bounds(
+    Span(Duration::from_millis(10))..=Span(Duration::from_secs(86_400)),
+    "from \"10ms\" to \"1d\"",
+);
+/// It must leave room in a key of a record for the generation.
+const KEY_MAX: usize = 100;
+
+pub(super) fn parse(name: &str, text: &str, folder: &Path) -> Result<Plan, ConfigError> {
+    let source = Source { name, text };
+    let table: PlanTable = toml::from_str(text)
+        .map_err(|error| source.wrong(error.span(), &mended(error.message())))?;
+    word(&source, "name", &table.name)?;
+    if table.resource.is_empty() {
+        return Err(source.wrong(Some(0..0), "there is no resource; add a table [[resource]]"));
+    }
+    if RESOURCES_MAX < table.resource.len() {
+        let many = format!("there are more than {RESOURCES_MAX} resources; split the plan");
+        return Err(source.wrong(Some(0..0), &many));
+    }
+    let mut places = BTreeMap::new();
+    for (at, resource) in table.resource.iter().enumerate() {
+        let key = &resource.get_ref().key;
+        word(&source, "key", key)?;
+        if places.insert(key.get_ref().clone(), at).is_some() {
+            let twice = format!("`key`: {:?} is the key of another resource too", key.get_ref());
+            return Err(source.wrong(Some(key.span()), &twice));
+        }
+    }
+    let mut heads = Vec::new();
+    let mut resources = Vec::new();
+    for resource in table.resource {
+        heads.push(resource.get_ref().key.span());
+        let head = source.head(resource.span());
+        let reading = Reading { source: &source, places: &places, head };
+        resources.push(reading.resource(resource.into_inner())?);
+    }
+    if let Some(circle) = order::circle(&resources) {
+        let at = places.get(&circle[0]).and_then(|at| heads.get(*at)).cloned();
+        let way = circle.iter().chain(circle.first()).cloned().collect::<Vec<_>>().join(" -> ");
+        return Err(source.wrong(at, &format!("each waits for the next: {way}")));
+    }
+    let name = table.name.into_inner();
+    Ok(Plan { name, folder: folder.to_owned(), resources })
+}
+
+/// A name or key: short, and without what separates it from other words.
+fn word(source: &Source<'_>, field: &str, said: &Spanned<String>) -> Result<(), ConfigError> {
+    let text = said.get_ref();
+    let fits = |it: char| it.is_ascii_alphanumeric() || "-_/".contains(it);
+    if !text.is_empty() && text.len() <= KEY_MAX && text.chars().all(fits) {
+        return Ok(());
+    }
+    let wrong = format!("`{field}` is 1 to {KEY_MAX} letters, digits, `-`, `_` and `/`");
+    Err(source.wrong(Some(said.span()), &wrong))
+}
+
+/// One resource on its way from the file.
+struct Reading<'a> {
+    source: &'a Source<'a>,
+    places: &'a BTreeMap<String, usize>,
+    /// The line that begins it.
+    head: Range<usize>,
+}
+
+impl Reading<'_> {
+    fn wrong(&self, span: Range<usize>, text: &str) -> ConfigError {
+        self.source.wrong(Some(span), text)
+    }
+
+    fn resource(&self, mut table: ResourceTable) -> Result<Resource, ConfigError> {
+        let mut after = BTreeSet::new();
+        for key in &table.after {
+            after.insert(self.place("after", key.get_ref(), key.span())?);
+        }
+        let mut inputs = BTreeMap::new();
+        for (name, value) in std::mem::take(&mut table.inputs) {
+            let template = self.input(&name, &value)?;
+            for reference in template.references() {
+                after.insert(self.reference(name.get_ref(), reference, value.span())?);
+            }
+            inputs.insert(name.into_inner(), template);
+        }
+        let within = self.source.within(table.timeout.clone(), Span(MINUTES), &WITHIN)?.0;
+        let kind = self.kind(&table, within, &inputs)?;
+        let policy = self.policy(&kind, table.receiver)?;
+        let ready_within = self.source.within(table.ready_within, Span(MINUTES), &WITHIN)?.0;
+        let (key, after) = (table.key.into_inner(), after.into_iter().collect());
+        Ok(Resource { key, kind, inputs, after, policy, ready_within })
+    }
+
+    fn place(&self, field: &str, key: &str, span: Range<usize>) -> Result<usize, ConfigError> {
+        self.places.get(key).copied().ok_or_else(|| {
+            self.wrong(span, &format!("`{field}`: there is no resource with the key {key:?}"))
+        })
+    }
+
+    fn reference(
+        &self,
+        input: &str,
+        reference: &str,
+        span: Range<usize>,
+    ) -> Result<usize, ConfigError> {
+        let Some(key) = reference.strip_suffix(".id") else {
+            let text = format!(
+                "`inputs.{input}`: `${{{reference}}}` is not known; write `${{KEY.id}}` for the id \
+                 of another resource"
+            );
+            return Err(self.wrong(span, &text));
+        };
+        self.place(&format!("inputs.{input}"), key, span)
+    }
+
+    fn input(
+        &self,
+        name: &Spanned<String>,
+        value: &Spanned<Value>,
+    ) -> Result<Template, ConfigError> {
+        let text = name.get_ref();
+        let begins = text.starts_with(|it: char| it.is_ascii_lowercase());
+        if !begins
+            || !text.chars().all(|it| it.is_ascii_lowercase() || it.is_ascii_digit() || it == '_')
+        {
+            let text = "an input's name is small letters, digits and `_`, begun by a letter";
+            return Err(self.wrong(name.span(), text));
+        }
+        match value.get_ref() {
+            Value::String(it) => Template::parse(it).map_err(|text| {
+                self.wrong(value.span(), &format!("`inputs.{}`: {text}", name.get_ref()))
+            }),
+            Value::Integer(it) => Ok(Template::plain(it.to_string())),
+            Value::Float(it) => Ok(Template::plain(it.to_string())),
+            Value::Boolean(it) => Ok(Template::plain(it.to_string())),
+            Value::Datetime(_) | Value::Array(_) | Value::Table(_) => {
+                let text = format!("`inputs.{text}` must be a string, a number, true or false");
+                Err(self.wrong(value.span(), &text))
+            }
+        }
+    }
+
+    fn kind(
+        &self,
+        table: &ResourceTable,
+        within: Duration,
+        inputs: &BTreeMap<String, Template>,
+    ) -> Result<Kind, ConfigError> {
+        match table.kind.get_ref() {
+            KindWord::Command => {
+                let script = |field: &str, said: &Option<Spanned<Value>>| {
+                    said.as_ref().map(|said| self.script(field, said)).transpose()
+                };
+                let Some(create) = script("create", &table.create)? else {
+                    let text = "`create` is missing: the script that makes it";
+                    return Err(self.wrong(self.head.clone(), text));
+                };
+                let (check, ready) =
+                    (script("check", &table.check)?, script("ready", &table.ready)?);
+                Ok(Kind::Command(Command { check, create, ready, within }))
+            }
+            KindWord::File => {
+                self.file(table, inputs)?;
+                Ok(Kind::File(File))
+            }
+        }
+    }
+
+    fn script(&self, field: &str, said: &Spanned<Value>) -> Result<String, ConfigError> {
+        match said.get_ref() {
+            Value::String(text) if !text.trim().is_empty() => Ok(text.clone()),
+            Value::String(_)
+            | Value::Integer(_)
+            | Value::Float(_)
+            | Value::Boolean(_)
+            | Value::Datetime(_)
+            | Value::Array(_)
+            | Value::Table(_) => {
+                let text = format!("`{field}` of a command is a script, such as \"./{field}.sh\"");
+                Err(self.wrong(said.span(), &text))
+            }
+        }
+    }
+
+    fn file(
+        &self,
+        table: &ResourceTable,
+        inputs: &BTreeMap<String, Template>,
+    ) -> Result<(), ConfigError> {
+        let own = [("check", &table.check), ("create", &table.create), ("ready", &table.ready)];
+        for (field, said) in own {
+            if let Some(said) = said {
+                let text = format!("`{field}` is not for a file: it is looked for and made by us");
+                return Err(self.wrong(said.span(), &text));
+            }
+        }
+        if let Some(receiver) = &table.receiver {
+            let text = "`receiver` is not for a file: a name in a folder is given once";
+            return Err(self.wrong(self.source.head(receiver.span()), text));
+        }
+        let all = [File::PATH, File::CONTENT, File::MODE];
+        if let Some(name) = inputs.keys().find(|name| !all.contains(&name.as_str())) {
+            let text = format!("`inputs.{name}`: a file has `path`, `content` and `mode`");
+            return Err(self.wrong(self.head.clone(), &text));
+        }
+        for name in [File::PATH, File::CONTENT] {
+            if !inputs.contains_key(name) {
+                let text = format!("`inputs.{name}` is missing: a file has `path` and `content`");
+                return Err(self.wrong(self.head.clone(), &text));
+            }
+        }
+        // An id is never empty, so what is wrong without references is wrong with them.
+        let shown = |template: &Template| template.fill(|_| Some("id".into())).unwrap_or_default();
+        let wrong = inputs.iter().find_map(|(name, value)| File::wrong(name, &shown(value)));
+        wrong.map_or(Ok(()), |text| Err(self.wrong(self.head.clone(), &text)))
+    }
+
+    /// A record of a resource is never forgotten: its id is needed as long as it is there.
+    fn policy(
+        &self,
+        kind: &Kind,
+        said: Option<Spanned<ReceiverTable>>,
+    ) -> Result<Policy, ConfigError> {
+        let span = said.as_ref().map_or(self.head.clone(), |it| self.source.head(it.span()));
+        if let Some(ReceiverTable { settle: Some(_), .. }) = said.as_ref().map(Spanned::get_ref)
+            && !kind.can_check()
+        {
+            let text = "`receiver.settle` is about what `check` says, and there is no `check`";
+            return Err(self.wrong(span, text));
+        }
+        let receiver = match kind.receiver() {
+            Some(receiver) => receiver,
+            None => receiver(kind, said.map(Spanned::into_inner)),
+        };
+        let policy = Policy {
+            retention: RETENTION_MAX,
+            remember: FOREVER,
+            on_unknown: OnUnknown::Auto,
+            receiver,
+            ..Policy::default()
+        };
+        policy.check().map_err(|error| self.wrong(span, &format!("`receiver`: {error}")))
+    }
+}
+
+/// A "yes" is worth asking for although nothing says when a "no" is final: then it never is.
+const NEVER_FINAL: Duration = RETENTION_MAX;
+
+fn receiver(kind: &Kind, said: Option<ReceiverTable>) -> Receiver {
+    let span = |it: Option<Span>| it.map(|span| span.0);
+    let said =
+        said.unwrap_or(ReceiverTable { always: None, keyed: None, settle: None, late: None });
+    let settle = kind.can_check().then(|| span(said.settle).unwrap_or(NEVER_FINAL));
+    // What was begun may act for as long as it is let.
+    let late = span(said.late).or(kind.within()).unwrap_or_default();
+    Receiver { always: said.always.map(|it| it.0), keyed: span(said.keyed), settle, late }
+}

@@ -1,0 +1,76 @@
+//! A mistake in a plan is named with its line and field.
+
+use super::*;
+
+const WEB: &str = "[[resource]]\nkey = \"web\"\nkind = \"command\"\ncreate = \"./make\"\n";
+
+fn read(text: &str) -> Result<Plan, String> {
+    Plan::parse("plan.toml", text, Path::new("/plans")).map_err(|error| error.to_string())
+}
+
+#[test]
+fn what_is_not_said_is_usual_and_references_are_waited_for() {
+    let text = format!(
+        "name = \"shop\"\n{WEB}inputs = {{ n = \"a-${{net.id}}\", size = 3, on = true }}\n\n{}",
+        WEB.replace("web", "net")
+    );
+    let plan = read(&text).unwrap();
+    assert_eq!(plan.name(), "shop");
+    let [web, net] = plan.resources() else { panic!("{plan:?}") };
+    assert_eq!((web.key(), web.kind(), web.after.as_slice()), ("web", "command", &[1][..]));
+    assert!(net.after.is_empty());
+    let id = |key: &str| (key == "net").then(|| "n-1".to_owned());
+    let inputs = web.filled(id).unwrap();
+    assert_eq!((inputs["n"].as_str(), inputs["size"].as_str()), ("a-n-1", "3"));
+    assert_eq!(web.filled(|_| None), Err("net".to_owned()));
+}
+
+#[test]
+fn a_mistake_is_named_with_its_line_and_field() {
+    let with = |more: &str| format!("name = \"shop\"\n{WEB}{more}\n");
+    let two = |more: &str| format!("{}{}", with(more), WEB.replace("web", "db"));
+    let file = "name = \"shop\"\n[[resource]]\nkey = \"web\"\nkind = \"file\"\n";
+    for (text, place, says) in [
+        ("name = \"shop\"".to_owned(), "1:1", "no resource"),
+        (format!("name = \"a b\"\n{WEB}"), "1:8", "`name` is 1 to 100 letters"),
+        (with("").replace("\"web\"", "\"w#b\""), "3:7", "`key` is 1 to 100 letters"),
+        (format!("{}{WEB}", with("")), "8:7", "\"web\" is the key of another"),
+        (with("").replace("\"command\"", "\"comand\""), "4:8", "\"comand\" is no kind"),
+        (with("chek = \"x\""), "6:1", "did you mean `check`"),
+        (with("check = 7"), "6:9", "`check` of a command is a script"),
+        (with("").replace("create", "check"), "2:1", "`create` is missing"),
+        (with("after = [\"db\"]"), "6:10", "`after`: there is no resource with the key \"db\""),
+        (with("inputs = { a = \"${db.id}\" }"), "6:16", "`inputs.a`: there is no resource"),
+        (with("inputs = { a = \"${db}\" }"), "6:16", "write `${KEY.id}`"),
+        (with("inputs = { a = \"${db\" }"), "6:16", "`inputs.a`: `${` has no `}`"),
+        (with("inputs = { a = [1] }"), "6:16", "`inputs.a` must be a string"),
+        (with("inputs = { A = 1 }"), "6:12", "small letters"),
+        (two("after = [\"db\"]") + "after = [\"web\"]", "3:7", "web -> db -> web"),
+        (with("after = [\"web\"]"), "3:7", "web -> web"),
+        (with("timeout = \"3d\""), "6:11", "from \"10ms\" to \"1d\""),
+        (with("receiver = { keyed = \"1m\" }"), "6:12", "it would never count"),
+        (with("receiver = { settle = \"1m\" }"), "6:12", "there is no `check`"),
+        (with("receiver = { always = \"unique\" }"), "6:23", "\"unique-name\" or"),
+        (format!("{file}inputs = {{ path = \"a\" }}"), "2:1", "`inputs.content` is missing"),
+        (format!("{file}inputs = {{ path = \"a/\", content = \"\" }}"), "2:1", "name a file"),
+        (
+            format!("{file}inputs = {{ path = \"a\", content = \"\", mode = \"rw\" }}"),
+            "2:1",
+            "in octal",
+        ),
+        (format!("{file}create = \"x\""), "5:10", "`create` is not for a file"),
+        (format!("{file}receiver = {{ keyed = \"1d\" }}"), "5:12", "not for a file"),
+        (format!("{file}inputs = {{ owner = \"a\" }}"), "2:1", "`inputs.owner`: a file has"),
+    ] {
+        let error = read(&text).unwrap_err();
+        assert!(error.starts_with(&format!("plan.toml:{place}: ")), "{place}\n{text}\n{error}");
+        assert!(error.contains(says), "{says}\n{error}");
+    }
+}
+
+#[test]
+fn arbitrary_text_is_refused_and_does_no_harm() {
+    for text in ["", "[", "name = 1", "name = \"a\"\nresource = 3", "\u{0}", "[[resource]]\n"] {
+        assert!(read(text).is_err(), "{text}");
+    }
+}

@@ -1,0 +1,149 @@
+//! What a plan is carried out with, and where the record of each of its resources is.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use onlyonce::{Engine, Request};
+use onlyonce_core::limits::FOREVER;
+use onlyonce_core::{Key, KeyId, Policy, Record, Scope, Secret, State};
+
+use crate::error::ProvisionError;
+use crate::identity::Identity;
+use crate::kind::Call;
+use crate::plan::{Plan, Resource};
+use crate::receipt::{self, Receipt};
+use crate::script::Holds;
+
+/// The most generations of a key that are looked through.
+const GENERATIONS_MAX: u32 = 1_000;
+
+/// The policy of what a person says about a resource: nothing of it is ever forgotten.
+pub fn policy_of_verdicts() -> Policy {
+    Policy {
+        retention: onlyonce_core::limits::RETENTION_MAX,
+        remember: FOREVER,
+        ..Policy::default()
+    }
+}
+
+/// Carries out a plan. Cheap to clone; all clones are one.
+#[derive(Clone)]
+pub struct Provisioner {
+    pub(crate) engine: Engine,
+    pub(crate) secret: Secret,
+    pub(crate) plan: Arc<Plan>,
+    pub(crate) holds: Holds,
+    pub(crate) scope: Scope,
+}
+
+/// The record of a resource that counts: that of its latest generation.
+#[derive(Clone, Debug)]
+pub(crate) struct Place {
+    pub(crate) id: KeyId,
+    /// From 1. One ends when somebody has its record forgotten, or when other inputs take the place
+    /// of those with which nothing was made.
+    pub(crate) generation: u32,
+    pub(crate) record: Option<Record>,
+}
+
+impl Provisioner {
+    /// One for this plan. The secret is that of the engine's store; `folder` is where the locked
+    /// files of running scripts are put, and is made when it is needed.
+    ///
+    /// # Errors
+    /// The plan's name is no scope. The reading of plans has seen that it is one.
+    pub fn new(
+        engine: Engine,
+        secret: Secret,
+        plan: Plan,
+        folder: PathBuf,
+    ) -> Result<Self, ProvisionError> {
+        let scope = Scope::new(format!("plan/{}", plan.name))
+            .map_err(|error| ProvisionError::Name(error.to_string()))?;
+        Ok(Self { engine, secret, plan: Arc::new(plan), holds: Holds(folder), scope })
+    }
+
+    /// The plan.
+    pub fn plan(&self) -> &Plan {
+        &self.plan
+    }
+
+    pub(crate) fn resource(&self, key: &str) -> Result<(usize, &Resource), ProvisionError> {
+        self.plan.find(key).ok_or_else(|| ProvisionError::NoSuchKey(key.to_owned()))
+    }
+
+    /// The record that counts for a key, as it is stored.
+    pub(crate) async fn place(&self, key: &str) -> Result<Place, ProvisionError> {
+        let mut generation = 1;
+        loop {
+            let id = self.id(key, generation)?;
+            let record = self.engine.get(id).await?;
+            let is_over = record.as_ref().is_some_and(is_over);
+            if !is_over || generation == GENERATIONS_MAX {
+                return Ok(Place { id, generation, record });
+            }
+            generation += 1;
+        }
+    }
+
+    fn id(&self, key: &str, generation: u32) -> Result<KeyId, ProvisionError> {
+        let name = match generation {
+            1 => key.to_owned(),
+            // No key of a plan has this sign.
+            generation => format!("{key}#{generation}"),
+        };
+        let key = Key::new(name).map_err(|error| ProvisionError::Name(error.to_string()))?;
+        Ok(self.secret.key_id(&self.scope, &key))
+    }
+
+    pub(crate) fn identity(&self, key: &str, generation: u32) -> Identity {
+        Identity::new(&self.plan.name, key, generation)
+    }
+
+    pub(crate) fn digests(&self, inputs: &BTreeMap<String, String>) -> BTreeMap<String, String> {
+        receipt::digests(&self.secret, inputs)
+    }
+
+    pub(crate) fn request(
+        &self,
+        id: KeyId,
+        resource: &Resource,
+        inputs: &BTreeMap<String, String>,
+    ) -> Request {
+        let kind = resource.kind.name();
+        Request::new(id, receipt::fingerprint(&self.secret, kind, inputs))
+    }
+
+    pub(crate) fn call<'a>(
+        &'a self,
+        resource: &'a Resource,
+        identity: &'a Identity,
+        inputs: &'a BTreeMap<String, String>,
+        id: Option<&'a str>,
+    ) -> Call<'a> {
+        let folder = &self.plan.folder;
+        Call { key: &resource.key, identity, inputs, folder, attempt: None, id, hold: None }
+    }
+}
+
+/// Whether a generation has ended: forgotten, or given up before anything was made.
+fn is_over(record: &Record) -> bool {
+    match &record.state {
+        State::Completed { sealed, .. } | State::Tombstone { sealed, .. } => {
+            *sealed || record.is_erased()
+        }
+        State::InFlight(_) | State::Released { .. } | State::Unknown(_) => false,
+    }
+}
+
+/// What is kept of a resource that is there.
+pub(crate) fn receipt_of(record: &Record) -> Option<Receipt> {
+    match &record.state {
+        State::Completed { reply, .. } => Receipt::of(reply),
+        State::InFlight(_)
+        | State::Released { .. }
+        | State::Unknown(_)
+        | State::Tombstone { .. } => None,
+    }
+}

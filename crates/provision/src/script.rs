@@ -1,0 +1,167 @@
+//! Runs a script to its end, and keeps the proof that it may still be running.
+//!
+//! A script that an apply has begun lives on when the apply is killed. So its standard error is a
+//! locked file, which its own children inherit, those in the background too: as long as one of them
+//! has it open the lock is held (flock(2)), and whoever cannot have it knows that the script may
+//! still act. A child that closes its standard error, as a daemon does, is out of sight.
+
+use std::fs::{File, OpenOptions, TryLockError};
+use std::io::{self, Read as _, Seek as _, SeekFrom};
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::sync::Arc;
+use std::time::Duration;
+
+use rustix::process::{Pid, Signal, kill_process_group};
+use tokio::process::Command;
+use tokio::time::timeout;
+
+/// How much of what a script prints is read, from its end, in bytes.
+const PRINTED_MAX: u64 = 64 << 10;
+
+/// A script to run, and in what.
+pub(crate) struct Script<'a> {
+    /// For `sh -c`.
+    pub(crate) text: &'a str,
+    pub(crate) folder: &'a Path,
+    pub(crate) variables: Vec<(String, String)>,
+    pub(crate) within: Duration,
+}
+
+/// How a script ended.
+#[derive(Debug)]
+pub(crate) enum Ended {
+    /// It was not begun.
+    NotBegun(io::Error),
+    /// By itself, with this code.
+    Code { code: i32, out: String, err: String },
+    /// By a signal; it may have done anything before.
+    Signal,
+    /// It took too long and was killed.
+    TooLong,
+    /// Nobody knows how.
+    Lost(io::Error),
+}
+
+/// That no script of a resource is running, or that this one alone is.
+#[derive(Clone, Debug)]
+pub(crate) struct Hold(Arc<File>);
+
+/// Where the locked files of a plan lie.
+#[derive(Clone, Debug)]
+pub(crate) struct Holds(pub(crate) PathBuf);
+
+impl Holds {
+    /// The hold of a resource, by its marker. `None`: a script that an earlier apply began is still
+    /// running.
+    pub(crate) fn take(&self, marker: &str) -> io::Result<Option<Hold>> {
+        std::fs::create_dir_all(&self.0)?;
+        let path = self.0.join(format!("{marker}.log"));
+        let file = OpenOptions::new().read(true).append(true).create(true).open(path)?;
+        match file.try_lock() {
+            Ok(()) => Ok(Some(Hold(Arc::new(file)))),
+            Err(TryLockError::WouldBlock) => Ok(None),
+            Err(TryLockError::Error(error)) => Err(error),
+        }
+    }
+}
+
+impl Script<'_> {
+    /// Runs it. What it and its children leave running holds `hold`.
+    pub(crate) async fn run(&self, hold: Option<&Hold>) -> Ended {
+        let (mut child, mut out, mut err) = match self.start(hold) {
+            Ok(started) => started,
+            Err(error) => return Ended::NotBegun(error),
+        };
+        let group = child.id().and_then(|id| i32::try_from(id).ok()).and_then(Pid::from_raw);
+        let status = match timeout(self.within, child.wait()).await {
+            Ok(Ok(status)) => status,
+            Ok(Err(error)) => return Ended::Lost(error),
+            Err(_) => {
+                // What is gone already needs no killing.
+                let _ = group.map(|group| kill_process_group(group, Signal::KILL));
+                let _ = child.wait().await;
+                return Ended::TooLong;
+            }
+        };
+        let Some(code) = status.code() else { return Ended::Signal };
+        match (printed(&mut out), printed(&mut err)) {
+            (Ok(out), Ok(err)) => Ended::Code { code, out, err },
+            (Err(error), _) | (_, Err(error)) => Ended::Lost(error),
+        }
+    }
+
+    /// It prints into files, so that a child that it leaves behind holds up nobody.
+    fn start(&self, hold: Option<&Hold>) -> io::Result<(tokio::process::Child, File, File)> {
+        let out = tempfile::tempfile()?;
+        let err = match hold {
+            Some(Hold(file)) => file.try_clone()?,
+            None => tempfile::tempfile()?,
+        };
+        // What the last one said.
+        err.set_len(0)?;
+        let child = Command::new("sh")
+            .arg("-c")
+            .arg(self.text)
+            .current_dir(self.folder)
+            .envs(self.variables.iter().map(|(name, value)| (name, value)))
+            .stdin(Stdio::null())
+            .stdout(out.try_clone()?)
+            .stderr(err.try_clone()?)
+            // A signal from the terminal is for us: what runs is let end.
+            .process_group(0)
+            .spawn()?;
+        Ok((child, out, err))
+    }
+}
+
+fn printed(file: &mut File) -> io::Result<String> {
+    let length = file.metadata()?.len();
+    file.seek(SeekFrom::Start(length.saturating_sub(PRINTED_MAX)))?;
+    let mut bytes = Vec::new();
+    file.take(PRINTED_MAX).read_to_end(&mut bytes)?;
+    Ok(String::from_utf8_lossy(&bytes).into_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    async fn run(text: &str, within: Duration, hold: Option<&Hold>) -> Ended {
+        let variables = vec![("ONLYONCE_KEY".to_owned(), "web".to_owned())];
+        Script { text, folder: Path::new("/"), variables, within }.run(hold).await
+    }
+
+    const LONG: Duration = Duration::from_secs(60);
+
+    #[tokio::test]
+    async fn a_script_is_told_what_it_is_for_and_how_it_ended_is_known() {
+        let Ended::Code { code, out, err } =
+            run("echo $ONLYONCE_KEY in $PWD; echo no >&2; cat; exit 11", LONG, None).await
+        else {
+            panic!("it ended by itself")
+        };
+        assert_eq!((code, out.as_str(), err.as_str()), (11, "web in /\n", "no\n"));
+        assert!(matches!(run("kill -9 $$", LONG, None).await, Ended::Signal));
+        let short = Duration::from_millis(50);
+        assert!(matches!(run("sleep 600", short, None).await, Ended::TooLong));
+    }
+
+    #[tokio::test]
+    async fn what_a_script_leaves_running_is_known_to_run() {
+        let folder = tempfile::tempdir().unwrap();
+        let holds = Holds(folder.path().join("scripts"));
+        let hold = holds.take("web").unwrap().unwrap();
+        assert!(holds.take("web").unwrap().is_none(), "this very apply has it");
+        let left = run("sleep 600 & echo $!", LONG, Some(&hold)).await;
+        let Ended::Code { out, .. } = left else { panic!("{left:?}") };
+        drop(hold);
+        assert!(holds.take("web").unwrap().is_none(), "a child of the script still runs");
+        assert!(holds.take("other").unwrap().is_some(), "another resource's");
+        let child = Pid::from_raw(out.trim().parse().unwrap()).unwrap();
+        rustix::process::kill_process(child, Signal::KILL).unwrap();
+        while holds.take("web").unwrap().is_none() {
+            tokio::task::yield_now().await;
+        }
+    }
+}

@@ -1,0 +1,10 @@
+//! Plans that are applied, cut off and applied again: what was made is counted where it was made.
+
+#![allow(clippy::unwrap_used, reason = "a test ends where something fails")]
+
+mod changes;
+mod codes;
+mod doubt;
+mod files;
+mod site;
+mod together;
