@@ -80,6 +80,7 @@ class World:
         self.shop.let_go.set()
         self.shop.reset()
         (self.folder / "effects").write_text("")
+        self.signals = {}
         return {}
 
     def rule(self, at, path, then, times=1):
@@ -181,6 +182,21 @@ class World:
             time.sleep(0.02)
         raise TimeoutError("the outcome of %r is not unknown" % key)
 
+    def signal(self, name):
+        """Something that a test waits for has come."""
+        self._signal(name).set()
+        return {}
+
+    def wait_signal(self, name):
+        """Waits until it has come."""
+        if not self._signal(name).wait(LIMIT):
+            raise TimeoutError("no signal %r" % name)
+        return {}
+
+    def _signal(self, name):
+        with self.lock:
+            return self.signals.setdefault(name, threading.Event())
+
     def end(self):
         """Ends what was started."""
         for program in self.programs.values():
@@ -189,7 +205,7 @@ class World:
 
 CONTROLS = {
     "where", "reset", "rule", "clear_rules", "count", "wait_for", "keys", "kill", "start", "effect",
-    "effects", "next", "held", "let_go", "orders", "ask", "settle",
+    "effects", "next", "held", "let_go", "orders", "ask", "settle", "signal", "wait_signal",
 }  # fmt: skip
 
 

@@ -75,7 +75,7 @@ class Keys(unittest.TestCase):
         for name, error in VECTORS["problems"].items():
             for base in ("urn:onlyonce:problem:", "https://api.example/problems#"):
                 raised = from_problem({"type": base + name, "happened": "no"}, "k")
-                told = (type(raised).__name__, raised.name, raised.happened)
+                told = (type(raised).__name__, raised.problem_name, raised.happened)
                 self.assertEqual(told, (error, name, "no"))
 
 
@@ -118,8 +118,10 @@ class Scenarios(unittest.TestCase):
 
     def step(self, step: Dict[str, Any]) -> None:
         if "once" in step or "send" in step:
-            work = self.once_step if "once" in step else self.send_step
-            begun = self.threads.submit(work, step.get("once") or step.get("send"))
+            work, asked = self.once_step, step.get("once")
+            if asked is None:
+                work, asked = self.send_step, step["send"]
+            begun = self.threads.submit(work, asked)
             if "begin" in step:
                 self.begun[step["begin"]] = begun
             else:

@@ -27,7 +27,7 @@ class OnceError(Exception):
     #: never be right; ``None`` where there is none.
     reuse_key: Optional[str] = "must"
     #: The name of the problem, if the service told one.
-    name: Optional[str] = None
+    problem_name: Optional[str] = None
     #: In how many seconds it is worth asking again, if that was told.
     retry_after: Optional[float] = None
 
@@ -137,7 +137,7 @@ class NoAnswer(OnceError):
 
 
 class Refused(OnceError):
-    """Every other problem; ``name`` says which."""
+    """Every other problem; ``problem_name`` says which."""
 
     who = "caller"
 
@@ -158,7 +158,7 @@ _CLASSES: Dict[str, Type[OnceError]] = {
 }
 
 
-def problem_name(problem: Mapping[str, Any]) -> str:
+def name_of(problem: Mapping[str, Any]) -> str:
     """The end of a problem's type, whatever base the service has."""
     kind = problem.get("type")
     text = kind if isinstance(kind, str) else ""
@@ -171,10 +171,10 @@ def from_problem(
     problem: Mapping[str, Any], key: str, retry_after: Optional[float] = None
 ) -> OnceError:
     """The error that a problem document is. What it does not say is as its class has it."""
-    name = problem_name(problem)
+    name = name_of(problem)
     text = problem.get("detail") or problem.get("title") or name
     error = _CLASSES.get(name, Refused)(f"{name}: {text}", key, problem)
-    error.name = name
+    error.problem_name = name
     error.retry_after = retry_after
     for member in ("happened", "retryable", "who", "reuse_key"):
         said = problem.get(member)

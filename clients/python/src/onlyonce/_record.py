@@ -188,7 +188,7 @@ def _waited(
         except InProgress as again:
             busy = again
         except OnceError as error:
-            if error.name != "no-record":
+            if error.problem_name != "no-record":
                 raise
             return None
         if time.monotonic() - begun < wait / 2:
@@ -220,10 +220,10 @@ def _ran(claim: Claim) -> Flow[Any]:
         error.result = told
         raise
     except OnceError as error:
-        if error.name == "body-too-large":
+        if error.problem_name == "body-too-large":
             yield from _complete_bare(claim, told)
             return told
-        if error.name == "request-invalid":
+        if error.problem_name == "request-invalid":
             raise (yield from _completed_without(claim, value, error)) from error
         raise _not_recorded(claim, told, error) from error
     return told
@@ -250,7 +250,7 @@ def _complete_bare(claim: Claim, value: Any) -> Flow[None]:
 def _not_recorded(claim: Claim, value: Any, error: OnceError) -> NotRecorded:
     text = f"it happened, and that could not be recorded: {error}"
     not_recorded = NotRecorded(text, claim.key, error.problem)
-    not_recorded.result, not_recorded.name = value, error.name
+    not_recorded.result, not_recorded.problem_name = value, error.problem_name
     return not_recorded
 
 
