@@ -8,6 +8,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use onlyonce_core::limits::FOREVER;
 
 use crate::commands::mail::MailCommand;
+use crate::commands::provision::{ApplyArgs, ForecastArgs, ResourcesCommand};
 use crate::demo::DemoArgs;
 use crate::place::Place;
 
@@ -48,6 +49,13 @@ pub(crate) enum Command {
     /// Send each e-mail to each recipient once: a spool folder, a sender, and what is in doubt
     #[command(subcommand)]
     Mail(MailCommand),
+    /// Say what an apply of a plan would do, and why
+    Plan(ForecastArgs),
+    /// Make the resources of a plan, each once: what is there is found, what is not is made
+    Apply(ApplyArgs),
+    /// See how the resources of a plan stand, settle what is in doubt, forget or import one
+    #[command(subcommand)]
+    Resources(ResourcesCommand),
     /// Look a journal through, back it up, restore it, or save what can be read of a damaged one
     #[command(subcommand)]
     Journal(JournalCommand),

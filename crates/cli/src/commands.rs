@@ -6,6 +6,7 @@ pub(crate) mod generate;
 pub(crate) mod journal;
 pub(crate) mod keys;
 pub(crate) mod mail;
+pub(crate) mod provision;
 pub(crate) mod proxy;
 mod running;
 pub(crate) mod serve;

@@ -20,11 +20,13 @@ pub(crate) enum Exit {
     Unknown = 5,
     /// This build or this machine cannot do it.
     Unavailable = 6,
+    /// Some of it was done and some not; what was not is named.
+    Partly = 7,
 }
 
 impl Exit {
     /// All of them, in the order of their codes.
-    pub(crate) const ALL: [Self; 7] = [
+    pub(crate) const ALL: [Self; 8] = [
         Self::Done,
         Self::Refused,
         Self::Usage,
@@ -32,6 +34,7 @@ impl Exit {
         Self::Poisoned,
         Self::Unknown,
         Self::Unavailable,
+        Self::Partly,
     ];
 
     /// What the help and the documents say about it.
@@ -43,6 +46,9 @@ impl Exit {
             Self::StoreUnavailable => "the store cannot be opened or asked; nothing was changed",
             Self::Poisoned => "the store stopped after a failed write and must be opened anew",
             Self::Unknown => "the answer was lost; the change may have been made, so repeat it",
+            Self::Partly => {
+                "some of it was done and some not; what was not is named, with its reason"
+            }
             Self::Unavailable => "this build or this machine cannot do it; nothing was done",
         }
     }

@@ -1,8 +1,10 @@
 //! How far a long command has got: on standard error, and only if that is a terminal.
 
+use std::cell::RefCell;
+use std::collections::BTreeMap;
 use std::time::Duration;
 
-use indicatif::{ProgressBar, ProgressStyle};
+use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 
 /// How often a line that knows of no steps is drawn.
 const DRAW_EVERY: Duration = Duration::from_millis(200);
@@ -50,6 +52,44 @@ impl Bar {
 impl Drop for Bar {
     fn drop(&mut self) {
         self.0.finish_and_clear();
+    }
+}
+
+/// A line for each of several things that are being done.
+pub(crate) struct Board {
+    lines: MultiProgress,
+    at: RefCell<BTreeMap<String, ProgressBar>>,
+}
+
+impl Board {
+    /// One with nothing on it.
+    pub(crate) fn new() -> Self {
+        Self { lines: MultiProgress::new(), at: RefCell::default() }
+    }
+
+    /// What is being done about this one.
+    pub(crate) fn at(&self, name: &str, what: &str) {
+        let mut at = self.at.borrow_mut();
+        let bar = at.entry(name.to_owned()).or_insert_with(|| {
+            let bar = self.lines.add(ProgressBar::new_spinner());
+            bar.set_style(style("{spinner} {prefix} {msg} ({elapsed})"));
+            bar.set_prefix(name.to_owned());
+            bar.enable_steady_tick(DRAW_EVERY);
+            bar
+        });
+        bar.set_message(what.to_owned());
+    }
+
+    /// This one has ended.
+    pub(crate) fn ended(&self, name: &str) {
+        if let Some(bar) = self.at.borrow_mut().remove(name) {
+            bar.finish_and_clear();
+        }
+    }
+
+    /// Writes to the terminal what is to stay there.
+    pub(crate) fn above<T>(&self, write: impl FnOnce() -> T) -> T {
+        self.lines.suspend(write)
     }
 }
 

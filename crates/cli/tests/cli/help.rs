@@ -16,7 +16,7 @@ const KEY: &[&str] = &[
 ];
 
 /// Every command, and what can be said with it.
-const COMMANDS: [(&[&str], &[&[&str]]); 18] = [
+const COMMANDS: [(&[&str], &[&[&str]]); 24] = [
     (&["demo"], &[&["--port <PORT>", "--seed <SEED>", "--keep <DIR>"]]),
     (
         &["proxy"],
@@ -58,6 +58,21 @@ const COMMANDS: [(&[&str], &[&[&str]]); 18] = [
         ],
     ),
     (&["mail", "status"], &[STORE, &["--json", "--spool <DIR>"]]),
+    (&["plan"], &[&["<FILE>", "--store <URL>", "--json"]]),
+    (&["apply"], &[&["<FILE>", "--store <URL>", "--json", "--parallel <N>", "--wait <DURATION>"]]),
+    (&["resources", "status"], &[&["<FILE>", "--store <URL>", "--json"]]),
+    (
+        &["resources", "resolve"],
+        &[
+            &["<FILE>", "<KEY>", "--store <URL>", "--fence <N>", "--made <ID>", "--not-made"],
+            &["--run-again", "--why <TEXT>", "--by <NAME>"],
+        ],
+    ),
+    (
+        &["resources", "forget"],
+        &[&["<FILE>", "<KEY>", "--store <URL>", "--why <TEXT>", "--by <NAME>"]],
+    ),
+    (&["resources", "import"], &[&["<FILE>", "<KEY>", "--store <URL>", "--id <ID>"]]),
     (&["journal", "check"], &[&["<DIR>"]]),
     (&["journal", "backup"], &[&["<DIR>", "<TO>"]]),
     (&["journal", "restore"], &[&["<FROM>", "<TO>"]]),

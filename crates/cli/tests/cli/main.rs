@@ -15,6 +15,7 @@ mod log;
 mod mail;
 mod operate;
 mod process;
+mod provision;
 mod replay;
 mod service;
 mod shared;

@@ -145,3 +145,33 @@ fn inode(path: &Path) -> io::Result<Option<(u64, u64)>> {
         Err(error) => Err(error),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::*;
+    use crate::identity::Identity;
+
+    /// Somebody puts a file there after it was looked for and before it is made.
+    #[test]
+    fn a_file_that_comes_in_between_is_neither_taken_nor_written_over() {
+        let folder = tempfile::tempdir().unwrap();
+        let inputs = [(File::PATH, "a.conf"), (File::CONTENT, "ours")];
+        let inputs: BTreeMap<_, _> =
+            inputs.into_iter().map(|(name, value)| (name.to_owned(), value.to_owned())).collect();
+        let identity = Identity::new("shop", "conf", 1);
+        let (attempt, id, hold) = (None, None, None);
+        let (identity, inputs, folder) = (&identity, &inputs, folder.path());
+        let call = Call { key: "conf", identity, inputs, folder, attempt, id, hold };
+        assert_eq!(File.check(&call), Seen::Absent);
+        fs::write(folder.join("a.conf"), "mine").unwrap();
+        assert!(matches!(File.create(&call), Made::Taken(_)));
+        assert_eq!(fs::read_to_string(folder.join("a.conf")).unwrap(), "mine");
+        fs::remove_file(folder.join("a.conf")).unwrap();
+        assert_eq!(File.create(&call), Made::Created("a.conf".into()));
+        assert_eq!(fs::read_to_string(folder.join("a.conf")).unwrap(), "ours");
+        // The answer to the first was lost.
+        assert_eq!(File.check(&call), Seen::Ours("a.conf".into()));
+    }
+}
