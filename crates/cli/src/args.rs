@@ -8,6 +8,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use onlyonce_core::limits::FOREVER;
 
 use crate::commands::mail::MailCommand;
+use crate::commands::run::RunArgs;
 use crate::commands::provision::{ApplyArgs, ForecastArgs, ResourcesCommand};
 use crate::demo::DemoArgs;
 use crate::place::Place;
@@ -46,6 +47,8 @@ pub(crate) enum Command {
     /// See which operations ran, are running or are in doubt, and settle them
     #[command(subcommand)]
     Keys(KeysCommand),
+    /// Run a command once: whoever asks again gets its output and its exit code
+    Run(RunArgs),
     /// Send each e-mail to each recipient once: a spool folder, a sender, and what is in doubt
     #[command(subcommand)]
     Mail(MailCommand),
@@ -225,6 +228,7 @@ looked, the fence is no longer right and nothing is changed.
   onlyonce keys resolve ID --fence N --happened reply.http --why \"seen at the bank\"
   onlyonce keys resolve ID --fence N --did-not-happen --why \"no such charge\"
   onlyonce keys resolve ID --fence N --run-again --why \"the receiver dedupes\"
+  onlyonce keys resolve ID --fence N --exited 0 --why \"the backup is there\"
 
 FILE holds the answer that retries get from then on, as HTTP writes it:
 
@@ -287,7 +291,8 @@ pub(crate) struct KeyArgs {
     /// The key as the client sent it, instead of the id
     #[arg(long, value_name = "KEY", conflicts_with = "id")]
     pub(crate) key: Option<String>,
-    /// Whom the route's keys belong to: auto, shared, header:NAME or cookie:NAME; with --key
+    /// Whom the route's keys belong to: auto, shared, header:NAME or cookie:NAME; command or
+    /// command:NAME for `onlyonce run` and its --scope; with --key
     #[arg(long, value_name = "RULE", default_value = "auto")]
     pub(crate) scope: String,
     /// A header field that names the caller, as `Name: value`; with --key
@@ -337,8 +342,14 @@ pub(crate) struct ResolveArgs {
     #[arg(long, value_name = "FILE", group = "verdict")]
     pub(crate) happened: Option<PathBuf>,
     /// How long that answer is kept [default: as the running proxy's [policy] says, else 24h]
-    #[arg(long, value_name = "DURATION", requires = "happened")]
+    #[arg(long, value_name = "DURATION", conflicts_with_all = ["did_not_happen", "run_again"])]
     pub(crate) retention: Option<humantime::Duration>,
+    /// It is a command of `onlyonce run` and happened: the exit code that repeats get
+    #[arg(long, value_name = "CODE", group = "verdict")]
+    pub(crate) exited: Option<u8>,
+    /// What repeats get on standard output [default: nothing]
+    #[arg(long, value_name = "FILE", requires = "exited")]
+    pub(crate) stdout: Option<PathBuf>,
     /// It did not happen and no longer can: the key is free again
     #[arg(long, group = "verdict")]
     pub(crate) did_not_happen: bool,

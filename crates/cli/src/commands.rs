@@ -8,6 +8,7 @@ pub(crate) mod keys;
 pub(crate) mod mail;
 pub(crate) mod provision;
 pub(crate) mod proxy;
+pub(crate) mod run;
 mod running;
 pub(crate) mod serve;
 pub(crate) mod size;

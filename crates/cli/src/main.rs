@@ -30,6 +30,10 @@ fn main() -> ExitCode {
         Command::Serve(args) => on_runtime(commands::serve::run(args)),
         Command::Store(command) => on_runtime(commands::store::run(command)),
         Command::Keys(command) => on_runtime(commands::keys::run(command)),
+        Command::Run(args) => match on_runtime(async { Ok(commands::run::run(args).await) }) {
+            Ok(code) => return code,
+            Err(failure) => Err(failure),
+        },
         Command::Mail(command) => on_runtime(commands::mail::run(command)),
         Command::Plan(args) => on_runtime(commands::provision::plan(args)),
         Command::Apply(args) => on_runtime(commands::provision::apply(args)),
@@ -48,7 +52,7 @@ fn main() -> ExitCode {
     }
 }
 
-fn on_runtime(work: impl Future<Output = Result<(), Failure>>) -> Result<(), Failure> {
+fn on_runtime<T>(work: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     let ended = runtime.block_on(work);
     // What still runs has been given its time.

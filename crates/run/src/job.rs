@@ -5,7 +5,7 @@ use std::io;
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use onlyonce::{EngineError, InDoubt, Probed, Ran, Run, Ticket};
+use onlyonce::{EngineError, InDoubt, Probed, Ran, Run, Sweeper, Ticket};
 use onlyonce_core::{Cause, Evidence, Fence, Phase, Reply, State};
 use onlyonce_failpoint::failpoint;
 
@@ -71,6 +71,8 @@ pub(crate) struct Job {
     pub(crate) lock: Arc<Lock>,
     pub(crate) signals: Signals,
     pub(crate) shared: Arc<Shared>,
+    /// Works while the command runs.
+    pub(crate) sweeper: Option<Sweeper>,
 }
 
 impl Job {
@@ -117,10 +119,14 @@ impl Run for Job {
         failpoint!("command.start.after", self.order.key);
         let pid = child.id().unwrap_or_default();
         let mut attending = tokio::spawn(child::attend(child, self.signals, self.room));
+        if let Some(sweeper) = self.sweeper {
+            tokio::spawn(sweeper.run());
+        }
         // For whoever has to find out what became of it; without it they know less, and no worse.
         if let Some(evidence) = Evidence::new(format!("pid {pid}")) {
             let _ = ticket.note(evidence).await;
         }
+        // It is not cut off when its lease ends: it would go on, and nobody would know how it ended.
         let attended = ticket.hold(&mut attending).await;
         failpoint!("command.end.after", self.order.key);
         // It ran, and nobody can say how it ended.

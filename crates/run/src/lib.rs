@@ -20,7 +20,7 @@ mod runner;
 mod signals;
 mod transcript;
 
-pub use lock::{Lock, Locks};
+pub use lock::{Alone, Locks};
 pub use order::{Asking, Codes, Order, scope};
 pub use output::{Stream, write};
 pub use runner::{Became, Runner};

@@ -26,9 +26,15 @@ pub struct Locks {
 
 /// The lock of one key, until it is dropped and every process that inherited it has ended.
 #[derive(Debug)]
-pub struct Lock {
+pub(crate) struct Lock {
     file: File,
     path: PathBuf,
+}
+
+/// That nobody else has the same, until it is dropped.
+#[derive(Debug)]
+pub struct Alone {
+    _file: File,
 }
 
 impl Locks {
@@ -46,11 +52,24 @@ impl Locks {
         &self.folder
     }
 
+    /// Waits until nobody else has what is returned: for whoever makes the store that these locks
+    /// belong to. It is gone with its process.
+    ///
+    /// # Errors
+    /// Its file cannot be made or locked.
+    pub fn alone(&self) -> io::Result<Alone> {
+        let mut options = OpenOptions::new();
+        options.write(true).create(true).truncate(false).mode(0o600);
+        let file = options.open(self.folder.join("alone"))?;
+        flock(&file, FlockOperation::LockExclusive)?;
+        Ok(Alone { _file: file })
+    }
+
     /// Takes the lock of a key; `None` if a process has it.
     ///
     /// # Errors
     /// Its file cannot be made or locked.
-    pub fn take(&self, id: KeyId) -> io::Result<Option<Lock>> {
+    pub(crate) fn take(&self, id: KeyId) -> io::Result<Option<Lock>> {
         let path = self.folder.join(id.to_string());
         for _ in 0..TRIES_MAX {
             let mut options = OpenOptions::new();
@@ -84,7 +103,7 @@ impl Lock {
     }
 
     /// Removes its file: nothing about this key has to be waited for any more.
-    pub fn remove(self) {
+    pub(crate) fn remove(self) {
         // A file that stays costs its few bytes and hinders nobody.
         let _ = fs::remove_file(&self.path);
     }

@@ -4,8 +4,8 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
-use onlyonce::{Answer, Engine, EngineError, Request, Waited};
-use onlyonce_core::{Cause, Fence, KeyId, Outcome, Record, Secret, StateKind, Timestamp};
+use onlyonce::{Answer, Engine, EngineError, Request, Sweeper, Waited};
+use onlyonce_core::{Cause, Fence, KeyId, Outcome, Policy, Record, Secret, StateKind, Timestamp};
 use tokio::time::{sleep, timeout};
 
 use crate::job::{Job, Local, Shared};
@@ -80,13 +80,21 @@ pub struct Runner {
     engine: Engine,
     secret: Secret,
     locks: Locks,
+    sweeps: Option<Policy>,
 }
 
 impl Runner {
     /// One for this store, whose secret this is. All processes on this machine that run commands
     /// with the store must have the same locks.
     pub const fn new(engine: Engine, secret: Secret, locks: Locks) -> Self {
-        Self { engine, secret, locks }
+        Self { engine, secret, locks, sweeps: None }
+    }
+
+    /// The same; while a command runs it forgets what may be forgotten, by this policy: only where
+    /// nobody remembers longer in this store. What is not done when the command has ended is left
+    /// to the next one.
+    pub fn sweeping(self, policy: Policy) -> Self {
+        Self { sweeps: Some(policy), ..self }
     }
 
     /// What the record of an order is found by.
@@ -130,6 +138,7 @@ impl Runner {
             lock: Arc::clone(&lock),
             signals: Signals::listen()?,
             shared: Arc::clone(&shared),
+            sweeper: self.sweeps.map(|policy| Sweeper::new(self.engine.clone(), policy)),
         };
         let mut once = Box::pin(self.engine.once(request, &order.policy, order.wait, job));
         let answer = loop {

@@ -5,9 +5,10 @@ use std::path::Path;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use http::{HeaderMap, HeaderName, HeaderValue, Response};
-use onlyonce_core::{Key, Timestamp};
+use onlyonce_core::{Key, Scope, ScopeError, Timestamp};
 use onlyonce_http::key::{self, KeyFieldError, KeyFormat, KeySpelling};
 use onlyonce_http::{Keys, ScopeRule, capture, scope};
+use onlyonce_run::{Ended, Stream, Transcript};
 
 use crate::args::{EraseArgs, KeyArgs, KeysCommand, ResolveArgs, SealArgs, StateArg, StoreArgs};
 use crate::exit::Exit;
@@ -124,6 +125,11 @@ async fn id(key: &KeyArgs, place: &Place) -> Result<String, Failure> {
         return key.id.clone().ok_or_else(|| wrong("name a key by its id or with --key".into()));
     };
     let secret = place.secret().await?;
+    if let Some(scope) = command_scope(&key.scope) {
+        let scope = scope.map_err(|error| wrong(format!("--scope: {error}")))?;
+        let key = Key::new(text.clone()).map_err(|error| wrong(format!("--key: {error}")))?;
+        return Ok(secret.key_id(&scope, &key).to_string());
+    }
     let parsed = parsed(text).map_err(|error| wrong(format!("--key: {error}")))?;
     let mut headers = HeaderMap::new();
     for field in &key.headers {
@@ -138,13 +144,24 @@ async fn id(key: &KeyArgs, place: &Place) -> Result<String, Failure> {
     let keys = Keys::new(secret);
     let rule = scope_rule(&key.scope).ok_or_else(|| {
         wrong(format!(
-            "--scope {:?} is not known; write auto, shared, header:NAME or cookie:NAME",
+            "--scope {:?} is not known; write auto, shared, header:NAME, cookie:NAME or \
+             command:NAME",
             key.scope
         ))
     })?;
     let caller = scope::caller(&rule, &headers, None, &keys, now())
         .map_err(|error| wrong(format!("--header: {error}")))?;
     Ok(keys.key_id(&caller.scope, &parsed).to_string())
+}
+
+/// The scope of commands that `onlyonce run` has recorded.
+fn command_scope(text: &str) -> Option<Result<Scope, ScopeError>> {
+    let name = match text.split_once(':') {
+        None if text == "command" => "",
+        Some(("command", name)) => name,
+        _ => return None,
+    };
+    Some(onlyonce_run::scope(name))
 }
 
 fn scope_rule(text: &str) -> Option<ScopeRule> {
@@ -181,10 +198,11 @@ fn show(view: &View) -> Result<(), Failure> {
 
 async fn resolve(args: ResolveArgs) -> Result<(), Failure> {
     let id = id(&args.key, &args.store.store).await?;
-    let verdict = match &args.happened {
-        Some(file) => happened(file)?,
-        None if args.run_again => Finding::RunAgain,
-        None => Finding::NotExecuted,
+    let verdict = match (&args.happened, args.exited) {
+        (Some(file), _) => happened(file)?,
+        (None, Some(code)) => exited(code, args.stdout.as_deref())?,
+        (None, None) if args.run_again => Finding::RunAgain,
+        (None, None) => Finding::NotExecuted,
     };
     let ResolveArgs { fence, by, why, store, retention, .. } = args;
     let retention = retention.map(|it| u64::try_from(it.as_millis()).unwrap_or(u64::MAX));
@@ -231,6 +249,25 @@ async fn change(store: &StoreArgs, id: &str, ask: Ask, hint: &str) -> Result<(),
 /// A key as a header has it: quoted or bare.
 fn parsed(text: &str) -> Result<Key, KeyFieldError> {
     key::parse_value(text.as_bytes(), KeySpelling::Lenient)
+}
+
+/// What a command that has happened is answered with.
+fn exited(code: u8, out: Option<&Path>) -> Result<Finding, Failure> {
+    let named = |file: &Path, text: String| {
+        Failure::new(Exit::Usage, format!("{}: {text}", file.display()))
+    };
+    let mut pieces = Vec::new();
+    if let Some(file) = out {
+        let bytes = std::fs::read(file).map_err(|error| named(file, error.to_string()))?;
+        if REPLY_MAX / 2 < bytes.len() {
+            return Err(named(file, format!("it has more than {} bytes", REPLY_MAX / 2)));
+        }
+        pieces.push((Stream::Out, bytes.into()));
+    }
+    let written = pieces.iter().map(|(_, bytes): &(_, bytes::Bytes)| bytes.len() as u64).sum();
+    let reply = Transcript { ended: Ended::exited(code), written, pieces }.reply();
+    let content = reply.content().map(|it| BASE64.encode(it)).unwrap_or_default();
+    Ok(Finding::Happened { status: reply.status(), content })
 }
 
 /// Reads an HTTP answer from a file.

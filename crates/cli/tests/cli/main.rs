@@ -17,6 +17,7 @@ mod operate;
 mod process;
 mod provision;
 mod replay;
+mod run;
 mod service;
 mod shared;
 mod stop;

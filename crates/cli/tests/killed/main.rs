@@ -7,6 +7,7 @@
 
 mod bench;
 mod caller;
+mod command;
 mod judge;
 mod page;
 mod rows;
@@ -78,7 +79,7 @@ fn wherever_it_is_killed_nothing_runs_twice_and_no_answer_is_lost() {
     let mut found = found.into_inner().unwrap();
     found.sort_by_key(|(number, ..)| *number);
     let found: Vec<_> = found.into_iter().map(|(_, scene, rows)| (scene, rows)).collect();
-    let page = page::page(&found);
+    let page = page::page(&found, &command::section(&command::found(&binary)));
     let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/killed-at.md");
     if std::env::var_os("ONLYONCE_BLESS").is_some() {
         std::fs::write(path, page).unwrap();
@@ -91,8 +92,9 @@ fn wherever_it_is_killed_nothing_runs_twice_and_no_answer_is_lost() {
 #[test]
 fn every_place_in_the_code_is_in_the_table() {
     let scenes = rows::scenes();
-    let tried: BTreeSet<String> =
-        scenes.iter().flat_map(|it| &it.rows).map(|it| it.place.name.to_owned()).collect();
+    let requests = scenes.iter().flat_map(|it| &it.rows).map(|it| it.place);
+    let commands = command::rows().into_iter().map(|it| it.place);
+    let tried: BTreeSet<String> = requests.chain(commands).map(|it| it.name.to_owned()).collect();
     let there: BTreeSet<String> = page::places().into_keys().collect();
     assert_eq!(tried, there);
 }
