@@ -1,0 +1,22 @@
+//! Runs the messages of a queue once, however often a broker delivers them.
+//!
+//! This crate cannot choose or open a store, or read a clock. It knows one broker, RabbitMQ; the
+//! inbox knows none.
+//!
+//! - [`Message`] is what was delivered, [`KeyFrom`] says which operation it asks for.
+//! - [`Handler`] makes an effect of a message; the engine runs it once per key.
+//! - [`Inbox`] says what is to be done with a delivery: [`Settled`].
+//! - [`Rabbit`] takes deliveries from a queue of RabbitMQ and does it.
+//!
+//! A message is acknowledged once its record is durable, and never before. What nobody knows is put
+//! [`Aside`], with what the record says of it, and not run again by itself.
+
+mod aside;
+mod inbox;
+mod message;
+mod rabbit;
+
+pub use aside::{Aside, Why};
+pub use inbox::{AHEAD_MAX, Handler, Inbox, InboxError, Settings, Settled, later, never, policy};
+pub use message::{KeyFrom, MakeKey, Message, MessageError};
+pub use rabbit::{Consumption, Queues, Rabbit, RabbitError, Told};
