@@ -1,9 +1,9 @@
 //! A lock for each key, held by whoever runs its command, and by the command itself.
 //!
-//! A command inherits the descriptor, and so do its children. So the lock is free only once the last
-//! of them has ended, also if the one that started them was killed: while any of them lives nobody
-//! else on this machine runs anything under that key, nor calls it dead. A process that closes all
-//! descriptors that it does not know, as `sudo` and most daemons do, gives it up.
+//! A command inherits the descriptor, and so do its children. So the lock is free only once the
+//! last of them has ended, also if the one that started them was killed: while any of them lives
+//! nobody else on this machine runs anything under that key, nor calls it dead. A process that
+//! closes all descriptors that it does not know, as `sudo` and most daemons do, gives it up.
 
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io;

@@ -16,7 +16,7 @@ const KEY: &[&str] = &[
 ];
 
 /// Every command, and what can be said with it.
-const COMMANDS: [(&[&str], &[&[&str]]); 24] = [
+const COMMANDS: [(&[&str], &[&[&str]]); 25] = [
     (&["demo"], &[&["--port <PORT>", "--seed <SEED>", "--keep <DIR>"]]),
     (
         &["proxy"],
@@ -40,6 +40,7 @@ const COMMANDS: [(&[&str], &[&[&str]]); 24] = [
                 "--did-not-happen",
                 "--run-again",
             ],
+            &["--exited <CODE>", "--stdout <FILE>"],
             &["--why <TEXT>", "--by <NAME>"],
         ],
     ),
@@ -55,6 +56,17 @@ const COMMANDS: [(&[&str], &[&[&str]]); 24] = [
             &["--server <HOST>", "--tls <TLS>", "- starttls:", "- tls:", "- none:"],
             &["--user <NAME>", "--password-file <FILE>", "--hello <NAME>", "--workers <N>"],
             &["--once", "--spool <DIR>"],
+        ],
+    ),
+    (
+        &["run"],
+        &[
+            &["--key <KEY>", "--scope <NAME>", "--retention <DURATION>", "--wait <DURATION>"],
+            &["--output-max <BYTES>", "--retry-exit <CODES>", "--unknown-exit <CODES>"],
+            &["--on-unknown <ON_UNKNOWN>", "- hold:", "- retry:", "- probe:"],
+            &["--probe <COMMAND>", "--probe-absent <CODES>", "--late <DURATION>"],
+            &["--env-key <NAMES>", "--any-dir", "--codes-from <CODE>", "--mark-replay"],
+            &["--store <URL>", "--state <DIR>", "--clock-is-right", "<COMMAND>..."],
         ],
     ),
     (&["mail", "status"], &[STORE, &["--json", "--spool <DIR>"]]),

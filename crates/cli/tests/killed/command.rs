@@ -26,8 +26,9 @@ enum Again {
 }
 
 /// What stands above the table.
-const STORY: &str = "`onlyonce run` with an SQLite file, around a command that has its effect, writes a line \
-                     and ends. It is called again with the same key once the command has ended.";
+const STORY: &str = "\
+    `onlyonce run` with an SQLite file, around a command that has its effect, writes a line and \
+    ends. It is called again with the same key once the command has ended.";
 /// The exit code for what nobody knows.
 const UNKNOWN: i32 = 192;
 
