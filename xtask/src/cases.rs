@@ -73,15 +73,27 @@ fn page() -> Result<String, Failure> {
     Ok(page)
 }
 
-/// Each case that is marked, with the tests under its marks: file and function.
+/// Each case that is marked, with the tests under its marks: file and function, or the name that a
+/// test has in words.
 fn marks() -> Result<BTreeMap<String, Vec<String>>, Failure> {
     let mut marks = BTreeMap::<String, Vec<String>>::new();
-    for file in repo::text_files()?.iter().filter(|file| file.extension() == "rs") {
+    for file in repo::text_files()? {
+        let (mark, name): (_, fn(&str) -> Option<&str>) = match file.extension() {
+            "rs" => ("/// Case", function),
+            "ts" => ("// Case", in_words),
+            _ if file.path == VECTORS => {
+                for (id, name) in scenarios(&file.text)? {
+                    marks.entry(id).or_default().push(format!("{}: {name}", file.path));
+                }
+                continue;
+            }
+            _ => continue,
+        };
         let mut pending = Vec::new();
         for line in file.text.lines().map(str::trim_start) {
-            if let Some(doc) = line.strip_prefix("/// Case") {
+            if let Some(doc) = line.strip_prefix(mark) {
                 pending.extend(ids(doc));
-            } else if let Some(name) = function(line) {
+            } else if let Some(name) = name(line) {
                 for id in pending.drain(..) {
                     marks.entry(id).or_default().push(format!("{}::{name}", file.path));
                 }
@@ -89,6 +101,35 @@ fn marks() -> Result<BTreeMap<String, Vec<String>>, Failure> {
         }
     }
     Ok(marks)
+}
+
+/// What the clients of all languages run.
+const VECTORS: &str = "clients/vectors.json";
+
+#[derive(Deserialize)]
+struct Vectors {
+    once: Vec<Scenario>,
+    send: Vec<Scenario>,
+}
+
+#[derive(Deserialize)]
+struct Scenario {
+    name: String,
+    #[serde(default)]
+    cases: Vec<String>,
+}
+
+/// The cases that scenarios name, each with the scenario's name.
+fn scenarios(text: &str) -> Result<Vec<(String, String)>, Failure> {
+    let Vectors { once, send } = serde_json::from_str(text)?;
+    let all = once.into_iter().chain(send);
+    let named = all.flat_map(|it| it.cases.into_iter().map(move |id| (id, it.name.clone())));
+    Ok(named.collect())
+}
+
+/// The name of a test that is called with it, as in `test("...", `.
+fn in_words(line: &str) -> Option<&str> {
+    line.strip_prefix("test(\"")?.split('"').next()
 }
 
 /// The cases of a mark: `Case B01.`, `Cases B01, B02 and B03: ...`.

@@ -9,7 +9,7 @@ use crate::{Outcome, repo, steps};
 pub(crate) type Package = (&'static str, &'static str);
 
 /// What the tests use.
-pub(crate) const TEST_PACKAGES: [Package; 10] = [
+pub(crate) const TEST_PACKAGES: [Package; 12] = [
     ("nginx", "nginx"),
     ("chromium", "chromium"),
     ("chromedriver", "chromium-driver"),
@@ -18,6 +18,8 @@ pub(crate) const TEST_PACKAGES: [Package; 10] = [
     ("redis-server", "redis-server"),
     ("etcd", "etcd-server"),
     ("python3", "python3-venv"),
+    ("node", "nodejs"),
+    ("npm", "npm"),
     ("pg_ctlcluster", "postgresql"),
     ("rabbitmq-server", "rabbitmq-server"),
 ];

@@ -9,6 +9,7 @@ mod arrows;
 mod bench;
 mod cases;
 mod ci;
+mod clients;
 mod clock;
 mod deny;
 mod docs;
@@ -70,6 +71,8 @@ enum Command {
     },
     /// Asks the record service what its description allows and forbids: schemathesis, a minute.
     Fuzz,
+    /// Tests the clients for Python and TypeScript against the real programs, one in a browser too.
+    Clients,
     /// Puts planted faults in, one at a time: the tests must fail.
     Mutants,
     /// Runs the seeded simulation: `sim --seed 1`.
@@ -94,6 +97,7 @@ fn main() -> ExitCode {
         Command::Install => install::run(&install::TEST_PACKAGES),
         Command::Torture { arguments } => forward::torture(&arguments),
         Command::Fuzz => fuzz::run(),
+        Command::Clients => clients::run(),
         Command::Mutants => mutants::run(),
         Command::Sim { arguments } => forward::sim(&arguments),
         Command::Bench(arguments) => bench::run(&arguments),

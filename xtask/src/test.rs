@@ -4,7 +4,7 @@ use std::process::Command;
 
 use crate::install::{self, TEST_PACKAGES};
 use crate::steps::{self, Steps};
-use crate::{Outcome, arrows, cases, fuzz, killed, mutants, repo, tidy};
+use crate::{Outcome, arrows, cases, clients, fuzz, killed, mutants, repo, tidy};
 
 /// Runs it with a table of steps at the end.
 pub(crate) fn run(fast: bool) -> Outcome {
@@ -28,11 +28,14 @@ pub(crate) fn all(steps: &mut Steps, fast: bool) -> Outcome {
     }
     steps.cargo("doc tests", &["test", "--doc", "--workspace"])?;
     if fast {
-        for rung in ["killed", "schemathesis", "planted mutants", "simulation", "torture"] {
+        for rung in
+            ["clients", "killed", "schemathesis", "planted mutants", "simulation", "torture"]
+        {
             steps.left_out(rung, "because of --fast");
         }
         return Ok(());
     }
+    steps.step("clients", clients::run)?;
     steps.step("killed", || killed::run(None))?;
     steps.step("schemathesis", fuzz::run)?;
     steps.step("planted mutants", mutants::run)?;

@@ -1,0 +1,118 @@
+//! Tests of the clients in other languages, against the real programs: Python in an environment of
+//! its own, TypeScript in a copy. Both are below `target`: nothing is written beside the sources.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use crate::{Failure, Outcome, repo, steps};
+
+/// The tests of the client for TypeScript, as they are called once they are JavaScript.
+const SUITES: [&str; 3] = ["unit.test.js", "vectors.test.js", "browser.test.js"];
+
+/// Runs them all.
+pub(crate) fn run() -> Outcome {
+    let build = ["build", "-p", "onlyonce-cli", "--bin", "onlyonce"];
+    steps::quiet("build of the programs", Command::new(repo::cargo()).args(build))?;
+    python()?;
+    typescript()
+}
+
+/// As a user has it: built into a package and installed.
+fn python() -> Outcome {
+    let sources = repo::root().join("clients/python");
+    let needed = fs::read_to_string(sources.join("requirements-test.txt"))?;
+    let folder = target("python")?;
+    let (program, mark) = (folder.join("bin/python"), folder.join("needed"));
+    if fs::read_to_string(&mark).is_ok_and(|installed| installed == needed) {
+        // Not looked up again: the tools are there.
+    } else {
+        println!("    installing the tools of the Python client");
+        let environment = ["-m", "venv", "--clear"];
+        steps::quiet("venv", Command::new("python3").args(environment).arg(&folder))?;
+        steps::quiet("pip", pip(&program).arg("-r").arg(sources.join("requirements-test.txt")))?;
+        fs::write(mark, needed)?;
+    }
+    let install = ["--no-deps", "--force-reinstall"];
+    steps::quiet("python package", pip(&program).args(install).arg(&sources))?;
+    let (code, tests) = (sources.join("src"), sources.join("tests"));
+    let mut types = asked(&program);
+    types.args(["-m", "mypy", "--config-file"]).arg(sources.join("pyproject.toml"));
+    types.arg("--cache-dir").arg(target("mypy")?).args([&code, &tests]);
+    steps::quiet("python types", &mut types)?;
+    // The oldest Python that understands it, whatever runs here.
+    let oldest = ["-q", "-t=3.9-", "--no-tips", "--violations"];
+    let vermin = folder.join("bin/vermin");
+    steps::quiet("python versions", asked(vermin).args(oldest).arg(&code))?;
+    let tests_of = ["-m", "unittest", "discover", "-s"];
+    steps::quiet("python tests", asked(&program).args(tests_of).arg(&tests))
+}
+
+fn pip(program: &Path) -> Command {
+    let mut command = asked(program);
+    command.args(["-m", "pip", "install", "-q", "--disable-pip-version-check"]);
+    command
+}
+
+/// In a copy, because packages are installed beside the sources that use them.
+fn typescript() -> Outcome {
+    let sources = repo::root().join("clients/typescript");
+    let folder = target("typescript")?;
+    for made in ["src", "test", "dist", "dist-test"] {
+        let made = folder.join(made);
+        if made.exists() {
+            fs::remove_dir_all(made)?;
+        }
+    }
+    copy(&sources, &folder)?;
+    let lock = fs::read_to_string(sources.join("package-lock.json"))?;
+    let mark = folder.join("node_modules/.needed");
+    if fs::read_to_string(&mark).is_ok_and(|installed| installed == lock) {
+        // Not looked up again: the tools are there.
+    } else {
+        println!("    installing the tools of the TypeScript client");
+        let install = ["ci", "--no-audit", "--no-fund", "--ignore-scripts"];
+        steps::quiet("npm", asked("npm").arg("--prefix").arg(&folder).args(install))?;
+        fs::write(mark, lock)?;
+    }
+    let compiler = folder.join("node_modules/typescript/bin/tsc");
+    for project in [folder.clone(), folder.join("test")] {
+        let mut types = asked("node");
+        types.arg(&compiler).arg("-p").arg(project);
+        steps::quiet("typescript types", &mut types)?;
+    }
+    let suites = SUITES.map(|suite| folder.join("dist-test").join(suite));
+    steps::quiet("typescript tests", asked("node").arg("--test").args(suites))
+}
+
+/// A folder of ours that outlives a run.
+fn target(name: &str) -> Result<PathBuf, Failure> {
+    let folder = repo::root().join("target/clients").join(name);
+    fs::create_dir_all(&folder)?;
+    Ok(folder)
+}
+
+/// A command that knows where everything is, and leaves nothing beside what it reads.
+fn asked(program: impl AsRef<std::ffi::OsStr>) -> Command {
+    let mut command = Command::new(program);
+    command
+        .env("ONLYONCE_CLIENTS", repo::root().join("clients"))
+        .env("ONLYONCE_BINARY", repo::root().join("target/debug/onlyonce"))
+        .env("PYTHONDONTWRITEBYTECODE", "1");
+    command
+}
+
+/// Copies files, and folders with what is in them.
+fn copy(from: &Path, to: &Path) -> Outcome {
+    fs::create_dir_all(to)?;
+    for entry in fs::read_dir(from)? {
+        let entry = entry?;
+        let target = to.join(entry.file_name());
+        if entry.file_type()?.is_dir() {
+            copy(&entry.path(), &target)?;
+        } else {
+            fs::copy(entry.path(), target)?;
+        }
+    }
+    Ok(())
+}
