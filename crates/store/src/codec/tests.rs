@@ -1,5 +1,6 @@
 //! Every record reads back; nothing else is accepted, and nothing panics.
 
+use onlyonce_core::Timestamp;
 use proptest::prelude::*;
 
 use super::*;
