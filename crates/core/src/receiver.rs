@@ -116,8 +116,10 @@ pub struct Receiver {
     /// If it can be asked: how long what has happened may be missing from its answer.
     pub settle: Option<Duration>,
     /// How long after its attempt was given up a request may still arrive and be carried out. A
-    /// holder that cannot reach the store goes on past its lease, so that a true answer is not
-    /// lost: count in how long an operation takes at most.
+    /// holder begins nothing once its lease is over. Count in what lies beyond its reach: bytes in
+    /// buffers and on the network, the receiver's own queue and how long it takes to carry a
+    /// request out, and how long a process may stand still and then go on with what it had begun
+    /// to write.
     pub late: Duration,
 }
 

@@ -9,6 +9,7 @@ use onlyonce_core::{Cause, Fence, Outcome, Phase, Policy, Record, Reply, StateKi
 use crate::act::Acted;
 use crate::engine::{Claimed, Engine, Request};
 use crate::error::EngineError;
+use crate::lease::Lease;
 use crate::probe::{InDoubt, Probed, Sealing};
 use crate::ticket::Ticket;
 
@@ -33,6 +34,17 @@ pub enum Ran {
     CannotTell(Cause),
 }
 
+/// What becomes of an effect whose lease ends, since the store could not be reached to renew it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AtLeaseEnd {
+    /// Its future is dropped, so that nothing more of it starts; nobody can tell whether it
+    /// happened.
+    CutOff,
+    /// It goes on, and promises to start nothing more by itself, but only to listen: so that the
+    /// answer to what it has sent is not lost.
+    Listens,
+}
+
 /// An operation on the outside world.
 ///
 /// [`prepare`](Self::prepare) must not send anything that can take effect; it may be repeated.
@@ -41,6 +53,13 @@ pub enum Ran {
 pub trait Effect: Send + 'static {
     /// What `prepare` hands to `commit`, such as an open connection.
     type Prepared: Send;
+
+    /// Takes the lease that it runs under, if it wants to ask it before it sends; and says what is
+    /// to become of [`commit`](Self::commit) when that is over. What it has handed to other tasks
+    /// the engine cannot cut off.
+    fn lease(&mut self, _lease: Lease) -> AtLeaseEnd {
+        AtLeaseEnd::CutOff
+    }
 
     /// Everything that can be done before the first byte that can take effect.
     fn prepare(
@@ -113,7 +132,7 @@ where
         // A grant may have been long on its way: nothing is sent under a lease that is nearly over.
         ticket.check_start()?;
         let operation = (self.0)(attempt(ticket));
-        Ok(ticket.hold(operation).await)
+        Ok(ticket.hold(operation).await.unwrap_or(CUT_OFF))
     }
 }
 
@@ -122,13 +141,19 @@ impl<E: Effect> Run for E {
 
     async fn run(mut self, ticket: &mut Ticket) -> Result<Ran, EngineError> {
         let attempt = attempt(ticket);
+        let at_end = self.lease(ticket.lease());
         let prepared = match ticket.hold(self.prepare(attempt)).await {
-            Ok(prepared) => prepared,
-            Err(reply) => return Ok(Ran::NotExecuted(reply)),
+            Some(Ok(prepared)) => prepared,
+            Some(Err(reply)) => return Ok(Ran::NotExecuted(reply)),
+            None => return Err(EngineError::LeaseShort),
         };
         ticket.commit().await?;
         ticket.check_start()?;
-        Ok(ticket.hold(self.commit(prepared, attempt)).await)
+        let committing = self.commit(prepared, attempt);
+        Ok(match at_end {
+            AtLeaseEnd::CutOff => ticket.hold(committing).await.unwrap_or(CUT_OFF),
+            AtLeaseEnd::Listens => ticket.listen(committing).await,
+        })
     }
 
     async fn probe(&mut self, doubt: &InDoubt) -> Probed {
@@ -139,6 +164,9 @@ impl<E: Effect> Run for E {
         Effect::seal(self, doubt).await
     }
 }
+
+/// How an operation ended that was cut off when its lease was over.
+const CUT_OFF: Ran = Ran::CannotTell(Cause::Lapsed);
 
 fn attempt(ticket: &Ticket) -> Attempt {
     Attempt { fence: ticket.fence(), number: ticket.attempt() }
@@ -240,8 +268,12 @@ async fn carry_out<R: Run>(mut ticket: Ticket, effect: R) -> Result<Answer, Engi
             }
         }
         Ok(Ran::CannotTell(cause)) => {
-            let acted = ticket.abandon(cause, None).await?;
-            Ok(recorded(acted))
+            let since = ticket.now();
+            Ok(match ticket.abandon(cause, None).await {
+                Ok(acted) => recorded(acted),
+                // Not recorded, and as true: its lease ends, and then the record says the same.
+                Err(_) => Answer::Refused(Outcome::OutcomeUnknown { since, cause }),
+            })
         }
         Err(error) => {
             // Nothing was sent, so whatever the record says meanwhile, this attempt is over.

@@ -16,8 +16,9 @@ pub struct InDoubt {
     pub since: Timestamp,
     /// How it was lost.
     pub cause: Cause,
-    /// When the record was last written. Nothing of the attempt was sent later, but for what a
-    /// process may still send that was stopped, or that lost the store and went on past its lease.
+    /// When the record was last written. By then the attempt's lease was over, or it had said that
+    /// it ended, and nothing more of it was begun; what was on its way, or lay in the buffers of a
+    /// process that was stopped, may have gone out later.
     pub written_at: Timestamp,
     /// What the attempt noted, such as an external id.
     pub evidence: Option<Evidence>,

@@ -15,6 +15,7 @@ use onlyonce_store::StoreErrorKind;
 use crate::act::{Act, Acted};
 use crate::engine::Inner;
 use crate::error::EngineError;
+use crate::lease::Lease;
 use crate::observe::EngineEvent;
 
 /// A granted claim. End it with [`complete`](Self::complete), [`release`](Self::release) or
@@ -28,6 +29,7 @@ pub struct Ticket {
     fence: Fence,
     /// The record as we last wrote it; a swap from it costs one round trip.
     record: Record,
+    lease: Lease,
     /// Whether some command has ended the claim, or tried to.
     ended: bool,
 }
@@ -40,7 +42,8 @@ impl Ticket {
         fence: Fence,
         record: Record,
     ) -> Self {
-        Self { inner, id, policy, fence, record, ended: false }
+        let lease = Lease::new(Arc::clone(&inner), &record);
+        Self { inner, id, policy, fence, record, lease, ended: false }
     }
 
     /// The key.
@@ -65,17 +68,17 @@ impl Ticket {
 
     /// How much of the lease is left, by the engine's clock.
     pub fn lease_left(&self) -> Duration {
-        self.lease_until().since(self.inner.now())
+        self.lease.left()
     }
 
-    fn lease_until(&self) -> Timestamp {
-        match &self.record.state {
-            State::InFlight(flight) => flight.lease_until,
-            State::Released { .. }
-            | State::Completed { .. }
-            | State::Unknown(_)
-            | State::Tombstone { .. } => self.inner.now(),
-        }
+    /// The lease, for whatever sends under this claim: it starts nothing once that is over.
+    pub fn lease(&self) -> Lease {
+        self.lease.clone()
+    }
+
+    /// The present time, by the engine's clock.
+    pub(crate) fn now(&self) -> Timestamp {
+        self.inner.now()
     }
 
     /// Makes durable that the operation may happen from now on. Nothing that can take effect may
@@ -109,7 +112,8 @@ impl Ticket {
     /// # Errors
     /// [`EngineError::LeaseShort`]: release the ticket instead.
     pub fn check_lease(&self, least: Duration) -> Result<(), EngineError> {
-        if self.lease_left() < least { Err(EngineError::LeaseShort) } else { Ok(()) }
+        let left = self.lease_left();
+        if left < least || left.is_zero() { Err(EngineError::LeaseShort) } else { Ok(()) }
     }
 
     /// [`Self::check_lease`] with a third of the lease, after which a renewal is due.
@@ -117,26 +121,36 @@ impl Ticket {
         self.check_lease(self.policy.lease / 3)
     }
 
-    /// Runs `operation` while the lease is renewed, at a third of it. If the claim is lost
-    /// meanwhile, the operation goes on: its success is still evidence.
-    pub async fn hold<F: Future>(&mut self, operation: F) -> F::Output {
-        let mut operation = pin!(operation);
+    /// Runs `operation` while the lease is renewed, at a third of it, and drops it when the lease
+    /// is over because it could not be renewed: `None`. Nothing that `operation` does itself comes
+    /// after that; what it has handed to others (a task, a connection's buffer) may.
+    pub async fn hold<F: Future>(&mut self, operation: F) -> Option<F::Output> {
+        let lease = self.lease();
+        self.listen(lease.bounds(operation)).await
+    }
+
+    /// Waits for `answer` while the lease is renewed, at a third of it, and goes on waiting when
+    /// that fails: an answer to what was sent in time is true however late it is. For what only
+    /// listens, and for what asks the [`Lease`] by itself before it sends.
+    pub async fn listen<F: Future>(&mut self, answer: F) -> F::Output {
+        let mut answer = pin!(answer);
         let mut pause = self.policy.lease / 3;
         loop {
             let sleep = self.inner.runtime.sleep(pause);
-            match select(operation.as_mut(), sleep).await {
+            match select(answer.as_mut(), sleep).await {
                 Either::Left((output, _)) => return output,
                 Either::Right(((), _)) => {}
             }
             // The renewal must not hold up the operation, nor the operation the renewal.
-            let renewed = match select(operation.as_mut(), pin!(self.renew())).await {
+            let renewed = match select(answer.as_mut(), pin!(self.renew())).await {
                 Either::Left((output, _)) => return output,
                 Either::Right((renewed, _)) => renewed,
             };
             pause = match renewed {
                 Ok(()) => self.policy.lease / 3,
                 Err(error) if error.is_transient() => self.policy.lease / 10,
-                Err(_) => return operation.await,
+                // The claim is lost. What happens under it is evidence all the same.
+                Err(_) => return answer.await,
             };
         }
     }
@@ -223,17 +237,22 @@ impl Ticket {
     async fn speak(&mut self, command: Command) -> Result<(), EngineError> {
         let act = Act::from_record(command, self.policy, self.record.clone());
         let deadline = self.inner.now().plus(self.inner.settings.store_wait);
-        let acted = self.inner.drive(self.id, act, deadline.min(self.lease_until())).await?;
+        let acted = self.inner.drive(self.id, act, deadline.min(self.lease.until())).await?;
+        let is_ours = acted.outcome == Outcome::Done;
         if let Some(record) = acted.record {
             self.record = record;
         }
-        if acted.outcome == Outcome::Done { Ok(()) } else { Err(EngineError::ClaimLost) }
+        if !is_ours {
+            return Err(EngineError::ClaimLost);
+        }
+        self.lease.renewed(&self.record);
+        Ok(())
     }
 
     async fn end(&self, command: Command) -> Result<Acted, EngineError> {
         let act = Act::from_record(command, self.policy, self.record.clone());
         let least = self.inner.now().plus(self.inner.settings.store_wait);
-        self.inner.drive(self.id, act, self.lease_until().max(least)).await
+        self.inner.drive(self.id, act, self.lease.until().max(least)).await
     }
 
     fn wake(&self, result: &Result<Acted, EngineError>, shared: Option<Reply>) {
@@ -284,6 +303,7 @@ impl Drop for Ticket {
             policy: self.policy,
             fence: self.fence,
             record: self.record.clone(),
+            lease: self.lease(),
             ended: true,
         };
         self.inner.runtime.spawn(Box::pin(async move {

@@ -8,6 +8,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
+use onlyonce::Lease;
 use onlyonce_listen::Busy;
 use tokio::time::Sleep;
 
@@ -60,6 +61,76 @@ impl Body for Patient {
         self.body.size_hint()
     }
 }
+
+/// A body that fails once its lease is over: what is not on its way by then never is.
+#[derive(Debug)]
+pub(crate) struct Leased<B> {
+    body: B,
+    /// Only what runs under a claim has one.
+    lease: Option<Lease>,
+    /// The rest of a frame.
+    rest: Bytes,
+}
+
+/// So much is handed over at once, in bytes, since nobody can take it back.
+const PIECE: usize = 64 << 10;
+
+impl<B> Leased<B> {
+    pub(crate) const fn new(body: B, lease: Option<Lease>) -> Self {
+        Self { body, lease, rest: Bytes::new() }
+    }
+
+    fn piece(&mut self) -> Frame<Bytes> {
+        Frame::data(self.rest.split_to(self.rest.len().min(PIECE)))
+    }
+}
+
+impl<B: Body<Data = Bytes, Error = BoxError> + Unpin> Body for Leased<B> {
+    type Data = Bytes;
+    type Error = BoxError;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        let Some(lease) = &self.lease else {
+            return Pin::new(&mut self.body).poll_frame(context);
+        };
+        if lease.is_over() {
+            return Poll::Ready(Some(Err(LEASE_OVER.into())));
+        }
+        if !self.rest.is_empty() {
+            return Poll::Ready(Some(Ok(self.piece())));
+        }
+        let frame = ready!(Pin::new(&mut self.body).poll_frame(context));
+        Poll::Ready(frame.map(|frame| {
+            Ok(match frame?.into_data() {
+                Ok(data) => {
+                    self.rest = data;
+                    self.piece()
+                }
+                Err(trailers) => trailers,
+            })
+        }))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.rest.is_empty() && self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        let (mut hint, rest) = (self.body.size_hint(), self.rest.len() as u64);
+        let upper = hint.upper();
+        hint.set_lower(hint.lower() + rest);
+        if let Some(upper) = upper {
+            hint.set_upper(upper + rest);
+        }
+        hint
+    }
+}
+
+/// Why nothing more is sent.
+pub(crate) const LEASE_OVER: &str = "its lease is over: the store could not be reached to renew it";
 
 /// The body of the upstream's answer. Read to its end, its connection serves the next request.
 #[derive(Debug)]

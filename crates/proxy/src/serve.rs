@@ -94,6 +94,7 @@ impl Ports {
             OnceLayer::new(engine.clone(), Arc::clone(&keys), Arc::clone(policy))
                 .with_tasks(tasks.clone())
                 .with_room(room.clone())
+                .keeps_lease()
                 .layer(upstream.clone())
         };
         let routes = config.routes.iter().map(|route| guard(&route.policy)).collect();

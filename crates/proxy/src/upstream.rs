@@ -22,7 +22,7 @@ use onlyonce_listen::{Paced, Telemetry};
 use onlyonce_tower::RequestBody;
 use tower_service::Service;
 
-use crate::body::{AnswerBody, CallerBody};
+use crate::body::{AnswerBody, CallerBody, Leased};
 use crate::handle::kind_name;
 pub(crate) use connect::Connector;
 pub(crate) use pool::{Lent, Pool};
@@ -31,7 +31,7 @@ pub(crate) use pool::{Lent, Pool};
 pub(crate) type Outgoing = RequestBody<CallerBody>;
 
 /// It as it goes out.
-pub(crate) type Leaving = Paced<Outgoing>;
+pub(crate) type Leaving = Paced<Leased<Outgoing>>;
 
 /// How long things may take, and how idle connections are kept.
 #[derive(Clone, Copy, Debug)]

@@ -53,17 +53,23 @@ pub(crate) struct Shared {
     pub(crate) room: Room,
     /// Keys that the service is being asked about.
     pub(crate) asking: Mutex<HashSet<KeyId>>,
+    /// Whether the service inside begins nothing by itself once its lease is over.
+    pub(crate) keeps_lease: bool,
 }
 
 impl Shared {
-    fn new(
-        engine: Engine,
-        keys: Arc<Keys>,
-        policy: Arc<RoutePolicy>,
-        tasks: TaskTracker,
-        room: Room,
-    ) -> Arc<Self> {
-        Arc::new(Self { engine, keys, policy, tasks, room, asking: Mutex::default() })
+    /// The same with nobody in it.
+    fn anew(&self) -> Self {
+        let Self { engine, keys, policy, tasks, room, asking: _, keeps_lease } = self;
+        Self {
+            engine: engine.clone(),
+            keys: Arc::clone(keys),
+            policy: Arc::clone(policy),
+            tasks: tasks.clone(),
+            room: room.clone(),
+            asking: Mutex::default(),
+            keeps_lease: *keeps_lease,
+        }
     }
 }
 
@@ -77,26 +83,33 @@ impl OnceLayer {
     /// A layer with one policy for all requests that pass through it. Several layers may share
     /// an engine; the policy is one that [`RoutePolicy::check`] has let pass.
     pub fn new(engine: Engine, keys: Arc<Keys>, policy: Arc<RoutePolicy>) -> Self {
-        Self { shared: Shared::new(engine, keys, policy, TaskTracker::new(), Room::default()) }
+        let (tasks, room, asking) = (TaskTracker::new(), Room::default(), Mutex::default());
+        let keeps_lease = false;
+        let shared = Shared { engine, keys, policy, tasks, room, asking, keeps_lease };
+        Self { shared: Arc::new(shared) }
     }
 
     /// Runs operations on this tracker. A server that ends closes it and waits for it, so that
     /// operations finish and are recorded although their clients are gone.
     #[must_use]
     pub fn with_tasks(self, tasks: TaskTracker) -> Self {
-        self.with(tasks, self.shared.room.clone())
+        Self { shared: Arc::new(Shared { tasks, ..self.shared.anew() }) }
     }
 
     /// Holds the bodies of requests in this memory. Layers of one server share it.
     #[must_use]
     pub fn with_room(self, room: Room) -> Self {
-        self.with(self.shared.tasks.clone(), room)
+        Self { shared: Arc::new(Shared { room, ..self.shared.anew() }) }
     }
 
-    fn with(&self, tasks: TaskTracker, room: Room) -> Self {
-        let Shared { engine, keys, policy, .. } = &*self.shared;
-        let (engine, keys, policy) = (engine.clone(), Arc::clone(keys), Arc::clone(policy));
-        Self { shared: Shared::new(engine, keys, policy, tasks, room) }
+    /// The service inside asks the [`Lease`](onlyonce::Lease) that it finds in the extensions of a
+    /// request, and begins nothing under it once it is over. Then its answer is waited for
+    /// however long it takes. Without this the service's future is dropped when the lease ends
+    /// before it has begun to answer, which is only where the store cannot be reached to renew it,
+    /// and the outcome is unknown.
+    #[must_use]
+    pub fn keeps_lease(self) -> Self {
+        Self { shared: Arc::new(Shared { keeps_lease: true, ..self.shared.anew() }) }
     }
 
     /// Where operations run.

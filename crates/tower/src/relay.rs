@@ -47,7 +47,7 @@ pub(crate) async fn relay<R>(
     let (client, pieces) = mpsc::channel(FRAMES);
     let mut client = Client(Some(client));
     // The head waits for the first frame, so that an answer cut before it says so in its status.
-    let first = ticket.hold(next(&mut body)).await;
+    let first = ticket.listen(next(&mut body)).await;
     let answer = Response::from_parts(head, ResponseBody::relayed(pieces));
     if let Next::Cut = first {
         let _ = tell.send(cut(ticket, &exchange).await);
@@ -55,7 +55,7 @@ pub(crate) async fn relay<R>(
     }
     let _ = tell.send(answer);
     let streamed = stream(first, &mut body, &mut capture, &mut client);
-    let Some((held, trailers)) = ticket.hold(streamed).await else {
+    let Some((held, trailers)) = ticket.listen(streamed).await else {
         // Without its end the client sees the answer break off, as it did.
         let _ = ticket.abandon(Cause::AnswerCut, None).await;
         return;

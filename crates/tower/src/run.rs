@@ -50,19 +50,39 @@ pub(crate) async fn run<S, Q, R>(
         return;
     }
     announce(request.headers_mut(), ticket.attempt(), ticket.fence());
+    request.extensions_mut().insert(ticket.lease());
     failpoint!("run.call.before", ticket);
-    let called = ticket.hold(inner.call(request)).await;
+    let calling = inner.call(request);
+    let called = if exchange.shared().keeps_lease {
+        Some(ticket.listen(calling).await)
+    } else {
+        ticket.hold(calling).await
+    };
     failpoint!("run.call.after", ticket);
     // The connection to the service inside is not ours any more while its answer is read.
     drop(inner);
-    let (head, body) = match called {
-        Ok(answer) => answer.into_parts(),
-        Err(error) => {
-            let answer = failed(ticket, &exchange, &error.into()).await;
-            let _ = tell.send(answer);
-            return;
+    let failure = match called {
+        Some(Ok(answer)) => {
+            let (head, body) = answer.into_parts();
+            return ended(ticket, exchange, head, body, tell).await;
+        }
+        Some(Err(error)) => kind_of(&exchange, &error.into()),
+        // What it would have begun later could have met a second run.
+        None => {
+            tracing::warn!(key = %exchange.asked.id, "cut off: its lease is over");
+            FailureKind::TimedOut
         }
     };
+    let _ = tell.send(failed(ticket, &exchange, failure).await);
+}
+
+/// The service inside has begun to answer.
+async fn ended<R>(ticket: Ticket, exchange: Exchange, head: Head, body: R, tell: Tell<R>)
+where
+    R: Body<Data = Bytes>,
+    R::Error: Into<BoxError>,
+{
+    let policy = &exchange.shared().policy;
     match classify(head.status, &head.headers, &policy.classify) {
         Ending::Complete => complete(ticket, exchange, head, body, tell).await,
         ending @ (Ending::Release { .. } | Ending::Abandon(_)) => {
@@ -71,15 +91,20 @@ pub(crate) async fn run<S, Q, R>(
     }
 }
 
+/// How far the request got.
+fn kind_of(exchange: &Exchange, error: &BoxError) -> FailureKind {
+    // What we know nothing of may have happened.
+    let kind = upstream_failure(&**error).map_or(FailureKind::SentAndLost, UpstreamFailure::kind);
+    tracing::warn!(key = %exchange.asked.id, ?kind, error = %error, "no answer from the upstream");
+    kind
+}
+
 /// The service inside gave no answer.
 async fn failed<R>(
     ticket: Ticket,
     exchange: &Exchange,
-    error: &BoxError,
+    kind: FailureKind,
 ) -> Response<ResponseBody<R>> {
-    // What we know nothing of may have happened.
-    let kind = upstream_failure(&**error).map_or(FailureKind::SentAndLost, UpstreamFailure::kind);
-    tracing::warn!(key = %exchange.asked.id, ?kind, error = %error, "no answer from the upstream");
     let acted = match kind.ending() {
         Ending::Release { stranger } => {
             // Those who wait are told the same, so it must be said before it is recorded.
@@ -143,7 +168,7 @@ where
 {
     let run = (ticket.attempt(), ticket.fence());
     let mut body = Box::pin(body);
-    let gathered = ticket.hold(gather(body.as_mut(), SHARED_MAX)).await;
+    let gathered = ticket.listen(gather(body.as_mut(), SHARED_MAX)).await;
     let acted = match ending {
         Ending::Release { stranger } => {
             let reply = match &gathered {
@@ -194,7 +219,7 @@ where
         return relay::relay(ticket, exchange, head, body, tell).await;
     }
     let mut body = Box::pin(body);
-    let answer = match ticket.hold(gather(body.as_mut(), WHOLE_MAX)).await {
+    let answer = match ticket.listen(gather(body.as_mut(), WHOLE_MAX)).await {
         Gathered::Whole(whole) => {
             let capture = Capture::on(&exchange.shared().policy, &head, exchange.reply_max());
             let reply = reply_of(capture, &whole);

@@ -93,8 +93,8 @@ impl Context<'_> {
         (Outcome::Done, Wish::Become(next))
     }
 
-    /// Notes a second reply, once however often it is said. Only its status: the first one stays the
-    /// only answer, and what was erased must not come back by way of another.
+    /// Notes a second reply, once however often it is said. Only its status: the first one stays
+    /// the only answer, and what was erased must not come back by way of another.
     fn alarm(&self, record: &Record, fence: Fence, reply: &Reply, (by, why): (&str, &str)) -> Wish {
         if SECOND_REPLIES_MAX <= record.history.count(Event::SecondReply) {
             return Wish::Stay;

@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test ends where something fails")]
 
 mod failures;
+mod leases;
 mod operators;
 mod remote;
 mod starting;

@@ -1,5 +1,7 @@
 //! Operators: verdicts on unknown outcomes, and seals.
 
+use std::sync::Arc;
+
 use onlyonce::core::{Cause, Outcome, Phase, Reply, Verdict};
 use onlyonce::{Acted, Answer, EngineEvent, Ran};
 
@@ -53,7 +55,11 @@ async fn a_seal_of_what_runs_or_was_answered_changes_nothing_and_says_so() {
 #[tokio::test(start_paused = true)]
 async fn who_ran_although_the_key_was_sealed_meanwhile_is_not_told_the_refusal_as_its_reply() {
     let shop = Shop::open().await;
-    let first = shop.ask_aside(seconds(50), seconds(5), Ran::Happened(confirmed()));
+    let (engine, charges) = (shop.engine.clone(), Arc::clone(&shop.charges));
+    let first = tokio::spawn(async move {
+        let charge = Listening { charges, takes: seconds(50) };
+        engine.once(&request(), &policy(), seconds(5), charge).await.unwrap()
+    });
     pass(seconds(1)).await;
     let record = shop.engine.get(request().id).await.unwrap().unwrap();
     // The line is cut; somebody decides, wrongly, that it never ran, and seals it.

@@ -13,8 +13,8 @@ use onlyonce::store::{
     BoxFuture, Cursor, Due, Filter, MemoryStore, Page, Store, StoreError, StoreErrorKind, Swap,
 };
 use onlyonce::{
-    Answer, Claimed, Engine, EngineError, EngineEvent, Observer, Ran, Request, Run, Settings,
-    Ticket, direct,
+    Answer, AtLeaseEnd, Attempt, Claimed, Effect, Engine, EngineError, EngineEvent, Lease,
+    Observer, Ran, Request, Run, Settings, Ticket, direct,
 };
 use onlyonce_tokio::TokioRuntime;
 
@@ -53,6 +53,11 @@ pub(crate) struct FaultyStore {
 }
 
 impl FaultyStore {
+    /// Another process's line to the same store.
+    pub(crate) fn another_line(&self) -> Self {
+        Self { inner: Arc::clone(&self.inner), shared: true.into(), ..Self::default() }
+    }
+
     /// The next swap that would make a record `kind` meets `fault`; several are met in order.
     pub(crate) fn fail_next(&self, kind: StateKind, fault: Fault) {
         self.faults.lock().unwrap().push((kind, fault));
@@ -277,6 +282,30 @@ impl Shop {
     /// The state of the key's record, by name.
     pub(crate) async fn state(&self) -> Option<StateKind> {
         self.engine.get(request().id).await.unwrap().map(|record| record.state.kind())
+    }
+}
+
+/// A charge that is sent at once and only listens then, for as long as its answer takes.
+pub(crate) struct Listening {
+    pub(crate) charges: Arc<AtomicUsize>,
+    pub(crate) takes: Duration,
+}
+
+impl Effect for Listening {
+    type Prepared = ();
+
+    fn lease(&mut self, _lease: Lease) -> AtLeaseEnd {
+        AtLeaseEnd::Listens
+    }
+
+    async fn prepare(&mut self, _attempt: Attempt) -> Result<(), Reply> {
+        Ok(())
+    }
+
+    async fn commit(&mut self, (): (), _attempt: Attempt) -> Ran {
+        self.charges.fetch_add(1, SeqCst);
+        tokio::time::sleep(self.takes).await;
+        Ran::Happened(confirmed())
     }
 }
 

@@ -13,6 +13,7 @@ use onlyonce_failpoint::{failpoint, tapped};
 use onlyonce_listen::Pace;
 use rustls::pki_types::ServerName;
 use tokio::net::TcpStream;
+use tokio::task::AbortHandle;
 use tokio_rustls::TlsConnector;
 
 use super::{Failed, Leaving};
@@ -43,6 +44,8 @@ pub(crate) enum Connection {
         sender: http1::SendRequest<Leaving>,
         /// The same socket, to look whether its other end has closed it.
         socket: Option<StdStream>,
+        /// What reads and writes it.
+        task: AbortHandle,
     },
     Http2(Shared),
 }
@@ -154,12 +157,13 @@ impl Connector {
         }
         let (sender, connection) =
             http1::handshake(stream).await.map_err(|error| Failed::never("HTTP/1.1", error))?;
-        tokio::spawn(async move {
+        let task = tokio::spawn(async move {
             if let Err(error) = connection.with_upgrades().await {
                 tracing::debug!(%error, "a connection to the upstream ended");
             }
         });
-        Ok(Connection::Http1 { sender, socket: Some(socket) })
+        let task = task.abort_handle();
+        Ok(Connection::Http1 { sender, socket: Some(socket), task })
     }
 }
 
@@ -175,7 +179,7 @@ impl Connection {
     /// that reads from it may not have been told yet.
     pub(crate) fn is_open(&self) -> bool {
         match self {
-            Self::Http1 { sender, socket } => {
+            Self::Http1 { sender, socket, .. } => {
                 let silent = socket.as_ref().is_none_or(|socket| {
                     // The socket does not block, so this is one system call. Bytes that nobody
                     // asked for are as bad as an end.

@@ -6,13 +6,14 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use http::{Request, Response};
 use hyper::body::Incoming;
 use hyper::client::conn::TrySendError;
+use onlyonce::Lease;
 use onlyonce_http::FailureKind;
-use onlyonce_listen::{Pace, Paced};
+use onlyonce_listen::{Pace, Paced, Turn};
 use tokio::time::{Instant, timeout};
 
 use super::connect::{Connection, Connector, Shared};
 use super::{Failed, Leaving, Limits, Outgoing};
-use crate::body::AnswerBody;
+use crate::body::{AnswerBody, LEASE_OVER, Leased};
 
 /// Idle connections that are kept at most.
 const IDLE_MAX: usize = 1_024;
@@ -51,23 +52,33 @@ impl Pool {
         request: Request<Outgoing>,
     ) -> Result<Response<AnswerBody>, Failed> {
         let pace = Pace::new();
-        let mut request = request.map(|body| Paced::new(body, pace.busy()));
+        let lease = request.extensions().get::<Lease>().cloned();
+        let mut request =
+            request.map(|body| Paced::new(Leased::new(body, lease.clone()), pace.busy()));
         loop {
             let mut lent = self.take().await?;
             let reused = lent.reused;
+            if lease.as_ref().is_some_and(Lease::is_over) {
+                return Err(Failed::never("sending", LEASE_OVER));
+            }
             // The time for connecting is another one.
             pace.touch();
             let sent = tokio::select! {
                 // An answer that is there counts, however late.
                 biased;
-                sent = lent.send(request) => Some(sent),
-                () = pace.silence(self.limits.answer) => None,
+                sent = lent.send(request) => Ok(sent),
+                () = pace.silence(self.limits.answer) => {
+                    Err(format!("no answer within {:?}", self.limits.answer))
+                }
+                () = unsent(lease.as_ref(), &pace) => Err(LEASE_OVER.to_owned()),
             };
-            let Some(sent) = sent else {
-                lent.spoil();
-                let text = format!("no answer within {:?}", self.limits.answer);
-                let failed = Failed::new(FailureKind::TimedOut, "waiting", text);
-                return Err(Failed { reused, ..failed });
+            let sent = match sent {
+                Ok(sent) => sent,
+                Err(text) => {
+                    lent.spoil();
+                    let failed = Failed::new(FailureKind::TimedOut, "waiting", text);
+                    return Err(Failed { reused, ..failed });
+                }
             };
             match sent {
                 Ok(answer) => return Ok(self.answer(answer, lent)),
@@ -160,10 +171,11 @@ impl Lent {
         }
     }
 
-    /// Nothing more is to be expected of it. One of HTTP/1.1 ends when it is dropped.
+    /// Nothing more is to be expected of it, nor is to be sent on it.
     pub(crate) fn spoil(&self) {
         match &self.connection {
-            Connection::Http1 { .. } => {}
+            // Else its task would go on sending what it has taken over.
+            Connection::Http1 { task, .. } => task.abort(),
             Connection::Http2(shared) => shared.spoil(),
         }
     }
@@ -184,6 +196,17 @@ impl Lent {
                 sender.try_send_request(request).await
             }
         }
+    }
+}
+
+/// Completes when the lease is over and a part of the request is not sent yet: the rest must not
+/// follow. Never, if all is sent: then only the answer is waited for, which is true however late.
+async fn unsent(lease: Option<&Lease>, pace: &Pace) {
+    let Some(lease) = lease else { return std::future::pending().await };
+    lease.over().await;
+    match pace.turn() {
+        Turn::Taking => {}
+        Turn::Speaking | Turn::Ours => std::future::pending().await,
     }
 }
 

@@ -7,6 +7,7 @@ mod common;
 mod duplicates;
 mod failures;
 mod forwarding;
+mod leases;
 mod operating;
 mod redaction;
 mod silence;

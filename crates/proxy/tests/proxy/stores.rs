@@ -23,7 +23,7 @@ use crate::common::{
 
 /// How a store is away.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Away {
+pub(crate) enum Away {
     /// It is not.
     No,
     /// Its door is shut: nothing happens, and that is certain.
@@ -37,17 +37,17 @@ enum Away {
 }
 
 /// A store in memory that can be away.
-struct Fickle {
+pub(crate) struct Fickle {
     inner: MemoryStore,
     away: Mutex<Away>,
 }
 
 impl Fickle {
-    fn new() -> Arc<Self> {
+    pub(crate) fn new() -> Arc<Self> {
         Arc::new(Self { inner: MemoryStore::new(), away: Mutex::new(Away::No) })
     }
 
-    fn set(&self, away: Away) {
+    pub(crate) fn set(&self, away: Away) {
         *self.away.lock().unwrap() = away;
     }
 

@@ -7,6 +7,7 @@ mod concurrency;
 mod crash;
 mod failures;
 mod keys;
+mod leases;
 mod probing;
 mod servers;
 mod several;

@@ -1,0 +1,201 @@
+//! Leases that end because the store cannot be reached: nothing more is begun under them.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
+
+use onlyonce::core::{Cause, OnUnknown, Outcome, Phase, Policy, Receiver, Reply, StateKind};
+use onlyonce::{
+    Answer, AtLeaseEnd, Attempt, Effect, EngineError, Lease, Ran, Run, Settings, direct,
+};
+use tokio::sync::Notify;
+
+use crate::support::*;
+
+fn is_cut_off(answer: &Answer) -> bool {
+    matches!(answer, Answer::Refused(Outcome::OutcomeUnknown { cause: Cause::Lapsed, .. }))
+}
+
+async fn once(shop: &Shop, policy: &Policy, run: impl Run) -> Result<Answer, EngineError> {
+    shop.engine.once(&request(), policy, seconds(5), run).await
+}
+
+/// Charges at once, and then again and again, every 20 s.
+async fn instalments(charges: Arc<AtomicUsize>) -> Ran {
+    for _instalment in 0..5 {
+        charges.fetch_add(1, SeqCst);
+        tokio::time::sleep(seconds(20)).await;
+    }
+    Ran::Happened(confirmed())
+}
+
+/// The same with a moment before which nothing can happen.
+struct Instalments(Arc<AtomicUsize>);
+
+impl Effect for Instalments {
+    type Prepared = ();
+
+    async fn prepare(&mut self, _attempt: Attempt) -> Result<(), Reply> {
+        Ok(())
+    }
+
+    async fn commit(&mut self, (): (), _attempt: Attempt) -> Ran {
+        instalments(Arc::clone(&self.0)).await
+    }
+}
+
+/// Runs what is made of the shop's charges; the store is away from the first second on if `down`.
+async fn paying<R: Run>(
+    shop: &Shop,
+    down: bool,
+    make: impl FnOnce(Arc<AtomicUsize>) -> R,
+) -> Result<Answer, EngineError> {
+    let away = async {
+        pass(seconds(1)).await;
+        shop.store.down.store(down, SeqCst);
+    };
+    let usual = policy();
+    let (answer, ()) = tokio::join!(once(shop, &usual, make(Arc::clone(&shop.charges))), away);
+    answer
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_would_begin_after_the_lease_does_not() {
+    for is_direct in [true, false] {
+        let shop = Shop::open().await;
+        let answer = if is_direct {
+            paying(&shop, true, |charges| direct(|_attempt| instalments(charges))).await
+        } else {
+            paying(&shop, true, Instalments).await
+        };
+        assert!(answer.as_ref().is_ok_and(is_cut_off), "{answer:?}");
+        pass(seconds(200)).await;
+        assert_eq!(shop.charges(), 2, "at 0 s and at 20 s; the lease ended at 30 s");
+        shop.store.down.store(false, SeqCst);
+        let told = shop.look().await;
+        assert!(matches!(told, Outcome::OutcomeUnknown { cause: Cause::Lapsed, .. }), "{told:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_lease_that_is_renewed_bounds_nothing() {
+    let shop = Shop::open().await;
+    let answer = paying(&shop, false, Instalments).await;
+    assert_eq!((answer, shop.charges()), (Ok(Answer::Reply(confirmed())), 5));
+}
+
+/// The receiver remembers a key for ten minutes, and an unknown outcome is run again meanwhile.
+#[tokio::test(start_paused = true)]
+async fn a_holder_that_lost_the_store_does_not_charge_beside_the_one_that_took_over() {
+    let first = Shop::open_on(Arc::default(), Settings::default()).await;
+    let line = Arc::new(first.store.another_line());
+    let second = Shop::open_on(line, Settings::default()).await;
+    let (on_unknown, receiver) = (OnUnknown::Retry, Receiver::keyed(seconds(600)));
+    let policy = Policy { on_unknown, receiver, ..policy() }.check().unwrap();
+    let charges = Arc::clone(&first.charges);
+    let slow = direct(move |_attempt| async move {
+        // It has still to find out what to charge.
+        tokio::time::sleep(seconds(45)).await;
+        charges.fetch_add(1, SeqCst);
+        Ran::Happened(confirmed())
+    });
+    let slow = once(&first, &policy, slow);
+    let takeover = async {
+        pass(seconds(1)).await;
+        first.store.down.store(true, SeqCst);
+        pass(seconds(31)).await;
+        let charge = second.charge(seconds(1), Ran::Happened(confirmed()));
+        let answer = second.engine.once(&request(), &policy, seconds(5), charge).await;
+        assert_eq!(answer, Ok(Answer::Reply(confirmed())));
+    };
+    let (answer, ()) = tokio::join!(slow, takeover);
+    assert!(answer.as_ref().is_ok_and(is_cut_off), "{answer:?}");
+    pass(seconds(100)).await;
+    assert_eq!(first.charges() + second.charges(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_answer_to_what_was_sent_in_time_is_not_lost_by_who_only_listens() {
+    let shop = Shop::open().await;
+    let listens = |charges| Listening { charges, takes: seconds(50) };
+    let answer = paying(&shop, true, listens).await;
+    assert_eq!((answer, shop.charges()), (Ok(Answer::Unrecorded(confirmed())), 1));
+}
+
+/// A charge of two parts, which asks its lease before each.
+struct Careful {
+    inner: Listening,
+    lease: Option<Lease>,
+}
+
+impl Effect for Careful {
+    type Prepared = ();
+
+    fn lease(&mut self, lease: Lease) -> AtLeaseEnd {
+        self.lease = Some(lease);
+        AtLeaseEnd::Listens
+    }
+
+    async fn prepare(&mut self, _attempt: Attempt) -> Result<(), Reply> {
+        Ok(())
+    }
+
+    async fn commit(&mut self, (): (), attempt: Attempt) -> Ran {
+        self.inner.commit((), attempt).await;
+        if self.lease.as_ref().is_some_and(Lease::is_over) {
+            return Ran::CannotTell(Cause::Lapsed);
+        }
+        self.inner.commit((), attempt).await
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_effect_that_asks_its_lease_learns_that_it_is_over() {
+    for (down, charges) in [(true, 1), (false, 2)] {
+        let shop = Shop::open().await;
+        let careful =
+            |charges| Careful { inner: Listening { charges, takes: seconds(50) }, lease: None };
+        let answer = paying(&shop, down, careful).await;
+        assert_eq!(answer.as_ref().is_ok_and(is_cut_off), down, "{answer:?}");
+        assert_eq!(shop.charges(), charges);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_preparation_that_is_cut_off_has_done_nothing_and_frees_the_key() {
+    let shop = Shop::open().await;
+    let mut ticket = shop.claim(Phase::Prepared).await;
+    shop.store.down.store(true, SeqCst);
+    assert_eq!(ticket.hold(tokio::time::sleep(seconds(90))).await, None);
+    assert_eq!(ticket.check_lease(seconds(0)), Err(EngineError::LeaseShort));
+    shop.store.down.store(false, SeqCst);
+    pass(policy().skew_max).await;
+    assert_eq!(shop.ask(seconds(1)).await, Ok(Answer::Reply(confirmed())));
+    assert_eq!(shop.state().await, Some(StateKind::Completed));
+    assert_eq!(shop.charges(), 1);
+}
+
+/// The clock goes on and nothing of the process does, as under SIGSTOP.
+#[tokio::test(start_paused = true)]
+async fn a_process_that_stood_still_past_its_lease_does_not_go_on_with_the_operation() {
+    let shop = Shop::open().await;
+    let (charges, begun) = (Arc::clone(&shop.charges), Arc::new(Notify::new()));
+    let (heard, say) = (Arc::new(Notify::new()), Arc::clone(&begun));
+    let hears = Arc::clone(&heard);
+    let charge = direct(move |_attempt| async move {
+        say.notify_one();
+        hears.notified().await;
+        charges.fetch_add(1, SeqCst);
+        Ran::Happened(confirmed())
+    });
+    let engine = shop.engine.clone();
+    let asked = tokio::spawn(async move {
+        engine.once(&request(), &policy(), seconds(5), charge).await.unwrap()
+    });
+    begun.notified().await;
+    // What it waits for has come when it wakes up.
+    heard.notify_one();
+    tokio::time::advance(seconds(40)).await;
+    let answer = asked.await.unwrap();
+    assert!(is_cut_off(&answer), "{answer:?}");
+    assert_eq!(shop.charges(), 0);
+}
