@@ -8,8 +8,8 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use onlyonce_core::limits::FOREVER;
 
 use crate::commands::mail::MailCommand;
-use crate::commands::run::RunArgs;
 use crate::commands::provision::{ApplyArgs, ForecastArgs, ResourcesCommand};
+use crate::commands::run::RunArgs;
 use crate::demo::DemoArgs;
 use crate::place::Place;
 
@@ -206,6 +206,9 @@ pub(crate) enum KeysCommand {
         /// Only keys in this state
         #[arg(long, value_enum)]
         state: Option<StateArg>,
+        /// Only keys that were answered twice, differently
+        #[arg(long)]
+        alarm: bool,
         /// One JSON object a line
         #[arg(long)]
         json: bool,

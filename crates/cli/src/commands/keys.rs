@@ -25,9 +25,9 @@ const REPLY_MAX: usize = 16 << 20;
 
 pub(crate) async fn run(command: KeysCommand) -> Result<(), Failure> {
     match command {
-        KeysCommand::List { store, state, json, limit } => {
+        KeysCommand::List { store, state, alarm, json, limit } => {
             let operator = Operator::at(&store).await?;
-            let listed = list(&operator, state, json, limit).await;
+            let listed = list(&operator, (state, alarm), json, limit).await;
             operator.close();
             listed
         }
@@ -67,7 +67,7 @@ pub(crate) async fn run(command: KeysCommand) -> Result<(), Failure> {
 
 async fn list(
     operator: &Operator,
-    state: Option<StateArg>,
+    (state, alarm): (Option<StateArg>, bool),
     json: bool,
     limit: Option<usize>,
 ) -> Result<(), Failure> {
@@ -77,11 +77,15 @@ async fn list(
     // Between lines that are told at once it would only be in the way.
     let bar = (!json).then(|| Bar::counting("keys"));
     while 0 < left {
-        let ask = Ask::List { state: state.clone(), after, limit: left.min(PAGE) };
+        // Few keys have an alarm, so that all are looked through for them.
+        let most = if alarm { PAGE } else { left.min(PAGE) };
+        let ask = Ask::List { state: state.clone(), after, limit: most };
         let told = operator.ask(ask).await?;
-        let Told::Page { keys, damaged, next } = told else { break };
-        left = left.saturating_sub(keys.len() + damaged.len());
+        let Told::Page { mut keys, damaged, next } = told else { break };
         bar.iter().for_each(|bar| bar.more(keys.len()));
+        keys.retain(|view| view.alarm || !alarm);
+        keys.truncate(left);
+        left = left.saturating_sub(keys.len() + damaged.len());
         for view in keys {
             if json {
                 let line = serde_json::to_string(&view).map_err(std::io::Error::from)?;
@@ -186,6 +190,10 @@ fn show(view: &View) -> Result<(), Failure> {
         format!("attempt           {}", view.attempt),
         format!("runs authorised   {}", view.runs_authorised),
     ];
+    if view.alarm {
+        let says = "another success was reported than the first: did it happen twice?";
+        lines.push(format!("alarm             {says}"));
+    }
     lines.extend(view.key_time.iter().map(|at| format!("the key's time    {at}")));
     let evidence = view.evidence.iter();
     lines.extend(evidence.map(|it| format!("evidence          {}", printable(it))));

@@ -17,6 +17,10 @@ pub(crate) struct View {
     /// What there is to say about the state, in a few words.
     pub(crate) about: String,
     pub(crate) runs_authorised: u32,
+    /// Whether it was answered a second time, differently. A proxy of an earlier version does not
+    /// say.
+    #[serde(default)]
+    pub(crate) alarm: bool,
     pub(crate) key_time: Option<String>,
     pub(crate) evidence: Option<String>,
     pub(crate) history: Vec<Note>,
@@ -34,7 +38,10 @@ pub(crate) struct Note {
 
 impl View {
     pub(crate) fn of(id: KeyId, record: &Record) -> Self {
-        let (since, about) = state(record);
+        let (since, mut about) = state(record);
+        if record.has_alarm() {
+            about.push_str("; alarm: another answer came");
+        }
         let history = record.history.entries().iter().map(|entry| Note {
             at: time(entry.at),
             event: entry.event.name().to_owned(),
@@ -51,6 +58,7 @@ impl View {
             since: time(since),
             about,
             runs_authorised: record.runs_authorised,
+            alarm: record.has_alarm(),
             key_time: record.key_time.map(time),
             evidence: evidence.map(|it| String::from_utf8_lossy(it.as_bytes()).into_owned()),
             history: history.collect(),

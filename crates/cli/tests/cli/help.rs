@@ -27,7 +27,7 @@ const COMMANDS: [(&[&str], &[&[&str]]); 25] = [
         ],
     ),
     (&["store", "init"], &[STORE, &["--first"]]),
-    (&["keys", "list"], &[STORE, &["--state <STATE>", "--json", "--limit <N>"]]),
+    (&["keys", "list"], &[STORE, &["--state <STATE>", "--alarm", "--json", "--limit <N>"]]),
     (&["keys", "get"], &[KEY]),
     (
         &["keys", "resolve"],

@@ -100,6 +100,37 @@ fn what_is_in_doubt_is_listed_and_shown_by_id_and_by_key() {
 }
 
 #[test]
+fn what_was_answered_twice_is_on_the_list_of_alarms_once() {
+    for is_running in [true, false] {
+        let doubt = Doubt::arises(is_running);
+        let (id, fence) = doubt.listed();
+        assert_eq!(doubt.keys(&["list", "--alarm", "--json"]).done(), "");
+        let first = doubt.folder.write("first.http", "HTTP/1.1 201 Created\n\norder 1");
+        doubt.resolve(&id, fence, &["--happened", &first]).done();
+        assert_eq!(doubt.keys(&["list", "--alarm", "--json"]).done(), "");
+        let other = doubt.folder.write("other.http", "HTTP/1.1 201 Created\n\norder 2");
+        for _again in 0..2 {
+            let told = doubt.resolve(&id, fence, &["--happened", &other]).failed(1);
+            assert!(told.contains("answered already, with another answer"), "{told}");
+        }
+        for arguments in [&["--limit", "1"][..], &["--state", "completed"]] {
+            let listed = doubt.keys(&[&["list", "--alarm", "--json"], arguments].concat()).done();
+            let [line] = &listed.lines().collect::<Vec<_>>()[..] else { panic!("{listed}") };
+            let view: Value = serde_json::from_str(line).unwrap();
+            assert_eq!((view["id"].as_str(), view["alarm"].as_bool()), (Some(&*id), Some(true)));
+            let history = view["history"].as_array().unwrap();
+            let events: Vec<_> = history.iter().map(|it| it["event"].as_str().unwrap()).collect();
+            assert_eq!(events, ["resolved-happened", "second-reply"]);
+        }
+        assert_eq!(doubt.keys(&["list", "--alarm", "--state", "tombstone", "--json"]).done(), "");
+        let shown = doubt.keys(&["get", &id]).done();
+        assert!(shown.contains("\nalarm             another success"), "{shown}");
+        assert!(doubt.keys(&["list"]).done().contains("; alarm: another answer came"));
+        assert_eq!(doubt.upstream.effects(), 1);
+    }
+}
+
+#[test]
 fn a_wrong_fence_or_id_changes_nothing() {
     for is_running in [true, false] {
         let mut doubt = Doubt::arises(is_running);

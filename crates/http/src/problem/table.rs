@@ -388,7 +388,8 @@ pub static TABLE: [Row; 35] = [
         title: "The operation was answered before, differently",
         detail: "The first answer stands. Somebody may have run the operation twice.",
         advice: "Find out why there are two answers to one operation: it may have happened twice. \
-                 Operators are alarmed too (`onlyonce_second_reply_total`).",
+                 Operators are alarmed too (`onlyonce_second_reply_total`, `onlyonce keys list \
+                 --alarm`).",
         ..REFUSED
     },
 ];
