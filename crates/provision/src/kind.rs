@@ -3,6 +3,7 @@
 
 mod command;
 mod file;
+mod http;
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -16,6 +17,7 @@ use crate::script::Hold;
 
 pub(crate) use command::Command;
 pub(crate) use file::File;
+pub(crate) use http::{Check, Create, Http, IdIn, Json, REFUSED, Ready, Request, TAKEN};
 
 /// What there is of a resource where it is.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -74,6 +76,7 @@ pub(crate) struct Call<'a> {
 pub(crate) enum Kind {
     Command(Command),
     File(File),
+    Http(Box<Http>),
 }
 
 impl Kind {
@@ -81,6 +84,7 @@ impl Kind {
         match self {
             Self::Command(_) => "command",
             Self::File(_) => "file",
+            Self::Http(_) => "http",
         }
     }
 
@@ -89,6 +93,7 @@ impl Kind {
         match self {
             Self::Command(command) => command.check.is_some(),
             Self::File(_) => true,
+            Self::Http(http) => http.check.is_some(),
         }
     }
 
@@ -96,7 +101,7 @@ impl Kind {
     pub(crate) const fn runs_programs(&self) -> bool {
         match self {
             Self::Command(_) => true,
-            Self::File(_) => false,
+            Self::File(_) | Self::Http(_) => false,
         }
     }
 
@@ -104,6 +109,7 @@ impl Kind {
     pub(crate) const fn within(&self) -> Option<Duration> {
         match self {
             Self::Command(command) => Some(command.within),
+            Self::Http(http) => Some(http.within),
             Self::File(_) => None,
         }
     }
@@ -113,7 +119,7 @@ impl Kind {
         match self {
             // A name in a folder is given once, and the file's mark comes with it.
             Self::File(_) => Some(Receiver::always(Always::UniqueName)),
-            Self::Command(_) => None,
+            Self::Command(_) | Self::Http(_) => None,
         }
     }
 
@@ -122,6 +128,7 @@ impl Kind {
         match self {
             Self::Command(command) => command.check(call).await,
             Self::File(file) => file.check(call),
+            Self::Http(http) => http.check(call).await,
         }
     }
 
@@ -130,6 +137,7 @@ impl Kind {
         match self {
             Self::Command(command) => command.create(call).await,
             Self::File(file) => file.create(call),
+            Self::Http(http) => http.create(call).await,
         }
     }
 
@@ -138,6 +146,7 @@ impl Kind {
         match self {
             Self::Command(command) => command.ready(call).await,
             Self::File(_) => Readiness::Ready,
+            Self::Http(http) => http.ready(call).await,
         }
     }
 }

@@ -11,6 +11,7 @@
 //! making is an [`onlyonce::Effect`]. It cannot name a store, reads no clock, and deletes nothing.
 
 mod apply;
+mod client;
 mod creation;
 mod error;
 mod forecast;

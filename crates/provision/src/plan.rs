@@ -1,5 +1,6 @@
 //! A plan: the resources of a file in TOML, what they are made of, and what they wait for.
 
+mod calls;
 mod order;
 mod table;
 #[cfg(test)]

@@ -73,17 +73,18 @@ impl Script<'_> {
             Ok(started) => started,
             Err(error) => return Ended::NotBegun(error),
         };
-        let group = child.id().and_then(|id| i32::try_from(id).ok()).and_then(Pid::from_raw);
+        let id = child.id().and_then(|id| i32::try_from(id).ok());
+        let mut group = Group(id.and_then(Pid::from_raw));
         let status = match timeout(self.within, child.wait()).await {
             Ok(Ok(status)) => status,
             Ok(Err(error)) => return Ended::Lost(error),
             Err(_) => {
-                // What is gone already needs no killing.
-                let _ = group.map(|group| kill_process_group(group, Signal::KILL));
+                drop(group);
                 let _ = child.wait().await;
                 return Ended::TooLong;
             }
         };
+        group.0 = None;
         let Some(code) = status.code() else { return Ended::Signal };
         match (printed(&mut out), printed(&mut err)) {
             (Ok(out), Ok(err)) => Ended::Code { code, out, err },
@@ -112,6 +113,17 @@ impl Script<'_> {
             .process_group(0)
             .spawn()?;
         Ok((child, out, err))
+    }
+}
+
+/// A script and what it has started: they are killed when nobody waits for them any more, unless
+/// the script has ended by itself.
+struct Group(Option<Pid>);
+
+impl Drop for Group {
+    fn drop(&mut self) {
+        // What is gone already needs no killing.
+        let _ = self.0.map(|group| kill_process_group(group, Signal::KILL));
     }
 }
 
@@ -145,6 +157,25 @@ mod tests {
         assert!(matches!(run("kill -9 $$", LONG, None).await, Ended::Signal));
         let short = Duration::from_millis(50);
         assert!(matches!(run("sleep 600", short, None).await, Ended::TooLong));
+    }
+
+    #[tokio::test]
+    async fn a_script_that_nobody_waits_for_any_more_is_killed_with_what_it_started() {
+        let folder = tempfile::tempdir().unwrap();
+        let holds = Holds(folder.path().join("scripts"));
+        let hold = holds.take("web").unwrap().unwrap();
+        let begun = folder.path().join("begun");
+        let text = format!("sleep 600 & touch {}; wait", begun.display());
+        let mut running = Box::pin(run(&text, LONG, Some(&hold)));
+        while !begun.exists() {
+            let turn = timeout(Duration::from_millis(5), &mut running).await;
+            assert!(turn.is_err(), "it does not end by itself");
+        }
+        drop(running);
+        drop(hold);
+        while holds.take("web").unwrap().is_none() {
+            tokio::task::yield_now().await;
+        }
     }
 
     #[tokio::test]

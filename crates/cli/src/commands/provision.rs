@@ -37,8 +37,8 @@ pub(crate) struct PlanArgs {
 
 #[derive(Args, Debug)]
 #[command(after_help = "\
-Everything is looked at and nothing is made. The exit code is 0 if an apply would do nothing, and 1 \
-if it would do something or something is in its way.
+Everything is looked at and nothing is made. The exit code is 0 if an apply would do nothing, and \
+1 if it would do something or something is in its way.
 
   onlyonce plan shop.toml")]
 pub(crate) struct ForecastArgs {
@@ -87,8 +87,8 @@ pub(crate) enum ResourcesCommand {
     },
     /// Settle whether a resource was made, once you have looked where it would be
     #[command(after_help = "\
-The fence is the one that `status` prints. If the resource has moved on since you looked, the fence \
-is no longer right and nothing is changed.
+The fence is the one that `status` prints. If the resource has moved on since you looked, the \
+fence is no longer right and nothing is changed.
 
   onlyonce resources resolve shop.toml web --fence N --made i-7 --why \"in the console\"
   onlyonce resources resolve shop.toml web --fence N --not-made --why \"no such balancer\"
@@ -96,8 +96,8 @@ is no longer right and nothing is changed.
     Resolve(ResolveArgs),
     /// Forget what is recorded of a resource, so that it is looked for and made anew
     #[command(after_help = "\
-What is there is left as it is: if it carries the marker of its key, the next apply finds it. For a \
-resource that somebody has deleted, or whose inputs have changed.
+What is there is left as it is: if it carries the marker of its key, the next apply finds it. For \
+a resource that somebody has deleted, or whose inputs have changed.
 
   onlyonce resources forget shop.toml web --why \"deleted by hand\"")]
     Forget {

@@ -11,7 +11,7 @@ use onlyonce_listen::text::{Bounds, ConfigError, Source, Span, mended, parsed};
 use serde::{Deserialize, Deserializer};
 use toml::{Spanned, Value};
 
-use super::{Plan, RESOURCES_MAX, Resource, order};
+use super::{Plan, RESOURCES_MAX, Resource, calls, order};
 use crate::kind::{Command, File, Kind};
 use crate::template::Template;
 
@@ -40,10 +40,19 @@ struct ResourceTable {
     ready: Option<Spanned<Value>>,
 }
 
+impl ResourceTable {
+    /// The inputs that are no strings.
+    fn bare(&self) -> BTreeSet<&str> {
+        let bare = self.inputs.iter().filter(|(_, value)| !value.get_ref().is_str());
+        bare.map(|(name, _)| name.get_ref().as_str()).collect()
+    }
+}
+
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum KindWord {
     Command,
     File,
+    Http,
 }
 
 impl<'de> Deserialize<'de> for KindWord {
@@ -51,7 +60,8 @@ impl<'de> Deserialize<'de> for KindWord {
         parsed(from, |text| match text {
             "command" => Ok(Self::Command),
             "file" => Ok(Self::File),
-            _ => Err(format!("{text:?} is no kind; write \"command\" or \"file\"")),
+            "http" => Ok(Self::Http),
+            _ => Err(format!("{text:?} is no kind; write \"command\", \"file\" or \"http\"")),
         })
     }
 }
@@ -148,18 +158,18 @@ impl Reading<'_> {
         self.source.wrong(Some(span), text)
     }
 
-    fn resource(&self, mut table: ResourceTable) -> Result<Resource, ConfigError> {
+    fn resource(&self, table: ResourceTable) -> Result<Resource, ConfigError> {
         let mut after = BTreeSet::new();
         for key in &table.after {
             after.insert(self.place("after", key.get_ref(), key.span())?);
         }
         let mut inputs = BTreeMap::new();
-        for (name, value) in std::mem::take(&mut table.inputs) {
-            let template = self.input(&name, &value)?;
+        for (name, value) in &table.inputs {
+            let template = self.input(name, value)?;
             for reference in template.references() {
                 after.insert(self.reference(name.get_ref(), reference, value.span())?);
             }
-            inputs.insert(name.into_inner(), template);
+            inputs.insert(name.get_ref().clone(), template);
         }
         let within = self.source.within(table.timeout.clone(), Span(MINUTES), &WITHIN)?.0;
         let kind = self.kind(&table, within, &inputs)?;
@@ -241,7 +251,28 @@ impl Reading<'_> {
                 self.file(table, inputs)?;
                 Ok(Kind::File(File))
             }
+            KindWord::Http => self.http(table, within, inputs),
         }
+    }
+
+    fn http(
+        &self,
+        table: &ResourceTable,
+        within: Duration,
+        inputs: &BTreeMap<String, Template>,
+    ) -> Result<Kind, ConfigError> {
+        let calls = [&table.check, &table.create, &table.ready];
+        let values = calls.map(|it| it.as_ref().map(|it| it.get_ref().clone()));
+        let inputs = inputs.keys().map(String::as_str).collect();
+        let names = calls::Names { inputs, bare: table.bare() };
+        let made = calls::http(values, &names, within);
+        let kind = made.map_err(|(field, text)| {
+            let at = [("check", 0), ("create", 1), ("ready", 2)].into_iter();
+            let said = at.filter(|(name, _)| *name == field).find_map(|(_, at)| calls[at].as_ref());
+            let span = said.map_or(self.head.clone(), |it| self.source.head(it.span()));
+            self.wrong(span, &format!("`{field}`: {text}"))
+        })?;
+        Ok(Kind::Http(Box::new(kind)))
     }
 
     fn script(&self, field: &str, said: &Spanned<Value>) -> Result<String, ConfigError> {

@@ -69,6 +69,40 @@ fn a_mistake_is_named_with_its_line_and_field() {
 }
 
 #[test]
+fn a_mistake_in_a_call_is_named_with_its_field() {
+    let with = |calls: &str| {
+        format!("name = \"shop\"\n[[resource]]\nkey = \"web\"\nkind = \"http\"\n{calls}\n")
+    };
+    let create = "create = { url = \"http://a/\", id = \"/id\" }";
+    assert!(read(&with(create)).is_ok());
+    let made =
+        |more: &str| with(&format!("create = {{ url = \"http://a/\", id = \"/id\", {more} }}"));
+    let looked = |text: &str| with(&format!("{create}\ncheck = {{ {text} }}"));
+    for (text, place, says) in [
+        (with(""), "2:1", "`create`: it is missing"),
+        (made("metod = \"PUT\""), "5:10", "unknown field `metod`"),
+        (made("method = \"GET\""), "5:10", "write POST, PUT or PATCH"),
+        (made("refused = [503, 200]"), "5:10", "200 refuses nothing"),
+        (made("taken = [404]"), "5:10", "404 is listed under"),
+        (made("body = { a = \"${id}\" }"), "5:10", "`${id}` is not known here"),
+        (made("body = { a = \"${input.b}\" }"), "5:10", "`${input.b}` is not known here"),
+        (made("headers = { \"a b\" = \"\" }"), "5:10", "no name of a field"),
+        (with(&create.replace("http://", "")), "5:10", "begins with http://"),
+        (with(&create.replace("/id", "id")), "5:10", "no JSON pointer"),
+        (looked("url = \"http://a/\", id = \"/id\""), "6:9", "would else be taken for ours"),
+        (looked("url = \"http://a/\""), "6:9", "missing field `id`"),
+    ] {
+        let error = read(&text).unwrap_err();
+        assert!(error.starts_with(&format!("plan.toml:{place}: ")), "{place}\n{text}\n{error}");
+        assert!(error.contains(says), "{says}\n{error}");
+    }
+    for marked in ["marker = \"/tags\"", "headers = { x = \"${marker}\" }"] {
+        let text = looked(&format!("url = \"http://a/\", id = \"/id\", {marked}"));
+        assert!(read(&text).is_ok(), "{text}");
+    }
+}
+
+#[test]
 fn arbitrary_text_is_refused_and_does_no_harm() {
     for text in ["", "[", "name = 1", "name = \"a\"\nresource = 3", "\u{0}", "[[resource]]\n"] {
         assert!(read(text).is_err(), "{text}");

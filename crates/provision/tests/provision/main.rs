@@ -2,9 +2,11 @@
 
 #![allow(clippy::unwrap_used, reason = "a test ends where something fails")]
 
+mod api;
 mod changes;
 mod codes;
 mod doubt;
 mod files;
+mod http;
 mod site;
 mod together;
