@@ -34,6 +34,8 @@ pub(crate) trait Medium: Send + Sync + fmt::Debug {
     fn read_at(&self, into: &mut [u8], offset: u64) -> io::Result<()>;
     /// Writes all of `data` at `offset`.
     fn write_at(&self, data: &[u8], offset: u64) -> io::Result<()>;
+    /// Gives back what is behind `length`. Of a file that has no name any more.
+    fn shorten(&self, length: u64) -> io::Result<()>;
     /// Makes what was written durable. After an error nobody knows what is.
     fn sync(&self) -> io::Result<()>;
 
@@ -132,6 +134,10 @@ impl Medium for File {
 
     fn write_at(&self, data: &[u8], offset: u64) -> io::Result<()> {
         self.write_all_at(data, offset)
+    }
+
+    fn shorten(&self, length: u64) -> io::Result<()> {
+        self.set_len(length)
     }
 
     fn sync(&self) -> io::Result<()> {

@@ -58,6 +58,9 @@ pub(crate) struct Index {
     /// How many keys were put in order for listings.
     #[cfg(test)]
     pub(crate) sorted: std::sync::atomic::AtomicUsize,
+    /// How many were looked at by who looks for a few.
+    #[cfg(test)]
+    pub(crate) selected: std::sync::atomic::AtomicUsize,
 }
 
 /// The few keys that start-up and operators ask for.
@@ -76,6 +79,8 @@ impl Index {
             sides: Mutex::default(),
             #[cfg(test)]
             sorted: std::sync::atomic::AtomicUsize::new(0),
+            #[cfg(test)]
+            selected: std::sync::atomic::AtomicUsize::new(0),
         }
     }
 
@@ -204,6 +209,8 @@ impl Index {
         (0..SHARDS).map(move |at| {
             let number = (from + at) % SHARDS;
             let table = self.shards[number].read().unwrap_or_else(PoisonError::into_inner);
+            #[cfg(test)]
+            self.selected.fetch_add(table.len(), std::sync::atomic::Ordering::Relaxed);
             let all = table.iter().map(|(id, slot)| (*id, *slot));
             (number, all.filter(|(id, slot)| wanted(*id, *slot)).collect())
         })

@@ -11,8 +11,9 @@ use crate::segment;
 use crate::shelf;
 use crate::snapshot::{self, Snapshot};
 
-/// Zeros are written in pieces of this many bytes.
-const PIECE: usize = 1 << 20;
+/// Zeros are written and synced in pieces of this many bytes: the writer's own syncs wait behind
+/// them on the same disk.
+const PIECE: usize = 4 << 20;
 
 /// Something to do.
 #[derive(Clone, Copy, Debug)]
@@ -58,7 +59,7 @@ pub(crate) fn run(
             }
             Chore::Snapshot { number, end } => {
                 // Without a snapshot the next opening is slower, and nothing else.
-                if let Ok(scan) = segment::scan(disk, number)
+                if let Ok(scan) = segment::scan_slowly(disk, number)
                     && scan.end == end
                 {
                     failpoint!("journal.snapshot.before", number);
@@ -95,9 +96,9 @@ pub(crate) fn zeros(disk: &dyn Disk, name: &str, length: u64) -> io::Result<Arc<
     while offset < length {
         let now = (piece.len() as u64).min(length - offset);
         medium.write_at(&piece[..now as usize], offset)?;
+        medium.sync()?;
         offset += now;
     }
-    medium.sync()?;
     Ok(medium)
 }
 

@@ -44,6 +44,7 @@ mod segment;
 mod shared;
 mod shelf;
 mod shelf_builder;
+mod shelf_ends;
 mod shelve;
 mod shelves;
 mod snapshot;

@@ -1,7 +1,7 @@
 //! Looking through all records: for operators a page at a time, for the sweeper what is due.
 
-use std::sync::PoisonError;
 use std::sync::atomic::Ordering;
+use std::sync::{MutexGuard, PoisonError};
 use std::vec;
 
 use onlyonce_core::{KeyId, StateKind};
@@ -10,7 +10,7 @@ use onlyonce_store::{Cursor, Due, Filter, Page, StoreError};
 use crate::error::JournalError;
 use crate::index::{Index, Keys, Slot};
 use crate::journal::Journal;
-use crate::shared::{self, Shared};
+use crate::shared::{self, RECORDS_AT_ONCE, Shared};
 use crate::shelf::{Found, Shelf, due_unit};
 
 const PAGE: usize = 1_000;
@@ -100,6 +100,16 @@ impl Journal {
     }
 }
 
+/// Where a search for what is due has ended.
+#[derive(Default)]
+pub(crate) struct DueAt {
+    /// In this shard of the index.
+    shard: usize,
+    /// What of it may be due and was not looked at; and what was searched for. To look through the
+    /// whole shard each time that a few are found would cost the square of its keys.
+    rest: Option<(Due, vec::IntoIter<(KeyId, Slot)>)>,
+}
+
 /// What a listing has still to look at. Kept from one page to the next: to put a part of the index
 /// in order for each page would cost a long listing of small pages the square of its keys.
 pub(crate) struct Rest {
@@ -161,28 +171,47 @@ impl Shared {
         let is_in = |_: KeyId, slot: Slot| due.binary_search(&slot.segment).is_ok();
         let mut found = Vec::new();
         // Where the last one ended: before it, all was found and is not due any more.
-        let from = self.due_shard.load(Ordering::Relaxed);
-        for (shard, some) in self.index.select(from, is_in) {
-            for (id, slot) in some {
+        let DueAt { shard, rest } = std::mem::take(&mut *self.due_at());
+        let rest = rest.filter(|(of, _)| *of == wanted).map(|(_, rest)| rest);
+        let next = if rest.is_some() { shard + 1 } else { shard };
+        let begun = rest.into_iter().map(|rest| (shard, rest));
+        let others = self.index.select(next, is_in).map(|(shard, some)| (shard, some.into_iter()));
+        let (mut looked_at, mut first, mut is_first) = (0, Keys::default(), true);
+        for (shard, mut some) in begun.chain(others) {
+            loop {
                 if found.len() == limit {
-                    self.due_shard.store(shard, Ordering::Relaxed);
+                    *self.due_at() = DueAt { shard, rest: Some((wanted, some)) };
                     return Ok(found);
                 }
-                let is_due = match self.read_slot(id, slot) {
-                    Ok(record) => wanted.names(&record),
-                    // One that moved or changed meanwhile is found by the next pass. Of one that
-                    // cannot be read nobody can say, so whoever asks must hear of it.
-                    Err(_) => self.read(id).is_err(),
-                };
-                if is_due {
+                let Some((id, slot)) = some.next() else { break };
+                looked_at += 1;
+                shared::give_way(looked_at, RECORDS_AT_ONCE);
+                // The shard where it began comes whole at the end.
+                if !first.contains(&id) && self.is_due(id, slot, wanted) {
                     found.push(id);
                 }
+            }
+            if std::mem::take(&mut is_first) {
+                first.extend(found.iter().copied());
             }
         }
         for shelf in &self.shelves().list {
             self.due_on(shelf, wanted, limit, &mut found);
         }
         Ok(found)
+    }
+
+    fn is_due(&self, id: KeyId, slot: Slot, wanted: Due) -> bool {
+        match self.read_slot(id, slot) {
+            Ok(record) => wanted.names(&record),
+            // One that moved or changed meanwhile is found by the next pass. Of one that cannot be
+            // read nobody can say, so whoever asks must hear of it.
+            Err(_) => self.read(id).is_err(),
+        }
+    }
+
+    fn due_at(&self) -> MutexGuard<'_, DueAt> {
+        self.due_at.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// What is due on a shelf, until `found` has `limit` keys.

@@ -5,8 +5,8 @@
 //! copied to the end first, but for old tombstones: those go to shelves. Whatever reads much or
 //! waits for the folder is done by a thread of its own, so that callers' threads go on.
 
-use std::sync::PoisonError;
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, PoisonError};
 
 use onlyonce_failpoint::failpoint;
 use onlyonce_store::{StoreError, StoreErrorKind};
@@ -14,15 +14,17 @@ use onlyonce_store::{StoreError, StoreErrorKind};
 use crate::error::JournalError;
 use crate::index::Slot;
 use crate::journal::{Handle, Journal, told};
-use crate::recover;
+use crate::recover::{self, Segment};
 use crate::segment::{self, Fact, HEADER, Header};
-use crate::shared::{self, Shared};
+use crate::shared::{self, KEYS_AT_ONCE, Shared};
 use crate::snapshot::{self, Snapshot};
 use crate::writer::{Change, Written};
 
 /// So many copies are on their way at once: enough to share syncs, few enough that callers find
 /// room between them.
 const COPIES: usize = 256;
+/// So much of a file is given back at once, in bytes: a few hundred microseconds' work.
+const PIECE: u64 = 4 << 20;
 
 impl Journal {
     pub(crate) async fn reclaim_now(&self) -> Result<(), StoreError> {
@@ -112,8 +114,11 @@ impl Shared {
 
     /// The entries of a segment that are the newest of their keys.
     fn living(&self, oldest: &Snapshot) -> Vec<Fact> {
-        let lives = |fact: &&Fact| self.index.get(fact.id) == Some(slot(oldest, fact));
-        oldest.facts.iter().filter(lives).copied().collect()
+        let lives = |(done, fact): &(usize, &Fact)| {
+            shared::give_way(*done, KEYS_AT_ONCE);
+            self.index.get(fact.id) == Some(slot(oldest, fact))
+        };
+        (1..).zip(&oldest.facts).filter(lives).map(|(_, fact)| *fact).collect()
     }
 
     /// Whether sealed segments hold at least as many dead keys as living ones, so that copying
@@ -138,9 +143,24 @@ impl Shared {
         let removed = disk.remove(&name).and_then(|()| disk.sync_names());
         failpoint!("reclaim.unlink.after", name);
         removed.map_err(|error| refused(&JournalError::io(disk.place(&name), &error)))?;
-        let mut segments = self.segments.write().unwrap_or_else(PoisonError::into_inner);
-        segments.remove(&(number as u32));
+        let gone = {
+            let mut segments = self.segments.write().unwrap_or_else(PoisonError::into_inner);
+            segments.remove(&(number as u32))
+        };
+        // Not while others wait for the segments: the disk takes its time with a large file.
+        gone.into_iter().for_each(let_go);
         Ok(())
+    }
+}
+
+/// Closes a file that has no name any more: a piece at a time, unless a backup still reads it.
+fn let_go(Segment { medium, mut length, .. }: Segment) {
+    while Arc::strong_count(&medium) == 1 && 0 < length {
+        length = length.saturating_sub(PIECE);
+        if medium.shorten(length).is_err() {
+            return;
+        }
+        shared::give_way(0, 1);
     }
 }
 

@@ -1,5 +1,6 @@
 //! A segment: a file of entries, filled with zeros before it is used. And reading one whole.
 
+use std::io;
 use std::path::Path;
 
 use bytes::Bytes;
@@ -9,12 +10,16 @@ use onlyonce_store::CodecError;
 use crate::disk::Disk;
 use crate::entry::{self, Entry, FRAME, Framed, MARK_PAYLOAD, Position};
 use crate::error::{JournalError, JournalErrorKind};
+use crate::shared::{self, ENTRIES_AT_ONCE};
 
 /// Bytes of a segment's header; the first entry begins after it.
 pub(crate) const HEADER: usize = 64;
 const MAGIC: &[u8; 8] = b"onlyonce";
 /// The format of segments that this program writes and reads.
 const FORMAT: u32 = 1;
+
+/// So much is read at once by who reads slowly, in bytes.
+const PIECE: usize = 1 << 20;
 
 const PERHAPS: &str = "a newer onlyonce may have written it";
 
@@ -208,8 +213,38 @@ pub(crate) fn scan(disk: &dyn Disk, number: u64) -> Result<Scan, JournalError> {
     scan_bytes(&place, number, all)
 }
 
+/// The same in the background: others have the core now and then.
+///
+/// # Errors
+/// As [`scan`].
+pub(crate) fn scan_slowly(disk: &dyn Disk, number: u64) -> Result<Scan, JournalError> {
+    let file = name(number);
+    let place = disk.place(&file);
+    let read = || -> io::Result<Vec<u8>> {
+        let medium = disk.open(&file)?;
+        let mut all = vec![0; usize::try_from(medium.len()?).map_err(io::Error::other)?];
+        for (at, piece) in all.chunks_mut(PIECE).enumerate() {
+            medium.read_at(piece, (at * PIECE) as u64)?;
+            shared::give_way(at, 1);
+        }
+        Ok(all)
+    };
+    let all = Bytes::from(read().map_err(|error| JournalError::io(&place, &error))?);
+    scan_each(&place, number, all, |done| shared::give_way(done, ENTRIES_AT_ONCE))
+}
+
 /// The same with bytes that were read already, from this place.
 pub(crate) fn scan_bytes(place: &Path, number: u64, all: Bytes) -> Result<Scan, JournalError> {
+    scan_each(place, number, all, |_| {})
+}
+
+/// Calls `each` before each entry, with how many there were.
+fn scan_each(
+    place: &Path,
+    number: u64,
+    all: Bytes,
+    each: impl Fn(usize),
+) -> Result<Scan, JournalError> {
     let header = Header::parse(&all).map_err(|text| JournalError::damaged(place, 0, text))?;
     if header.number != number {
         return Err(JournalError::damaged(place, 16, "the file has another segment's number"));
@@ -224,7 +259,10 @@ pub(crate) fn scan_bytes(place: &Path, number: u64, all: Bytes) -> Result<Scan, 
         revision_max: header.revision_max,
         all: all.clone(),
     };
+    let mut done = 0;
     loop {
+        done += 1;
+        each(done);
         let offset = scan.end;
         let payload = match entry::framed(&all.slice(offset as usize..), number, offset) {
             Framed::Whole(payload) => payload,

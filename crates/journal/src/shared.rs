@@ -2,8 +2,10 @@
 //! well.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock};
+use std::thread;
+use std::time::Duration;
 
 use bytes::Bytes;
 use onlyonce_core::{Floor, KeyId, Record, Timestamp};
@@ -14,13 +16,30 @@ use crate::entry::{self, Entry, FRAME, Framed, Position};
 use crate::error::JournalError;
 use crate::index::{Index, Slot};
 use crate::keeper::Prepared;
-use crate::listing::Rest;
+use crate::listing::{DueAt, Rest};
 use crate::recover::{Recovered, Segment};
 use crate::segment::{self, DueFrom, HEADER};
 use crate::shelves::{Listed, Place, Shelves};
 
 /// One read brings most records whole, in bytes.
 const READ: u64 = 512;
+
+/// Whoever works long in the background gives way after so many records that were read, each of
+/// which costs a microsecond or two.
+pub(crate) const RECORDS_AT_ONCE: usize = 64;
+/// The same for entries that are read in their order.
+pub(crate) const ENTRIES_AT_ONCE: usize = 256;
+/// The same for keys that were looked up in memory.
+pub(crate) const KEYS_AT_ONCE: usize = 1_024;
+/// And for so long: callers' threads that wait for a core get one meanwhile.
+const PAUSE: Duration = Duration::from_micros(100);
+
+/// Lets callers' threads have the core now and then. `done` counts what was done so far.
+pub(crate) fn give_way(done: usize, at_once: usize) {
+    if done.is_multiple_of(at_once) {
+        thread::sleep(PAUSE);
+    }
+}
 
 /// What is called when the journal stops trusting its disk.
 pub(crate) type OnPoison = Box<dyn FnOnce(&str) + Send>;
@@ -70,8 +89,8 @@ pub(crate) struct Shared {
     pub(crate) next_shelf: AtomicU64,
     /// The latest time that somebody has named.
     pub(crate) latest: AtomicU64,
-    /// The shard of the index where the last search for what is due has ended.
-    pub(crate) due_shard: AtomicUsize,
+    /// Where the last search for what is due has ended.
+    pub(crate) due_at: Mutex<DueAt>,
     /// What the latest listing has still to look at.
     pub(crate) listing: Mutex<Option<Rest>>,
     pub(crate) is_closing: AtomicBool,
@@ -99,7 +118,7 @@ impl Shared {
             is_list_stale: AtomicBool::new(recovered.is_list_stale),
             next_shelf: AtomicU64::new(next_shelf),
             latest: AtomicU64::new(0),
-            due_shard: AtomicUsize::new(0),
+            due_at: Mutex::default(),
             listing: Mutex::default(),
             is_closing: AtomicBool::new(false),
             poison: OnceLock::new(),

@@ -15,7 +15,7 @@ use crate::error::JournalError;
 use crate::index::Slot;
 use crate::journal::{Journal, told};
 use crate::label;
-use crate::shared::Shared;
+use crate::shared::{self, RECORDS_AT_ONCE, Shared};
 use crate::shelf::{self, Entries, Found, Shelf};
 use crate::shelf_builder::Builder;
 use crate::shelves::{self, Place, Shelves};
@@ -258,7 +258,8 @@ pub(crate) fn make(
     let made = (|| {
         let mut builder = Builder::new(&*shared.disk, number, found.len() as u64).map_err(io)?;
         let mut moved = Vec::with_capacity(found.len());
-        for (id, slot) in found {
+        for (done, (id, slot)) in (1..).zip(found) {
+            shared::give_way(done, RECORDS_AT_ONCE);
             if let Some((payload, due)) = shared.tombstone(id, slot) {
                 builder.add(id, &payload, slot.revision, due).map_err(io)?;
                 moved.push((id, slot));
@@ -345,7 +346,10 @@ pub(crate) fn merged(
         let mut builder = Builder::new(&*shared.disk, number, room).map_err(io)?;
         let walks = inputs.iter().map(|shelf| Walk::new(shelf));
         let mut walks = walks.collect::<Result<Vec<_>, _>>().map_err(damaged)?;
+        let mut done = 0;
         while let Some(id) = walks.iter().filter_map(|it| Some(it.next.as_ref()?.id)).min() {
+            done += 1;
+            shared::give_way(done, RECORDS_AT_ONCE);
             let mut newest: Option<Found> = None;
             for walk in walks.iter_mut().filter(|it| it.next.as_ref().is_some_and(|it| it.id == id))
             {

@@ -14,6 +14,7 @@ use crate::disk::{self, Disk};
 use crate::error::JournalError;
 use crate::label;
 use crate::shelf::{self, Found, Shelf};
+use crate::shelf_ends;
 
 /// The file's name.
 pub(crate) const LIST_FILE: &str = "shelves";
@@ -179,7 +180,7 @@ fn parse(place: &Path, bytes: &[u8]) -> Result<Vec<Listed>, JournalError> {
     rest.advance(8);
     let format = rest.get_u32_le();
     if format != FORMAT {
-        return Err(shelf::newer(place, "list", format));
+        return Err(shelf_ends::newer(place, "list", format));
     }
     let count = rest.get_u32_le();
     let mut listed = Vec::new();

@@ -374,9 +374,10 @@ impl Writer {
         self.medium = Arc::clone(&prepared.medium);
         (self.offset, self.capacity) = (HEADER as u64, prepared.length);
         self.shared.begin_segment(self.number as u32, prepared);
-        // They fail only if the keeper is gone, and then the next segment never comes.
-        let _ = self.keeper.send(Chore::Snapshot { number: sealed, end: header.previous.offset });
+        // They fail only if the keeper is gone, and then the next segment never comes. It comes
+        // first: a snapshot takes its time, and nobody waits for it.
         self.prepare();
+        let _ = self.keeper.send(Chore::Snapshot { number: sealed, end: header.previous.offset });
         Ok(())
     }
 

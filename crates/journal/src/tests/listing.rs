@@ -4,8 +4,8 @@ use std::collections::BTreeSet;
 use std::sync::atomic::Ordering;
 
 use futures_executor::block_on;
-use onlyonce_core::{KeyId, StateKind};
-use onlyonce_store::{Cursor, Filter, Store};
+use onlyonce_core::{KeyId, StateKind, Timestamp};
+use onlyonce_store::{Cursor, Due, Filter, Store};
 
 use super::{id, new_disk, open, pair};
 use crate::journal::Journal;
@@ -82,4 +82,51 @@ fn a_listing_that_is_left_keeps_nothing_in_memory_for_ever() {
     block_on(journal.reclaim()).unwrap();
     assert!(journal.shared.listing.lock().unwrap().is_none());
     assert_eq!([first, all(&journal, after)].concat(), sorted());
+}
+
+/// All that is due, ever.
+const DUE: Due =
+    Due { over_at: Timestamp::from_millis(u64::MAX), released_until: Timestamp::from_millis(0) };
+
+fn due(journal: &Journal, limit: usize) -> Vec<KeyId> {
+    block_on(journal.due(DUE, limit)).unwrap()
+}
+
+#[test]
+fn a_search_for_what_is_due_looks_at_each_key_about_once() {
+    let journal = filled();
+    let mut found = BTreeSet::new();
+    loop {
+        let some = due(&journal, 10);
+        for id in &some {
+            let revision = block_on(journal.get(*id)).unwrap().unwrap().revision;
+            block_on(journal.swap(*id, Some(revision), None)).unwrap();
+            assert!(found.insert(*id), "{id} was deleted before");
+        }
+        if some.len() < 10 {
+            break;
+        }
+    }
+    assert_eq!(found.into_iter().collect::<Vec<_>>(), sorted());
+    let looked_at = journal.shared.index.selected.load(Ordering::Relaxed);
+    assert!(looked_at <= 2 * KEYS as usize, "{looked_at} for {KEYS}");
+}
+
+#[test]
+fn a_search_that_ends_early_misses_nothing_in_the_next_and_names_nothing_twice() {
+    let journal = filled();
+    for limit in [1, 7, 500, 20] {
+        let some = due(&journal, limit);
+        assert_eq!(some.iter().collect::<BTreeSet<_>>().len(), limit);
+        // Those that stay are named again, and those that have come meanwhile too.
+        let all = due(&journal, usize::MAX);
+        assert_eq!(all.len(), KEYS as usize);
+        assert_eq!(
+            all.into_iter().collect::<BTreeSet<_>>().into_iter().collect::<Vec<_>>(),
+            sorted()
+        );
+    }
+    due(&journal, 40);
+    pair(&journal, KEYS + 1, 10);
+    assert_eq!(due(&journal, usize::MAX).len(), KEYS as usize + 1);
 }
