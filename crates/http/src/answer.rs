@@ -1,7 +1,7 @@
 //! What to answer when the operation is not ours to run, or could not be run.
 
 use http::StatusCode;
-use onlyonce_core::{Cause, Fence, Outcome, Record, Reply, State, Timestamp};
+use onlyonce_core::{Cause, Fence, Outcome, Policy, Record, Remedy, Reply, State, Timestamp};
 
 use crate::classify::FailureKind;
 use crate::content::ContentError;
@@ -45,7 +45,9 @@ pub fn answer(
             Problem::new(ProblemKind::KeyReused).with_outcome(IdempotencyStatus::Mismatch, happened)
         }
         Outcome::CredentialChanged => Problem::new(ProblemKind::CredentialChanged),
-        Outcome::OutcomeUnknown { since, cause } => outcome_unknown(*since, *cause),
+        Outcome::OutcomeUnknown { since, cause } => {
+            outcome_unknown(*since, *cause).with_retryable(settles(record, &policy.record, now))
+        }
         Outcome::Gone { answered_at, status, sealed } => {
             gone(*answered_at, *status, *sealed, happened)
         }
@@ -126,6 +128,17 @@ fn outcome_unknown(since: Timestamp, cause: Cause) -> Problem {
         .with_member("cause", cause.name())
 }
 
+/// Whether sending the same request again is what settles an unknown outcome, at `now`. Without a
+/// record nobody knows when it began, so that no window is known to be open.
+fn settles(record: Option<&Record>, policy: &Policy, now: Timestamp) -> bool {
+    let first_commit_at = record.and_then(|record| record.first_commit_at);
+    match policy.remedy_at(first_commit_at, now) {
+        Remedy::RunAgain | Remedy::Probe => true,
+        // A front door cannot seal.
+        Remedy::Seal | Remedy::Hold => false,
+    }
+}
+
 /// A question found nothing. Only a key with time proves that nothing was ever run: a record of
 /// one without time is forgotten after `remember`.
 fn not_seen(record: Option<&Record>, request: &Protected) -> Problem {
@@ -157,8 +170,16 @@ pub fn store_unavailable(policy: &RoutePolicy) -> Problem {
 
 /// The answer to the first caller when the upstream gave none. `record` is what ending the claim
 /// has left behind, `now` the time of the failure.
-pub fn failed(kind: FailureKind, record: Option<&Record>, now: Timestamp) -> Problem {
-    let unknown = |cause, status| outcome_unknown(now, cause).with_status(status);
+pub fn failed(
+    kind: FailureKind,
+    record: Option<&Record>,
+    policy: &Policy,
+    now: Timestamp,
+) -> Problem {
+    let unknown = |cause, status| {
+        let retryable = settles(record, policy, now);
+        outcome_unknown(now, cause).with_status(status).with_retryable(retryable)
+    };
     match kind {
         FailureKind::NeverSent => {
             nothing_happened(Problem::new(ProblemKind::UpstreamUnreachable), record)

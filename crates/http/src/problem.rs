@@ -88,6 +88,7 @@ pub struct Problem {
     says: IdempotencyStatus,
     happened: Happened,
     detail: String,
+    retryable: bool,
     retry_after: Option<Duration>,
     members: Map<String, Value>,
 }
@@ -102,6 +103,7 @@ impl Problem {
             says: row.says,
             happened: row.happened,
             detail: row.detail.to_owned(),
+            retryable: row.retryable,
             retry_after: None,
             members: Map::new(),
         }
@@ -123,6 +125,12 @@ impl Problem {
     #[must_use]
     pub fn with_outcome(self, says: IdempotencyStatus, happened: Happened) -> Self {
         Self { says, happened, ..self }
+    }
+
+    /// Whether the same request may succeed later, known better than the table.
+    #[must_use]
+    pub fn with_retryable(self, retryable: bool) -> Self {
+        Self { retryable, ..self }
     }
 
     /// When asking again may help. Has no effect on problems for which waiting does not.
@@ -173,7 +181,7 @@ impl Problem {
         body.insert("title".into(), row.title.into());
         body.insert("status".into(), self.status.as_u16().into());
         body.insert("detail".into(), self.detail.clone().into());
-        body.insert("retryable".into(), row.retryable.into());
+        body.insert("retryable".into(), self.retryable.into());
         body.insert("happened".into(), self.happened.name().into());
         body.insert("who".into(), self.kind.who().name().into());
         if let Some(reuse_key) = row.reuse_key {
@@ -219,7 +227,9 @@ pub fn page() -> String {
          (RFC 9457). Tell problems by `type`, which is the configured base (default \
          `urn:onlyonce:problem:`) and the name below, never by the status: the service behind \
          onlyonce answers 409 and 422 too.\n\n\
-         - `retryable`: whether the same request may succeed later without being changed.\n\
+         - `retryable`: whether the same request may succeed later without being changed. That of \
+         `outcome-unknown` is `true` where the route has such an operation run again, or asked \
+         about, at that moment.\n\
          - `happened`: whether anything has happened under this key, in this attempt or an \
          earlier one. `unknown` means that this answer cannot say.\n\
          - `who`: who failed, which decides who can mend it: the `caller`; an `attempt` whose end \

@@ -117,7 +117,9 @@ impl Proxy {
     fn unprotected_failed(&self, failed: &Failed, policy: &RoutePolicy) -> Answer {
         tracing::warn!(error = %failed, "no answer from the upstream");
         let kind = failed.failure.kind();
-        let problem = answer::failed(kind, None, self.engine.now());
+        // Whatever the route's policy says, nothing would know the same request again.
+        let holds = onlyonce::core::Policy::default();
+        let problem = answer::failed(kind, None, &holds, self.engine.now());
         rendered(&problem, policy)
     }
 

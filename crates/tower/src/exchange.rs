@@ -182,7 +182,7 @@ impl Exchange {
 
     /// The upstream gave no answer.
     pub(crate) fn failed(&self, kind: FailureKind, record: Option<&Record>) -> Problem {
-        answer::failed(kind, record, self.now())
+        answer::failed(kind, record, &self.shared().policy.record, self.now())
     }
 
     /// The task that ran the operation is gone, and nobody can tell how far it got.

@@ -177,7 +177,7 @@ fn an_unknown_outcome_is_said_and_never_glossed_over() {
     world.claim(1);
     let (fence, cause) = (world.fence(), Cause::TimedOut);
     world.ask(&Command::Abandon { fence, cause });
-    let first = failed(FailureKind::TimedOut, world.record.as_ref(), world.now);
+    let first = failed_by_default(FailureKind::TimedOut, world.record.as_ref(), world.now);
     assert_eq!(first.status(), StatusCode::GATEWAY_TIMEOUT);
     let outcome = world.claim(1);
     let later = problem_of(world.told(&outcome));
@@ -188,7 +188,7 @@ fn an_unknown_outcome_is_said_and_never_glossed_over() {
         assert_eq!(body["cause"], "timed-out");
         assert_eq!(body["reuse_key"], "must");
     }
-    let lost = failed(FailureKind::SentAndLost, None, NOW);
+    let lost = failed_by_default(FailureKind::SentAndLost, None, NOW);
     assert_eq!(lost.status(), StatusCode::BAD_GATEWAY);
 }
 
@@ -198,7 +198,7 @@ fn not_executed_is_said_only_if_no_attempt_can_have_run() {
     world.claim(1);
     let fence = world.fence();
     world.ask(&Command::Release { fence, stranger: false });
-    let told = failed(FailureKind::NeverSent, world.record.as_ref(), world.now);
+    let told = failed_by_default(FailureKind::NeverSent, world.record.as_ref(), world.now);
     let kind = ProblemKind::UpstreamUnreachable;
     check(&told, kind, IdempotencyStatus::NotExecuted, Happened::No);
 
@@ -213,9 +213,9 @@ fn not_executed_is_said_only_if_no_attempt_can_have_run() {
     world.claim(1);
     let fence = world.fence();
     world.ask(&Command::Release { fence, stranger: false });
-    let told = failed(FailureKind::NeverSent, world.record.as_ref(), world.now);
+    let told = failed_by_default(FailureKind::NeverSent, world.record.as_ref(), world.now);
     check(&told, kind, IdempotencyStatus::NotEvaluated, Happened::Unknown);
-    assert_eq!(failed(FailureKind::NeverSent, None, NOW).happened(), Happened::Unknown);
+    assert_eq!(failed_by_default(FailureKind::NeverSent, None, NOW).happened(), Happened::Unknown);
 }
 
 /// Case B41.
@@ -323,5 +323,42 @@ fn what_is_left_has_its_own_answer_and_none_runs_anything() {
         let told = problem_of(world.told(&outcome));
         assert_eq!((told.kind(), told.status().as_u16()), (kind, status));
         assert_eq!(told.happened(), Happened::Unknown);
+    }
+}
+
+fn failed_by_default(kind: FailureKind, record: Option<&Record>, now: Timestamp) -> Problem {
+    failed(kind, record, &Policy::default(), now)
+}
+
+/// What a client is told about sending again is what then happens.
+#[test]
+fn an_unknown_outcome_is_retryable_where_sending_again_settles_it() {
+    use onlyonce_core::{Always, OnUnknown, Receiver};
+    let second = Duration::from_secs(1);
+    let (fenced, asked) = (Receiver::always(Always::Fenced), Receiver::queryable(second, second));
+    let keyed = Receiver::keyed(60 * second);
+    for (on_unknown, receiver, after, retryable) in [
+        (OnUnknown::Hold, fenced, second, false),
+        (OnUnknown::Retry, fenced, second, true),
+        (OnUnknown::Auto, Receiver::BARE, second, false),
+        (OnUnknown::Probe, asked, second, true),
+        (OnUnknown::Retry, keyed, second, true),
+        (OnUnknown::Retry, keyed, 60 * second, false),
+    ] {
+        let mut world = World::new();
+        world.claim(1);
+        let (fence, cause) = (world.fence(), Cause::TimedOut);
+        world.ask(&Command::Abandon { fence, cause });
+        let outcome = world.look();
+        let record = Policy { on_unknown, receiver, ..Policy::default() };
+        let policy = RoutePolicy { record, ..RoutePolicy::default() };
+        let (stands, now) = (world.record.as_ref(), world.now.plus(after));
+        let later = answer(&outcome, stands, &request(&[]), &policy, now);
+        let Answer::Problem(later) = later else { panic!("{later:?}") };
+        let first = failed(FailureKind::TimedOut, stands, &record, now);
+        for problem in [first, later] {
+            let told = &problem.body("")["retryable"];
+            assert_eq!(*told, retryable, "{on_unknown:?} {receiver:?} {after:?}");
+        }
     }
 }
