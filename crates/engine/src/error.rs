@@ -3,7 +3,7 @@
 use std::fmt;
 use std::time::Duration;
 
-use onlyonce_store::StoreError;
+use onlyonce_store::{StoreError, StoreErrorKind};
 
 /// The engine could not carry out a command.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -32,6 +32,18 @@ pub enum EngineError {
 pub const CLOCK_GAP_MAX: Duration = Duration::from_secs(366 * 24 * 3600);
 
 impl EngineError {
+    /// Whether what is stored is not what was written.
+    pub const fn is_damage(&self) -> bool {
+        match self {
+            Self::Store(error) => matches!(error.kind(), StoreErrorKind::Damaged),
+            Self::StoreTimeout
+            | Self::Contended
+            | Self::ClaimLost
+            | Self::LeaseShort
+            | Self::ClockDoubtful { .. } => false,
+        }
+    }
+
     /// Whether asking again later may help.
     pub const fn is_transient(&self) -> bool {
         match self {

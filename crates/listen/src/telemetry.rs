@@ -12,7 +12,7 @@ use onlyonce::{EngineEvent, Observer, Swept};
 const BOUNDS: [f64; 12] = [0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0, 30.0];
 
 /// What is counted, each with what it means.
-const HELP: [(&str, &str); 17] = [
+const HELP: [(&str, &str); 18] = [
     ("onlyonce_requests_total", "Requests answered, by Idempotency-Status; none for unprotected."),
     ("onlyonce_problems_total", "Answers made here, by problem."),
     ("onlyonce_claims_total", "Claims granted."),
@@ -24,6 +24,7 @@ const HELP: [(&str, &str); 17] = [
     ("onlyonce_reply_not_kept_total", "Answers recorded without their content."),
     ("onlyonce_holders_buried_total", "Claims of earlier processes ended at start."),
     ("onlyonce_swept_total", "Records that the sweeper ended or deleted."),
+    ("onlyonce_reencrypted_total", "Kept answers encrypted anew, and those that could not be."),
     ("onlyonce_store_failures_total", "Calls of the store that failed."),
     ("onlyonce_upstream_failures_total", "Requests without an answer of the upstream, by kind."),
     ("onlyonce_upstream_lost_on_reused_total", "Of those, unknown ones on a reused connection."),
@@ -55,6 +56,13 @@ impl Telemetry {
 
     fn add(&self, name: &'static str, label: &'static str, more: u64) {
         *self.counts().entry((name, label)).or_default() += more;
+    }
+
+    /// A step of a change of keys has encrypted so many kept answers anew, and found so many that
+    /// it cannot read.
+    pub fn renewed(&self, renewed: u64, unread: usize) {
+        self.add("onlyonce_reencrypted_total", "renewed", renewed);
+        self.add("onlyonce_reencrypted_total", "unread", unread as u64);
     }
 
     /// A request was answered after `took`.
@@ -156,8 +164,70 @@ impl Observer for Telemetry {
             }
             EngineEvent::StoreFailed { error } => {
                 self.count("onlyonce_store_failures_total", "");
-                tracing::debug!(%error, "a call of the store failed");
+                // What is damaged stays so until somebody sees to it.
+                if error.is_damage() {
+                    tracing::error!(%error, "what is stored cannot be read; it stays");
+                } else {
+                    tracing::debug!(%error, "a call of the store failed");
+                }
             }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fmt::Debug;
+    use std::sync::Arc;
+
+    use onlyonce::EngineError;
+    use onlyonce::store::{StoreError, StoreErrorKind};
+    use tracing::field::{Field, Visit};
+    use tracing::span::{Attributes, Id, Record};
+    use tracing::{Event, Level, Metadata, Subscriber};
+
+    use super::*;
+
+    /// A log of alarms.
+    #[derive(Clone, Default)]
+    struct Alarms(Arc<Mutex<String>>);
+
+    impl Subscriber for Alarms {
+        fn enabled(&self, metadata: &Metadata<'_>) -> bool {
+            *metadata.level() == Level::ERROR
+        }
+
+        fn new_span(&self, _: &Attributes<'_>) -> Id {
+            Id::from_u64(1)
+        }
+
+        fn event(&self, event: &Event<'_>) {
+            event.record(&mut self.clone());
+        }
+
+        fn record(&self, _: &Id, _: &Record<'_>) {}
+        fn record_follows_from(&self, _: &Id, _: &Id) {}
+        fn enter(&self, _: &Id) {}
+        fn exit(&self, _: &Id) {}
+    }
+
+    impl Visit for Alarms {
+        fn record_debug(&mut self, field: &Field, value: &dyn Debug) {
+            *self.0.lock().unwrap() += &format!("{field}={value:?} ");
+        }
+    }
+
+    #[test]
+    fn an_operator_sees_what_is_damaged_and_where() {
+        for (kind, is_seen) in
+            [(StoreErrorKind::Damaged, true), (StoreErrorKind::NotApplied, false)]
+        {
+            let alarms = Alarms::default();
+            let error = StoreError::new(kind, "data/0000000007.old at byte 32896");
+            let failed = EngineEvent::StoreFailed { error: EngineError::Store(error) };
+            tracing::subscriber::with_default(alarms.clone(), || Telemetry::default().on(&failed));
+            let seen = alarms.0.lock().unwrap().contains("data/0000000007.old at byte 32896");
+            assert_eq!(seen, is_seen, "{kind:?}");
         }
     }
 }
