@@ -101,7 +101,7 @@ impl Run for Job {
     const PHASE: Phase = Phase::Committing;
 
     async fn run(self, ticket: &mut Ticket) -> Result<Ran, EngineError> {
-        // A grant may have been long on its way: nothing is begun under a lease that is nearly over.
+        // A grant may have been long on its way, and nothing is begun when a lease is nearly over.
         ticket.check_lease(self.order.policy.lease / 3)?;
         if !self.shared.begin() {
             return Ok(Ran::NotExecuted(nothing(Ended::exited(0))));
@@ -126,8 +126,8 @@ impl Run for Job {
         if let Some(evidence) = Evidence::new(format!("pid {pid}")) {
             let _ = ticket.note(evidence).await;
         }
-        // It is not cut off when its lease ends: it would go on, and nobody would know how it ended.
-        let attended = ticket.hold(&mut attending).await;
+        // It is not cut off when its lease ends: it would go on, and nobody knew how it ended.
+        let attended = ticket.listen(&mut attending).await;
         failpoint!("command.end.after", self.order.key);
         // It ran, and nobody can say how it ended.
         let Ok(Ok(Done { ended, reply, notes })) = attended else {
