@@ -2,13 +2,27 @@
 
 use std::process::Command;
 
-use crate::{Outcome, repo, steps};
+use crate::{Outcome, install, repo, steps};
 
 /// Tortures the real binary under load: the program is an example of the binary's own crate.
 pub(crate) fn torture(arguments: &[String]) -> Outcome {
     let built = ["build", "--release", "-q", "-p", "onlyonce-cli", "--bin", "onlyonce"];
     steps::loud(Command::new(repo::cargo()).args(built))?;
+    if let Some((what, rest)) = arguments.split_first()
+        && what == "orders"
+    {
+        return orders(rest);
+    }
     let run = ["run", "--release", "-q", "-p", "onlyonce-cli", "--example", "torture", "--"];
+    steps::loud(Command::new(repo::cargo()).args(run).args(arguments))
+}
+
+/// Tortures the example of a shop and its warehouse.
+fn orders(arguments: &[String]) -> Outcome {
+    install::run(&install::TEST_PACKAGES)?;
+    let built = ["build", "--release", "-q", "-p", "onlyonce-orders", "--bin", "warehouse"];
+    steps::loud(Command::new(repo::cargo()).args(built))?;
+    let run = ["run", "--release", "-q", "-p", "onlyonce-orders", "--example", "torture", "--"];
     steps::loud(Command::new(repo::cargo()).args(run).args(arguments))
 }
 

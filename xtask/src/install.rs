@@ -9,7 +9,7 @@ use crate::{Outcome, repo, steps};
 pub(crate) type Package = (&'static str, &'static str);
 
 /// What the tests use.
-pub(crate) const TEST_PACKAGES: [Package; 12] = [
+pub(crate) const TEST_PACKAGES: [Package; 13] = [
     ("nginx", "nginx"),
     ("chromium", "chromium"),
     ("chromedriver", "chromium-driver"),
@@ -22,6 +22,8 @@ pub(crate) const TEST_PACKAGES: [Package; 12] = [
     ("npm", "npm"),
     ("pg_ctlcluster", "postgresql"),
     ("rabbitmq-server", "rabbitmq-server"),
+    // No program: a library for the system's Python.
+    ("/usr/lib/python3/dist-packages/pika/__init__.py", "python3-pika"),
 ];
 
 /// Where Debian looks whether a service may start when its package is installed.

@@ -63,7 +63,8 @@ enum Command {
     /// Installs the Debian packages that tests and benchmarks use.
     Install,
     /// Kills the real binary under load, or takes its disk, and checks the history: `torture kill
-    /// --seed 1`, `torture disk --seed 1`.
+    /// --seed 1`, `torture disk --seed 1`. `torture orders --seed 1 --minutes 10` does it to a shop
+    /// and its warehouse.
     Torture {
         /// Handed to the torture program as they stand.
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]

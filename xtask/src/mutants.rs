@@ -77,7 +77,7 @@ pub(crate) fn run() -> Outcome {
 
 /// A copy of what the tests need, as it stands now: somebody may go on writing meanwhile.
 fn fresh(copy: &Path) -> Outcome {
-    for folder in ["crates", "docs"] {
+    for folder in ["crates", "docs", "examples"] {
         mirror(&repo::root().join(folder), &copy.join(folder))?;
     }
     let manifest = fs::read_to_string(repo::root().join("Cargo.toml"))?;

@@ -18,12 +18,15 @@ use std::time::Duration;
 use lapin::options::{BasicAckOptions, BasicGetOptions, QueueDeclareOptions};
 use lapin::types::FieldTable;
 use lapin::{Connection, ConnectionProperties};
-use tokio::time::sleep;
+use tokio::time::{sleep, timeout};
 
 use crate::aside::Why;
 use crate::inbox::{Handler, Inbox, InboxError};
 use crate::rabbit::post::{Post, carried};
 use crate::rabbit::session::{Ended, Session};
+
+/// How long a broker may take to answer a connection, and to say goodbye.
+const CONNECT_MAX: Duration = Duration::from_secs(10);
 
 /// The queues of a consumer.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -225,7 +228,10 @@ impl Rabbit {
 
     async fn connect(&self) -> Result<(Connection, lapin::Channel), lapin::Error> {
         let properties = ConnectionProperties::default().with_connection_name("onlyonce".into());
-        let connection = Connection::connect(&self.url, properties).await?;
+        let connecting = Connection::connect(&self.url, properties);
+        let connected = timeout(CONNECT_MAX, connecting).await;
+        let silent = |_| lapin::Error::from(std::io::Error::other("the broker does not answer"));
+        let connection = connected.map_err(silent)??;
         let channel = connection.create_channel().await?;
         channel.confirm_select(lapin::options::ConfirmSelectOptions::default()).await?;
         Ok((connection, channel))

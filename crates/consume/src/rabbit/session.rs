@@ -13,11 +13,11 @@ use lapin::types::{FieldTable, ShortString};
 use lapin::{Channel, Connection, Consumer};
 use onlyonce_core::Reply;
 use tokio::task::JoinSet;
-use tokio::time::sleep;
+use tokio::time::{sleep, timeout};
 
 use crate::inbox::{Handler, Inbox, InboxError, Settled};
 use crate::rabbit::post::{Post, Posted, answering, carried, message};
-use crate::rabbit::{Consumption, Queues, Told};
+use crate::rabbit::{CONNECT_MAX, Consumption, Queues, Told};
 
 /// How a connection has ended.
 pub(crate) enum Ended {
@@ -106,7 +106,8 @@ impl Session {
         };
         if matches!(ended, Ended::Stopped) {
             let tag = self.consumer.tag();
-            let _ = self.channel.basic_cancel(tag, BasicCancelOptions::default()).await;
+            let cancel = self.channel.basic_cancel(tag, BasicCancelOptions::default());
+            let _ = timeout(CONNECT_MAX, cancel).await;
             while let Some(joined) = running.join_next().await {
                 if let Some(Ended::Store(error)) = bad_end(joined) {
                     return Ended::Store(error);
@@ -115,7 +116,7 @@ impl Session {
         }
         // What still runs goes on without its delivery: the next one finds its record.
         running.detach_all();
-        let _ = self.connection.close(200, "done".into()).await;
+        let _ = timeout(CONNECT_MAX, self.connection.close(200, "done".into())).await;
         ended
     }
 }
