@@ -4,6 +4,7 @@
 mod command;
 mod file;
 mod http;
+mod postgres;
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -18,6 +19,7 @@ use crate::script::Hold;
 pub(crate) use command::Command;
 pub(crate) use file::File;
 pub(crate) use http::{Check, Create, Http, IdIn, Json, REFUSED, Ready, Request, TAKEN};
+pub(crate) use postgres::{Postgres, What, wrong as too_long};
 
 /// What there is of a resource where it is.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -77,6 +79,7 @@ pub(crate) enum Kind {
     Command(Command),
     File(File),
     Http(Box<Http>),
+    Postgres(Postgres),
 }
 
 impl Kind {
@@ -85,6 +88,7 @@ impl Kind {
             Self::Command(_) => "command",
             Self::File(_) => "file",
             Self::Http(_) => "http",
+            Self::Postgres(_) => "postgres",
         }
     }
 
@@ -92,7 +96,7 @@ impl Kind {
     pub(crate) const fn can_check(&self) -> bool {
         match self {
             Self::Command(command) => command.check.is_some(),
-            Self::File(_) => true,
+            Self::File(_) | Self::Postgres(_) => true,
             Self::Http(http) => http.check.is_some(),
         }
     }
@@ -101,7 +105,7 @@ impl Kind {
     pub(crate) const fn runs_programs(&self) -> bool {
         match self {
             Self::Command(_) => true,
-            Self::File(_) | Self::Http(_) => false,
+            Self::File(_) | Self::Http(_) | Self::Postgres(_) => false,
         }
     }
 
@@ -110,6 +114,7 @@ impl Kind {
         match self {
             Self::Command(command) => Some(command.within),
             Self::Http(http) => Some(http.within),
+            Self::Postgres(postgres) => Some(postgres.within),
             Self::File(_) => None,
         }
     }
@@ -117,8 +122,8 @@ impl Kind {
     /// What the kind itself offers to settle an unknown outcome, whatever its plan says.
     pub(crate) const fn receiver(&self) -> Option<Receiver> {
         match self {
-            // A name in a folder is given once, and the file's mark comes with it.
-            Self::File(_) => Some(Receiver::always(Always::UniqueName)),
+            // A name is given once there, and the mark comes with it.
+            Self::File(_) | Self::Postgres(_) => Some(Receiver::always(Always::UniqueName)),
             Self::Command(_) | Self::Http(_) => None,
         }
     }
@@ -129,6 +134,7 @@ impl Kind {
             Self::Command(command) => command.check(call).await,
             Self::File(file) => file.check(call),
             Self::Http(http) => http.check(call).await,
+            Self::Postgres(postgres) => postgres.check(call).await,
         }
     }
 
@@ -138,6 +144,7 @@ impl Kind {
             Self::Command(command) => command.create(call).await,
             Self::File(file) => file.create(call),
             Self::Http(http) => http.create(call).await,
+            Self::Postgres(postgres) => postgres.create(call).await,
         }
     }
 
@@ -145,7 +152,7 @@ impl Kind {
     pub(crate) async fn ready(&self, call: &Call<'_>) -> Readiness {
         match self {
             Self::Command(command) => command.ready(call).await,
-            Self::File(_) => Readiness::Ready,
+            Self::File(_) | Self::Postgres(_) => Readiness::Ready,
             Self::Http(http) => http.ready(call).await,
         }
     }

@@ -1,6 +1,7 @@
 //! A plan: the resources of a file in TOML, what they are made of, and what they wait for.
 
 mod calls;
+mod kinds;
 mod order;
 mod table;
 #[cfg(test)]

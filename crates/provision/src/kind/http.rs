@@ -290,6 +290,13 @@ fn known(call: &Call<'_>, name: &str) -> Option<String> {
     }
 }
 
+/// A text whose references are variables of the environment alone.
+pub(super) fn environment(text: &Template) -> Result<String, String> {
+    let known = |name: &str| std::env::var(name.strip_prefix("env.")?).ok();
+    let filled = text.fill(known);
+    filled.map_err(|name| format!("`${{{name}}}` is not known: it is no variable that is set"))
+}
+
 /// A value in an address: all but unreserved characters are encoded (RFC 3986, section 2.3).
 fn encoded(value: &str) -> String {
     let byte = |it: u8| match it {

@@ -11,8 +11,9 @@ use onlyonce_listen::text::{Bounds, ConfigError, Source, Span, mended, parsed};
 use serde::{Deserialize, Deserializer};
 use toml::{Spanned, Value};
 
-use super::{Plan, RESOURCES_MAX, Resource, calls, order};
-use crate::kind::{Command, File, Kind};
+use super::kinds::KindWord;
+use super::{Plan, RESOURCES_MAX, Resource, order};
+use crate::kind::Kind;
 use crate::template::Template;
 
 #[derive(Deserialize)]
@@ -25,51 +26,35 @@ struct PlanTable {
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct ResourceTable {
+pub(super) struct ResourceTable {
     key: Spanned<String>,
-    kind: Spanned<KindWord>,
+    pub(super) kind: Spanned<KindWord>,
     #[serde(default)]
     after: Vec<Spanned<String>>,
     #[serde(default)]
-    inputs: BTreeMap<Spanned<String>, Spanned<Value>>,
-    receiver: Option<Spanned<ReceiverTable>>,
+    pub(super) inputs: BTreeMap<Spanned<String>, Spanned<Value>>,
+    pub(super) receiver: Option<Spanned<ReceiverTable>>,
     timeout: Option<Spanned<Span>>,
     ready_within: Option<Spanned<Span>>,
-    check: Option<Spanned<Value>>,
-    create: Option<Spanned<Value>>,
-    ready: Option<Spanned<Value>>,
+    pub(super) check: Option<Spanned<Value>>,
+    pub(super) create: Option<Spanned<Value>>,
+    pub(super) ready: Option<Spanned<Value>>,
+    pub(super) server: Option<Spanned<String>>,
+    pub(super) password: Option<Spanned<String>>,
 }
 
 impl ResourceTable {
     /// The inputs that are no strings.
-    fn bare(&self) -> BTreeSet<&str> {
+    pub(super) fn bare(&self) -> BTreeSet<&str> {
         let bare = self.inputs.iter().filter(|(_, value)| !value.get_ref().is_str());
         bare.map(|(name, _)| name.get_ref().as_str()).collect()
-    }
-}
-
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum KindWord {
-    Command,
-    File,
-    Http,
-}
-
-impl<'de> Deserialize<'de> for KindWord {
-    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
-        parsed(from, |text| match text {
-            "command" => Ok(Self::Command),
-            "file" => Ok(Self::File),
-            "http" => Ok(Self::Http),
-            _ => Err(format!("{text:?} is no kind; write \"command\", \"file\" or \"http\"")),
-        })
     }
 }
 
 /// What the place where a resource is made offers to settle an unknown outcome.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct ReceiverTable {
+pub(super) struct ReceiverTable {
     always: Option<AlwaysWord>,
     keyed: Option<Span>,
     settle: Option<Span>,
@@ -146,15 +131,15 @@ fn word(source: &Source<'_>, field: &str, said: &Spanned<String>) -> Result<(), 
 }
 
 /// One resource on its way from the file.
-struct Reading<'a> {
-    source: &'a Source<'a>,
+pub(super) struct Reading<'a> {
+    pub(super) source: &'a Source<'a>,
     places: &'a BTreeMap<String, usize>,
     /// The line that begins it.
-    head: Range<usize>,
+    pub(super) head: Range<usize>,
 }
 
 impl Reading<'_> {
-    fn wrong(&self, span: Range<usize>, text: &str) -> ConfigError {
+    pub(super) fn wrong(&self, span: Range<usize>, text: &str) -> ConfigError {
         self.source.wrong(Some(span), text)
     }
 
@@ -226,102 +211,6 @@ impl Reading<'_> {
                 Err(self.wrong(value.span(), &text))
             }
         }
-    }
-
-    fn kind(
-        &self,
-        table: &ResourceTable,
-        within: Duration,
-        inputs: &BTreeMap<String, Template>,
-    ) -> Result<Kind, ConfigError> {
-        match table.kind.get_ref() {
-            KindWord::Command => {
-                let script = |field: &str, said: &Option<Spanned<Value>>| {
-                    said.as_ref().map(|said| self.script(field, said)).transpose()
-                };
-                let Some(create) = script("create", &table.create)? else {
-                    let text = "`create` is missing: the script that makes it";
-                    return Err(self.wrong(self.head.clone(), text));
-                };
-                let (check, ready) =
-                    (script("check", &table.check)?, script("ready", &table.ready)?);
-                Ok(Kind::Command(Command { check, create, ready, within }))
-            }
-            KindWord::File => {
-                self.file(table, inputs)?;
-                Ok(Kind::File(File))
-            }
-            KindWord::Http => self.http(table, within, inputs),
-        }
-    }
-
-    fn http(
-        &self,
-        table: &ResourceTable,
-        within: Duration,
-        inputs: &BTreeMap<String, Template>,
-    ) -> Result<Kind, ConfigError> {
-        let calls = [&table.check, &table.create, &table.ready];
-        let values = calls.map(|it| it.as_ref().map(|it| it.get_ref().clone()));
-        let inputs = inputs.keys().map(String::as_str).collect();
-        let names = calls::Names { inputs, bare: table.bare() };
-        let made = calls::http(values, &names, within);
-        let kind = made.map_err(|(field, text)| {
-            let at = [("check", 0), ("create", 1), ("ready", 2)].into_iter();
-            let said = at.filter(|(name, _)| *name == field).find_map(|(_, at)| calls[at].as_ref());
-            let span = said.map_or(self.head.clone(), |it| self.source.head(it.span()));
-            self.wrong(span, &format!("`{field}`: {text}"))
-        })?;
-        Ok(Kind::Http(Box::new(kind)))
-    }
-
-    fn script(&self, field: &str, said: &Spanned<Value>) -> Result<String, ConfigError> {
-        match said.get_ref() {
-            Value::String(text) if !text.trim().is_empty() => Ok(text.clone()),
-            Value::String(_)
-            | Value::Integer(_)
-            | Value::Float(_)
-            | Value::Boolean(_)
-            | Value::Datetime(_)
-            | Value::Array(_)
-            | Value::Table(_) => {
-                let text = format!("`{field}` of a command is a script, such as \"./{field}.sh\"");
-                Err(self.wrong(said.span(), &text))
-            }
-        }
-    }
-
-    fn file(
-        &self,
-        table: &ResourceTable,
-        inputs: &BTreeMap<String, Template>,
-    ) -> Result<(), ConfigError> {
-        let own = [("check", &table.check), ("create", &table.create), ("ready", &table.ready)];
-        for (field, said) in own {
-            if let Some(said) = said {
-                let text = format!("`{field}` is not for a file: it is looked for and made by us");
-                return Err(self.wrong(said.span(), &text));
-            }
-        }
-        if let Some(receiver) = &table.receiver {
-            let text = "`receiver` is not for a file: a name in a folder is given once";
-            return Err(self.wrong(self.source.head(receiver.span()), text));
-        }
-        let all = [File::PATH, File::CONTENT, File::MODE];
-        if let Some(name) = inputs.keys().find(|name| !all.contains(&name.as_str())) {
-            let text = format!("`inputs.{name}`: a file has `path`, `content` and `mode`");
-            return Err(self.wrong(self.head.clone(), &text));
-        }
-        for name in [File::PATH, File::CONTENT] {
-            if !inputs.contains_key(name) {
-                let text = format!("`inputs.{name}` is missing: a file has `path` and `content`");
-                return Err(self.wrong(self.head.clone(), &text));
-            }
-        }
-        // An id is never empty, so what is wrong without references is wrong with them.
-        let shown = |template: &Template| template.fill(|_| Some("id".into())).unwrap_or_default();
-        let wrong = inputs.iter().find_map(|(name, value)| File::wrong(name, &shown(value)));
-        wrong.map_or(Ok(()), |text| Err(self.wrong(self.head.clone(), &text)))
     }
 
     /// A record of a resource is never forgotten: its id is needed as long as it is there.

@@ -4,6 +4,14 @@ use super::*;
 
 const WEB: &str = "[[resource]]\nkey = \"web\"\nkind = \"command\"\ncreate = \"./make\"\n";
 
+const SERVER: &str = "server = \"postgres://a@b/c\"";
+
+/// A plan of something on a PostgreSQL server.
+fn postgres(inputs: &str, more: &str) -> String {
+    let head = "name = \"shop\"\n[[resource]]\nkey = \"web\"\nkind = \"postgres\"";
+    format!("{head}\ninputs = {{ {inputs} }}\n{more}\n")
+}
+
 fn read(text: &str) -> Result<Plan, String> {
     Plan::parse("plan.toml", text, Path::new("/plans")).map_err(|error| error.to_string())
 }
@@ -61,6 +69,18 @@ fn a_mistake_is_named_with_its_line_and_field() {
         (format!("{file}create = \"x\""), "5:10", "`create` is not for a file"),
         (format!("{file}receiver = {{ keyed = \"1d\" }}"), "5:12", "not for a file"),
         (format!("{file}inputs = {{ owner = \"a\" }}"), "2:1", "`inputs.owner`: a file has"),
+        (postgres("role = \"a\", database = \"b\"", SERVER), "2:1", "`inputs.role` or `inputs.d"),
+        (postgres("role = \"a\", owner = \"b\"", SERVER), "2:1", "a role has `login`"),
+        (postgres("role = \"\"", SERVER), "2:1", "`inputs.role` is 1 to 63 bytes"),
+        (postgres("role = \"a\"", ""), "2:1", "`server` is missing"),
+        (postgres("role = \"a\"", "server = \"db:5432\""), "6:10", "begins with postgres://"),
+        (postgres("role = \"a\"", &format!("{SERVER}\npassword = \"${{x}}\"")), "7:12", "only"),
+        (
+            postgres("database = \"a\"", &format!("{SERVER}\npassword = \"b\"")),
+            "7:12",
+            "for a role",
+        ),
+        (postgres("role = \"a\"", &format!("{SERVER}\ncheck = \"x\"")), "7:9", "made by us"),
     ] {
         let error = read(&text).unwrap_err();
         assert!(error.starts_with(&format!("plan.toml:{place}: ")), "{place}\n{text}\n{error}");

@@ -8,5 +8,6 @@ mod codes;
 mod doubt;
 mod files;
 mod http;
+mod postgres;
 mod site;
 mod together;

@@ -47,7 +47,7 @@ pub(super) fn about(became: &Became) -> String {
     match became {
         Became::Ready(receipt) => how(receipt).to_owned(),
         Became::NotReady { why, .. } => format!("it is there and not ready: {why}"),
-        Became::Refused(text) => format!("refused, and nothing was made: {text}"),
+        Became::Refused(text) => format!("definitely refused: {text}"),
         Became::Conflict(text) => {
             format!("what is there is not ours, and nothing was made: {text}")
         }
