@@ -14,3 +14,4 @@ mod several;
 mod sharing;
 mod streaming;
 mod time;
+mod webhooks;
