@@ -4,6 +4,7 @@
 //! It knows nothing of what is asked on a connection, and cannot name a store.
 
 mod accept;
+pub mod bounds;
 mod connection;
 mod handles;
 mod pace;

@@ -1,8 +1,9 @@
 //! `[limits]` as it is written in the file, and what its values may be.
 
-use std::time::Duration;
-
-use onlyonce_listen::text::{Bounds, ConfigError, Size, Source, Span};
+use onlyonce_listen::bounds::{
+    BODIES, CONNECTIONS, DURING, HEAD_BYTES, HEAD_FIELDS, STREAMS, WAITERS, WITHIN, time,
+};
+use onlyonce_listen::text::{ConfigError, Size, Source, Span};
 use serde::Deserialize;
 use toml::Spanned;
 
@@ -26,31 +27,10 @@ pub(super) struct Table {
     drain_time: Option<Spanned<Span>>,
 }
 
-const fn span(millis: u64) -> Span {
-    Span(Duration::from_millis(millis))
-}
-
-/// Below 8 KiB hyper cannot read a head at all.
-const HEAD_BYTES: Bounds<Size> =
-    Bounds(Size(8 << 10)..=Size(16 << 20), "from \"8KiB\" to \"16MiB\"");
-/// Any request has some, and a map of them holds 32,768.
-const HEAD_FIELDS: Bounds<usize> = Bounds(10..=10_000, "from 10 to 10000");
-const CONNECTIONS: Bounds<usize> = Bounds(1..=1_000_000, "from 1 to 1000000");
-const STREAMS: Bounds<u32> = Bounds(1..=10_000, "from 1 to 10000");
-const WAITERS: Bounds<usize> = Bounds(0..=1_000_000, "from 0 to 1000000");
-/// Less than one body of the usual limit would refuse what a route allows.
-const BODIES: Bounds<Size> = Bounds(Size(1 << 20)..=Size(1 << 40), "from \"1MiB\" to \"1024GiB\"");
-/// A time in which something must happen. In none, nothing could.
-const WITHIN: Bounds<Span> = Bounds(span(10)..=span(86_400_000), "from \"10ms\" to \"1d\"");
-/// A time that may be none.
-const DURING: Bounds<Span> = Bounds(span(0)..=span(86_400_000), "from \"0s\" to \"1d\"");
-
 impl Table {
     pub(super) fn checked(self, source: &Source<'_>) -> Result<Limits, ConfigError> {
         let default = Limits::default();
-        let within = |said: Option<Spanned<Span>>, default, bounds| {
-            source.within(said, Span(default), bounds).map(|span| span.0)
-        };
+        let within = |said, default, bounds| time(source, said, default, bounds);
         Ok(Limits {
             head_bytes: source.within(self.head_bytes, Size(default.head_bytes), &HEAD_BYTES)?.0,
             head_fields: source.within(self.head_fields, default.head_fields, &HEAD_FIELDS)?,
