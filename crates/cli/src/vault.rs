@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use onlyonce::Engine;
 use onlyonce_journal::Journal;
+use onlyonce_proxy::Telemetry;
 use onlyonce_store::{Store, StoreError};
 use onlyonce_vault::{Encrypted, Keyring, PLAIN, Turned};
 
@@ -119,7 +120,7 @@ impl Vault {
 
     /// Encrypts what is kept with the newest key, if it is not, beside the callers: half of the
     /// time is theirs. Goes on after failures of the store; what cannot be opened stays.
-    pub(crate) async fn renew_all(self, engine: Engine) {
+    pub(crate) async fn renew_all(self, engine: Engine, telemetry: Arc<Telemetry>) {
         if !self.is_mixed().unwrap_or(true) {
             return;
         }
@@ -127,7 +128,10 @@ impl Vault {
         loop {
             let begun = engine.now();
             match self.page(after.clone(), true).await {
-                Ok(turned) => all.and(turned),
+                Ok(turned) => {
+                    telemetry.renewed(turned.renewed, turned.unread.len());
+                    all.and(turned);
+                }
                 Err(error) => {
                     tracing::warn!(%error, "answers are not all encrypted anew yet");
                     tokio::time::sleep(AGAIN).await;

@@ -1,14 +1,109 @@
 //! What every command that keeps running shares: its store, its log, and how it ends.
 
-use tokio::signal::unix::{Signal, SignalKind, signal};
+use std::future::Future;
+use std::sync::{Arc, OnceLock};
 
-use crate::args::{LogFormat, LogLevel};
+use onlyonce::{Engine, Settings, Sweeper};
+use onlyonce_core::Policy;
+use onlyonce_proxy::Telemetry;
+use onlyonce_tokio::TokioRuntime;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::oneshot;
+use tokio::task::JoinHandle;
+
+use crate::args::{LogFormat, LogLevel, StoreArgs};
 use crate::exit::Exit;
 use crate::failure::Failure;
 use crate::operate::Desk;
 use crate::operate::socket::Socket;
 use crate::output;
 use crate::place::{self, Opened, Place};
+use crate::vault::{self, Wrapped};
+
+/// How a command begins to run.
+pub(super) struct Start<'a> {
+    pub(super) store: &'a StoreArgs,
+    pub(super) disk_max: Option<u64>,
+    pub(super) clock_is_right: bool,
+    /// Callers that may wait for another's outcome.
+    pub(super) waiters: usize,
+    /// The longest memory of all that is served.
+    pub(super) sweeping: Policy,
+}
+
+/// What runs beside the server of such a command.
+pub(super) struct Running {
+    pub(super) opened: Opened,
+    pub(super) engine: Engine,
+    beside: Vec<JoinHandle<()>>,
+    socket: Option<Socket>,
+    /// What poisoned the store.
+    why: Arc<OnceLock<String>>,
+}
+
+impl Running {
+    /// Opens the store, and begins what runs beside the server. What is returned with it completes
+    /// when the server is to end: on a signal, or when the store is poisoned.
+    pub(super) async fn begin(
+        start: Start<'_>,
+        mut ends: Ends,
+        telemetry: &Arc<Telemetry>,
+    ) -> Result<(Self, impl Future<Output = ()> + Send + use<>), Failure> {
+        let Start { store: args, disk_max, clock_is_right, waiters, sweeping } = start;
+        let opened = open(&args.store, disk_max).await?;
+        let settings = Settings { waiters_max: waiters, clock_is_right, ..Settings::default() };
+        let Wrapped { store, vault } = vault::open(&opened, args)?;
+        let runtime = Arc::new(TokioRuntime::new());
+        let observer = Arc::clone(telemetry) as Arc<_>;
+        let engine = Engine::start(store, runtime, settings, Some(observer)).await?;
+        let renewing = vault.clone().map(|it| it.renew_all(engine.clone(), Arc::clone(telemetry)));
+        let mut beside: Vec<_> = renewing.into_iter().map(tokio::spawn).collect();
+        let desk = Desk { engine: engine.clone(), opened: opened.clone(), vault, policy: sweeping };
+        let socket = socket(&opened, desk);
+        beside.push(tokio::spawn(Sweeper::new(engine.clone(), sweeping).run()));
+        let (poison, mut poisoned) = oneshot::channel();
+        opened.on_poison(move |why| {
+            let _ = poison.send(why.to_owned());
+        });
+        let why = Arc::new(OnceLock::new());
+        let running = Self { opened, engine, beside, socket, why: Arc::clone(&why) };
+        let stop = async move {
+            tokio::select! {
+                () = ends.wait() => {}
+                Ok(said) = &mut poisoned => why.set(said).unwrap_or_default(),
+            }
+        };
+        Ok((running, stop))
+    }
+
+    /// Says what a person should know at the start.
+    pub(super) async fn greet(&self, warnings: &[String]) -> Result<(), Failure> {
+        for warning in warnings.iter().chain(self.opened.warnings()) {
+            output::line(&format!("note: {warning}"))?;
+        }
+        let unknown = self.opened.unknown().await?;
+        if 0 < unknown {
+            output::line(&format!(
+                "{unknown} outcomes are unknown; see `onlyonce keys list --state unknown`"
+            ))?;
+        }
+        Ok(())
+    }
+
+    /// Says where records are.
+    pub(super) fn name(&self, place: &Place) -> Result<(), Failure> {
+        let keys = self.opened.keys().map(|keys| format!(", {keys} keys")).unwrap_or_default();
+        Ok(output::line(&format!("records in {place}{keys}"))?)
+    }
+
+    /// Ends all of it, and tells how many operations were `left`, and what poisoned the store.
+    pub(super) fn end(self, left: usize) -> Result<(), Failure> {
+        self.beside.iter().for_each(JoinHandle::abort);
+        drop(self.socket);
+        self.opened.close();
+        ended(left, self.why.get().cloned())
+    }
+}
 
 /// In bytes.
 pub(super) fn disk_max(mib: Option<u64>) -> Result<Option<u64>, Failure> {
@@ -32,7 +127,7 @@ pub(super) fn few_files(connections: usize, callers: usize) -> Option<String> {
 }
 
 /// Opens the store; a journal is made first if there is none.
-pub(super) async fn open(place: &Place, disk_max: Option<u64>) -> Result<Opened, Failure> {
+async fn open(place: &Place, disk_max: Option<u64>) -> Result<Opened, Failure> {
     let Place::Journal(dir) = place else {
         if disk_max.is_some() {
             let text = "--disk-max is for a journal; a database has limits of its own";
@@ -61,7 +156,7 @@ pub(super) async fn open(place: &Place, disk_max: Option<u64>) -> Result<Opened,
 }
 
 /// For operators, where the store is one that they cannot open beside this process.
-pub(super) fn socket(opened: &Opened, desk: Desk) -> Option<Socket> {
+fn socket(opened: &Opened, desk: Desk) -> Option<Socket> {
     let (_, dir) = opened.journal()?;
     let socket = Socket::open(dir, desk).inspect_err(|error| {
         tracing::warn!(%error, "no socket for operators: keys and backups only once this ends");
@@ -70,7 +165,7 @@ pub(super) fn socket(opened: &Opened, desk: Desk) -> Option<Socket> {
 }
 
 /// What is told at the end: how many operations were left, and what poisoned the store.
-pub(super) fn ended(left: usize, poisoned: Option<String>) -> Result<(), Failure> {
+fn ended(left: usize, poisoned: Option<String>) -> Result<(), Failure> {
     if let Some(why) = poisoned {
         let hint = "look at the disk, then start again: what was confirmed is there";
         return Err(Failure::new(Exit::Poisoned, why).with_hint(hint));

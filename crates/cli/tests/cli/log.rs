@@ -11,13 +11,13 @@ use crate::caller::order;
 use crate::process::{Folder, Proxy, onlyonce};
 use crate::upstream::{Manner, Upstream};
 
-const CONFIG: &str = "[policy]\nwait = \"50ms\"\n[admin]\nlisten = \"127.0.0.1:0\"\n\
+pub(crate) const CONFIG: &str = "[policy]\nwait = \"50ms\"\n[admin]\nlisten = \"127.0.0.1:0\"\n\
                       token = \"token-of-the-operators\"\n";
 /// What must never be written: keys, credentials, bodies, the operators' token.
 const SECRETS: [&str; 5] = ["sesame", "anna", "blender", "kettle", "token-of-the-operators"];
 
 /// The page of counts.
-fn metrics(proxy: &Proxy) -> String {
+pub(crate) fn metrics(proxy: &Proxy) -> String {
     let hello = proxy.hello();
     let from = hello.split_once("operators at http://").unwrap().1;
     let mut stream = TcpStream::connect(from.lines().next().unwrap()).unwrap();

@@ -4,6 +4,7 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 
 use crate::caller::order;
+use crate::log;
 use crate::process::{Folder, Proxy, contents, onlyonce, until};
 use crate::upstream::{Manner, Upstream};
 
@@ -104,6 +105,25 @@ fn a_key_is_changed_under_load_and_the_old_one_can_be_dropped() {
     proxy.stop();
     let told = encryption(&new, &[]);
     assert!(told.contains("no answer needs another key"), "{told}");
+}
+
+#[test]
+fn answers_that_are_encrypted_anew_are_counted() {
+    let (one, two) = ("1".repeat(64), "2".repeat(64));
+    let (upstream, folder) = (Upstream::open(), Folder::with_store());
+    let old = key_file(&folder, "old", &[&one]);
+    let proxy = Proxy::start_with(&folder.store(), &upstream, &["--key-file", &old]);
+    for number in 0..5 {
+        order(&format!("tap-{number}")).send(proxy.address).ran();
+    }
+    proxy.stop();
+    let both = key_file(&folder, "both", &[&two, &one]);
+    let config = folder.write("proxy.toml", log::CONFIG);
+    let arguments = ["--key-file", &both, "--config", &config];
+    let proxy = Proxy::start_with(&folder.store(), &upstream, &arguments);
+    let counted = "onlyonce_reencrypted_total{kind=\"renewed\"} 5\n";
+    until("all counted", || log::metrics(&proxy).contains(counted).then_some(()));
+    assert!(log::metrics(&proxy).contains("onlyonce_reencrypted_total{kind=\"unread\"} 0\n"));
 }
 
 #[test]
