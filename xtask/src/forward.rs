@@ -22,7 +22,7 @@ fn orders(arguments: &[String]) -> Outcome {
     install::run(&install::TEST_PACKAGES)?;
     let built = ["build", "--release", "-q", "-p", "onlyonce-orders", "--bin", "warehouse"];
     steps::loud(Command::new(repo::cargo()).args(built))?;
-    let run = ["run", "--release", "-q", "-p", "onlyonce-orders", "--example", "torture", "--"];
+    let run = ["run", "--release", "-q", "-p", "onlyonce-orders", "--example", "chaos", "--"];
     steps::loud(Command::new(repo::cargo()).args(run).args(arguments))
 }
 
