@@ -7,12 +7,13 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use futures_util::future::{Either, select};
-use onlyonce_core::{Record, State, Timestamp};
+use onlyonce_core::{Policy, Receiver, Record, State, Timestamp};
 
 use crate::engine::Inner;
 
 /// Until when a claim is exclusive, as far as that is durable. It is renewed while the operation is
-/// held; nothing may be sent under the claim that is not sent when it is over.
+/// held; nothing may be sent under the claim that is not sent when it is over. One that was granted
+/// because the receiver still remembers the key is over when it no longer may, renewed or not.
 ///
 /// It ends by this process's clock; others wait for `skew_max` longer. Cheap to clone.
 #[derive(Clone)]
@@ -20,11 +21,15 @@ pub struct Lease {
     inner: Arc<Inner>,
     /// In milliseconds, as a [`Timestamp`]. It only rises.
     until: Arc<AtomicU64>,
+    /// What is sent later may arrive when the receiver has forgotten the key, however often the
+    /// lease is renewed.
+    window: Timestamp,
 }
 
 impl Lease {
-    pub(crate) fn new(inner: Arc<Inner>, record: &Record) -> Self {
-        let lease = Self { inner, until: Arc::default() };
+    pub(crate) fn new(inner: Arc<Inner>, policy: &Policy, record: &Record) -> Self {
+        let window = window(policy, record);
+        let lease = Self { inner, until: Arc::default(), window };
         lease.renewed(record);
         lease
     }
@@ -42,14 +47,14 @@ impl Lease {
         }
     }
 
-    /// When it ends, by the engine's clock.
+    /// When the claim lapses, by the engine's clock.
     pub(crate) fn until(&self) -> Timestamp {
         Timestamp::from_millis(self.until.load(Ordering::Acquire))
     }
 
     /// How much of it is left.
     pub fn left(&self) -> Duration {
-        self.until().since(self.inner.now())
+        self.until().min(self.window).since(self.inner.now())
     }
 
     /// Whether it is over: nothing more may be sent.
@@ -81,6 +86,25 @@ impl Lease {
             Either::Left((output, _)) => output,
             Either::Right(((), _)) => None,
         }
+    }
+}
+
+/// When the last of a run must be sent. Only one out of an unknown outcome, which the receiver
+/// makes harmless for as long as it remembers the key, has such an end.
+fn window(policy: &Policy, record: &Record) -> Timestamp {
+    let is_again = match &record.state {
+        State::InFlight(flight) => flight.inherited.is_some(),
+        State::Released { .. }
+        | State::Completed { .. }
+        | State::Unknown(_)
+        | State::Tombstone { .. } => false,
+    };
+    let Receiver { always, keyed, settle: _, late } = policy.receiver;
+    match (always, keyed, record.first_commit_at) {
+        (None, Some(window), Some(first)) if is_again => {
+            first.plus(window).minus(late).minus(policy.skew_max)
+        }
+        (Some(_), _, _) | (None, _, _) => Timestamp::MAX,
     }
 }
 

@@ -42,7 +42,7 @@ impl Ticket {
         fence: Fence,
         record: Record,
     ) -> Self {
-        let lease = Lease::new(Arc::clone(&inner), &record);
+        let lease = Lease::new(Arc::clone(&inner), &policy, &record);
         Self { inner, id, policy, fence, record, lease, ended: false }
     }
 

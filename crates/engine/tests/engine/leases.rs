@@ -79,7 +79,9 @@ async fn what_would_begin_after_the_lease_does_not() {
 #[tokio::test(start_paused = true)]
 async fn a_lease_that_is_renewed_bounds_nothing() {
     let shop = Shop::open().await;
-    let answer = paying(&shop, false, Instalments).await;
+    // Nor does the receiver's memory bound a first attempt.
+    let policy = Policy { receiver: Receiver::keyed(seconds(60)), ..policy() };
+    let answer = once(&shop, &policy, Instalments(Arc::clone(&shop.charges))).await;
     assert_eq!((answer, shop.charges()), (Ok(Answer::Reply(confirmed())), 5));
 }
 
@@ -111,6 +113,31 @@ async fn a_holder_that_lost_the_store_does_not_charge_beside_the_one_that_took_o
     assert!(answer.as_ref().is_ok_and(is_cut_off), "{answer:?}");
     pass(seconds(100)).await;
     assert_eq!(first.charges() + second.charges(), 1);
+}
+
+/// The store is there and the lease is renewed, but the receiver forgets the key.
+#[tokio::test(start_paused = true)]
+async fn a_run_that_the_receivers_memory_allows_ends_with_it() {
+    for (window, charges) in [(100, 6), (1_000, 10)] {
+        let shop = Shop::open().await;
+        let (on_unknown, receiver) = (OnUnknown::Retry, Receiver::keyed(seconds(window)));
+        let policy = Policy { on_unknown, receiver, ..policy() }.check().unwrap();
+        let lost = shop.charge(seconds(1), Ran::CannotTell(Cause::ConnectionLost));
+        assert!(matches!(once(&shop, &policy, lost).await, Ok(Answer::Refused(_))));
+        let charged = Arc::clone(&shop.charges);
+        let parts = direct(move |_attempt| async move {
+            for _part in 0..9 {
+                charged.fetch_add(1, SeqCst);
+                tokio::time::sleep(seconds(20)).await;
+            }
+            Ran::Happened(confirmed())
+        });
+        let answer = once(&shop, &policy, parts).await;
+        let unknown = matches!(answer, Ok(Answer::Refused(Outcome::OutcomeUnknown { .. })));
+        assert_eq!(unknown, window == 100, "{answer:?}");
+        pass(seconds(300)).await;
+        assert_eq!(shop.charges(), charges, "one, and one each 20 s until the window closes");
+    }
 }
 
 #[tokio::test(start_paused = true)]
