@@ -5,8 +5,8 @@ use onlyonce_core::Record;
 use onlyonce_store::{Store, StoreErrorKind, Swap};
 
 use super::sim_disk::SimDisk;
-use super::{get, id, new_disk, open, pair};
-use crate::journal::{Journal, Stats};
+use super::{get, id, new_disk, open, open_with, pair};
+use crate::journal::{Journal, Settings, Stats};
 use crate::segment;
 
 const KEYS: u64 = 100;
@@ -61,6 +61,35 @@ fn nothing_moves_while_most_of_it_lives() {
     // But for memory that nothing needs.
     assert!(after.index_bytes <= before.index_bytes);
     assert_eq!(Stats { index_bytes: 0, ..after }, Stats { index_bytes: 0, ..before });
+}
+
+#[test]
+fn nobody_waits_while_a_segment_is_closed() {
+    let disk = new_disk();
+    let (journal, records) = filled(&disk);
+    (1..KEYS).for_each(|number| delete(&journal, number, &records[number as usize]));
+    let (cut, go_on) = disk.wait_when_cut();
+    std::thread::scope(|scope| {
+        let reclaiming = scope.spawn(|| block_on(journal.reclaim()).unwrap());
+        cut.recv().unwrap();
+        assert_eq!(get(&journal, 0).as_ref(), Some(&records[0]));
+        pair(&journal, 1_000, 10);
+        go_on.send(()).unwrap();
+        reclaiming.join().unwrap();
+    });
+    assert!(get(&journal, 1_000).is_some());
+}
+
+#[test]
+fn a_new_segment_is_synced_in_pieces() {
+    let disk = new_disk();
+    let settings = Settings { segment_bytes: 10 << 20, ..Settings::DEFAULT };
+    let journal = open_with(&disk, settings).unwrap();
+    pair(&journal, 1, 10);
+    journal.close();
+    assert!(disk.names().contains(&"0000000002.log.new".to_owned()), "{:?}", disk.names());
+    // A sync of the writer's waits behind so much at most.
+    assert!(disk.most_at_once() <= 4 << 20, "{} bytes", disk.most_at_once());
 }
 
 /// Case B140.

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::io;
 use std::path::PathBuf;
+use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use crate::disk::{Disk, Medium};
@@ -34,6 +35,8 @@ struct State {
     room: Option<usize>,
     /// The file that cannot be made.
     refused: Option<String>,
+    /// Who is told when a file is cut, and is waited for.
+    gate: Option<(Sender<()>, Receiver<()>)>,
 }
 
 #[derive(Clone, Debug, Default)]
@@ -87,6 +90,31 @@ impl SimDisk {
 
     pub(super) fn refuse_new(&self, name: Option<&str>) {
         self.state().refused = name.map(str::to_owned);
+    }
+
+    /// The next file that is cut says so, and waits until it may go on.
+    pub(super) fn wait_when_cut(&self) -> (Receiver<()>, Sender<()>) {
+        let ((tell, told), (go_on, may)) = (channel(), channel());
+        self.state().gate = Some((tell, may));
+        (told, go_on)
+    }
+
+    /// The most that was written to a file without a sync between, in bytes.
+    pub(super) fn most_at_once(&self) -> usize {
+        let (mut most, mut unsynced) = (0, BTreeMap::new());
+        for call in &self.state().log {
+            match call {
+                Call::Write(file, _, data) => {
+                    let bytes = unsynced.entry(*file).or_insert(0);
+                    *bytes += data.len();
+                    most = most.max(*bytes);
+                }
+                Call::Sync(file) => drop(unsynced.remove(file)),
+                Call::LostSync(_) | Call::Create(..) => {}
+                Call::Rename(..) | Call::Remove(_) | Call::SyncNames => {}
+            }
+        }
+        most
     }
 
     /// Changes bytes behind the journal's back.
@@ -268,6 +296,11 @@ impl Medium for SimFile {
     }
 
     fn shorten(&self, length: u64) -> io::Result<()> {
+        let gate = self.disk.state().gate.take();
+        if let Some((tell, may)) = gate {
+            tell.send(()).unwrap();
+            may.recv().unwrap();
+        }
         // No name leads to it, so no crash shows it.
         self.disk.state().files[self.file].truncate(length as usize);
         Ok(())
