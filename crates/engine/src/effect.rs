@@ -90,7 +90,8 @@ pub trait Effect: Send + 'static {
 
 /// An effect that is nothing but its commit: a closure.
 ///
-/// It claims straight into the dangerous phase, which saves one write.
+/// It claims straight into the dangerous phase, which saves one write. When its lease ends without
+/// having been renewed, it is cut off ([`AtLeaseEnd::CutOff`]).
 pub struct Direct<F>(F);
 
 /// Makes an effect of a closure that runs the operation and says how it ended.
