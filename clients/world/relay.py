@@ -5,12 +5,13 @@ that never arrives, or an answer to something that has happened.
 """
 
 import http.client
+import os
 import socket
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 #: How long anything here may wait for something else, in seconds, before the test fails.
-LIMIT = 60
+LIMIT = float(os.environ.get("ONLYONCE_LIMIT", 60))
 
 
 class Server(ThreadingHTTPServer):
@@ -41,15 +42,15 @@ class Handler(BaseHTTPRequestHandler):
         """What came with the request."""
         return self.rfile.read(int(self.headers.get("Content-Length") or 0))
 
-    def answer(self, status, headers, body):
-        """A whole answer, with nothing of our own but its length."""
+    def answer(self, status, headers, body, most=None):
+        """A whole answer, with nothing of our own but its length; or at most so many bytes of it."""
         self.send_response_only(status)
         for name, value in headers:
             self.send_header(name, value)
         if self.command != "HEAD" and status >= 200 and status != 204:
             self.send_header("Content-Length", str(len(body)))
         self.end_headers()
-        self.wfile.write(body)
+        self.wfile.write(body[:most])
 
     def hang_up(self):
         """Ends the connection without an answer."""
@@ -64,7 +65,8 @@ class Relay:
     """Hands requests on to `target`, which may change, and counts them by their paths.
 
     A rule is a path, how many requests it is for, and what becomes of them: `lose_request`,
-    `lose_answer`, or `kill`: the server has done it, and is killed before anybody hears so.
+    `lose_answer`, `cut_answer` in the middle of its body, or `kill`: the server has done it, and is
+    killed before anybody hears so.
     """
 
     def __init__(self, kill):
@@ -91,7 +93,7 @@ class Relay:
     def rule(self, path, times, then):
         """What becomes of the next requests for a path."""
         with self.changed:
-            self.rules += [(path, then)] * times
+            self.rules.append([path, times, then])
 
     def wait_for(self, path, count):
         """Waits until so many requests for a path have come."""
@@ -105,11 +107,11 @@ class Relay:
             self.counts[path] = self.counts.get(path, 0) + 1
             if key is not None:
                 self.keys.append(key)
-            then = next((rule for rule in self.rules if rule[0] == path), None)
+            then = next((rule for rule in self.rules if rule[0] == path and rule[1]), None)
             if then is not None:
-                self.rules.remove(then)
+                then[1] -= 1
             self.changed.notify_all()
-        return then and then[1]
+        return then and then[2]
 
     def hand_on(self, handler):
         body = handler.body()
@@ -124,6 +126,9 @@ class Relay:
             handler.hang_up()
             return self.kill()
         if then == "lose_answer":
+            return handler.hang_up()
+        if then == "cut_answer":
+            handler.answer(status, headers, answer, len(answer) // 2)
             return handler.hang_up()
         handler.answer(status, headers, answer)
 

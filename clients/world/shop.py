@@ -3,8 +3,9 @@
 Each order that takes effect is a line in a file. What becomes of the next requests is a list of
 words: `ok`, `lose` (it takes effect, and the connection ends), `refuse` (503 and Retry-After, no
 effect), `gateway` (502, no effect), `decline` (402, an answer like any other), `taken` (409, the
-shop's own), `hold` (it takes effect, and is answered when it is let go), `kill` (it takes effect,
-and the proxy is killed before it hears so).
+shop's own), `lookalike` (409, and a problem that looks like one of onlyonce's), `hold` (it takes
+effect, and is answered when it is let go), `kill` (it takes effect, and the proxy is killed before
+it hears so).
 """
 
 import json
@@ -14,6 +15,12 @@ from pathlib import Path
 from relay import LIMIT, Handler, Server
 
 JSON = ("Content-Type", "application/json")
+PROBLEM = ("Content-Type", "application/problem+json")
+LOOKALIKE = {
+    "type": "urn:onlyonce:problem:request-in-progress",
+    "retryable": True,
+    "happened": "unknown",
+}
 
 
 class Shop:
@@ -64,6 +71,8 @@ class Shop:
             return handler.answer(402, [JSON], b'{"declined": true}')
         if then == "taken":
             return handler.answer(409, [JSON], b'{"taken": true}')
+        if then == "lookalike":
+            return handler.answer(409, [PROBLEM], json.dumps(LOOKALIKE).encode())
         if then == "lose":
             return handler.hang_up()
         if then == "kill":

@@ -20,11 +20,12 @@ from programs import TOKEN, Program
 from relay import LIMIT, Handler, Relay, Server
 from shop import Shop
 
-#: Waits are short, and what is held is let go by tests, not by time.
+#: Waits are short, and what is held is let go by tests, not by time. Nobody waits for as long as
+#: this says to wait.
 PROXY = """
 [policy]
 wait = "100ms"
-retry_after = "1s"
+retry_after = "20s"
 """
 
 

@@ -39,18 +39,20 @@ class Uuid7(unittest.TestCase):
 
     @unittest.skipUnless(hasattr(os, "fork"), "there is no fork here")
     def test_a_forked_child_does_not_count_on_from_its_parent(self) -> None:
-        onlyonce.uuid7()
-        reader, writer = os.pipe()
-        child = os.fork()
-        if child == 0:
-            with os.fdopen(writer, "w") as out:
-                out.write(onlyonce.uuid7())
-            os._exit(0)
-        os.close(writer)
-        with os.fdopen(reader) as said:
-            theirs = uuid.UUID(said.read()).int
-        os.waitpid(child, 0)
-        ours = uuid.UUID(onlyonce.uuid7()).int
+        # Time stands still, or either would draw anew.
+        with mock.patch("time.time_ns", return_value=time.time_ns() + 10_000_000):
+            onlyonce.uuid7()
+            reader, writer = os.pipe()
+            child = os.fork()
+            if child == 0:
+                with os.fdopen(writer, "w") as out:
+                    out.write(onlyonce.uuid7())
+                os._exit(0)
+            os.close(writer)
+            with os.fdopen(reader) as said:
+                theirs = uuid.UUID(said.read()).int
+            os.waitpid(child, 0)
+            ours = uuid.UUID(onlyonce.uuid7()).int
         # Counting on, they would differ in the low bits alone: by less than two steps.
         tail = (1 << 62) - 1
         self.assertGreater(abs((theirs & tail) - (ours & tail)), 1 << 34)

@@ -12,7 +12,7 @@ from typing import Any, Dict
 CLIENTS = Path(os.environ.get("ONLYONCE_CLIENTS", Path(__file__).resolve().parents[2]))
 BINARY = os.environ.get("ONLYONCE_BINARY", str(CLIENTS.parent / "target/debug/onlyonce"))
 #: How long anything may take, in seconds, before the test fails.
-LIMIT = 60
+LIMIT = float(os.environ.get("ONLYONCE_LIMIT", 60))
 VECTORS: Dict[str, Any] = json.loads((CLIENTS / "vectors.json").read_text("utf-8"))
 
 

@@ -1,7 +1,7 @@
 /** Keys of intents in files, for Node.js. The client for Python reads and writes the same files. */
 
 import { createHash, randomBytes } from "node:crypto";
-import { link, mkdir, open, readFile, readdir, unlink } from "node:fs/promises";
+import { access, link, mkdir, open, readFile, readdir, unlink } from "node:fs/promises";
 import { join } from "node:path";
 
 import { checked, room } from "./intents.js";
@@ -42,33 +42,33 @@ export class FileIntents implements IntentStore {
   }
 
   async forget(intent: string): Promise<void> {
-    // The highest last: who looks meanwhile finds the key that counts, or none.
-    for (const number of (await this.#numbers(intent)).sort((one, other) => one - other)) {
+    // The highest first: should the rest be left behind, it is a key that was refused, and will be
+    // again.
+    for (let number = (await this.#count(intent)) - 1; 0 <= number; number--) {
       await unlink(this.#path(intent, number)).catch(unless("ENOENT"));
     }
     await this.#sync();
   }
 
-  #name(intent: string): string {
-    return createHash("sha256").update(intent, "utf8").digest("hex");
-  }
-
   #path(intent: string, number: number): string {
-    return join(this.#folder, `${this.#name(intent)}.${number}.json`);
+    const name = createHash("sha256").update(intent, "utf8").digest("hex");
+    return join(this.#folder, `${name}.${number}.json`);
   }
 
-  async #numbers(intent: string): Promise<number[]> {
-    const name = this.#name(intent);
-    const files = (await readdir(this.#folder)).map((file) => file.split("."));
-    const ours = files.filter((parts) => parts[0] === name && parts[2] === "json");
-    return ours.map((parts) => Number(parts[1]));
+  async #count(intent: string): Promise<number> {
+    for (let number = 0; ; number++) {
+      try {
+        await access(this.#path(intent, number));
+      } catch (failure) {
+        unless("ENOENT")(failure);
+        return number;
+      }
+    }
   }
 
   async #latest(intent: string): Promise<{ number: number; key: string } | undefined> {
-    const numbers = await this.#numbers(intent);
-    if (numbers.length === 0) return undefined;
-    const number = Math.max(...numbers);
-    return { number, key: await this.#read(intent, number) };
+    const number = (await this.#count(intent)) - 1;
+    return number < 0 ? undefined : { number, key: await this.#read(intent, number) };
   }
 
   async #read(intent: string, number: number): Promise<string> {

@@ -11,7 +11,7 @@ import { uuid7 } from "./uuid7.js";
 
 /** How requests are sent. */
 export interface RetryingOptions {
-  /** For how long to send again before giving up: 60 s. */
+  /** For how long to send again before giving up: 60 s. After that no attempt begins. */
   patienceMs?: number | undefined;
   /** For how long one attempt may go without a whole answer: 30 s. A shorter time than the
    * operation takes does no harm: the next attempt joins the first. */
@@ -86,8 +86,7 @@ export class RetryingClient {
     let replaced = false;
     for (let tries = 0; ; tries++) {
       init.headers.set(keyName, `"${key}"`);
-      const left = Math.max(1, until - monotonic());
-      const verdict = await this.#tried(url, init, key, Math.min(attemptMs, left));
+      const verdict = await this.#tried(url, init, key, attemptMs);
       if (verdict instanceof Response) return verdict;
       const { error, again, newKey } = verdict;
       if (newKey && !replaced) {

@@ -12,7 +12,7 @@ import { createInterface } from "node:readline";
 export type Any = any;
 
 /** How long anything may take, in milliseconds, before the test fails. */
-export const LIMIT_MS = 60_000;
+export const LIMIT_MS = Number(process.env["ONLYONCE_LIMIT"] ?? 60) * 1000;
 
 /** The folder of all clients. */
 export const CLIENTS = needed("ONLYONCE_CLIENTS");

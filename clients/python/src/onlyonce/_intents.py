@@ -86,8 +86,9 @@ class FileIntents:
         return self._keep(intent, number + 1, make()) if key == old else key
 
     def forget(self, intent: str) -> None:
-        # The highest last: who looks meanwhile finds the key that counts, or none.
-        for number in sorted(self._numbers(intent)):
+        # The highest first: should the rest be left behind, it is a key that was refused, and will
+        # be again.
+        for number in range(self._count(intent) - 1, -1, -1):
             self._path(intent, number).unlink(missing_ok=True)
         self._sync()
 
@@ -95,13 +96,15 @@ class FileIntents:
         name = hashlib.sha256(intent.encode("utf-8")).hexdigest()
         return self._folder / f"{name}.{number}.json"
 
-    def _numbers(self, intent: str) -> "list[int]":
-        pattern = self._path(intent, 0).name.replace(".0.json", ".*.json")
-        return [int(path.name.split(".")[1]) for path in self._folder.glob(pattern)]
+    def _count(self, intent: str) -> int:
+        number = 0
+        while self._path(intent, number).exists():
+            number += 1
+        return number
 
     def _latest(self, intent: str) -> Optional[Tuple[int, str]]:
-        number = max(self._numbers(intent), default=None)
-        return None if number is None else (number, self._read(intent, number))
+        number = self._count(intent) - 1
+        return None if number < 0 else (number, self._read(intent, number))
 
     def _read(self, intent: str, number: int) -> str:
         path = self._path(intent, number)

@@ -150,7 +150,9 @@ def once(desk: Desk, key: str, inputs: Any, options: Options) -> Flow[Any]:
                 if retries < 3:
                     continue
                 raise
-            except OnceError:
+            except GeneratorExit:
+                raise
+            except BaseException:
                 # Nothing was begun, and nobody else can know that.
                 yield from _last_word(claim, "release")
                 raise

@@ -31,7 +31,7 @@ _ANSWERED = frozenset(("executed", "replayed", "unrecorded", "unprotected"))
 class Retrying:
     """How requests are sent. Times are in seconds."""
 
-    #: For how long to send again before giving up.
+    #: For how long to send again before giving up: after that no attempt begins.
     patience: float = 60.0
     #: For how long one attempt may go without an answer. A shorter one than the operation takes
     #: does no harm: the next attempt joins the first.
@@ -130,8 +130,7 @@ def sent(
     tries = 0
     while True:
         headers = {**content.headers, options.key_name: f'"{key}"'}
-        left = max(0.001, until - time.monotonic())
-        request = Request(method, url, headers, content.body, min(options.attempt_time, left))
+        request = Request(method, url, headers, content.body, options.attempt_time)
         try:
             answer: Answer = yield Send(request)
         except Lost as lost:
