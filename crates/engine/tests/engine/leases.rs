@@ -81,7 +81,8 @@ async fn a_lease_that_is_renewed_bounds_nothing() {
     let shop = Shop::open().await;
     // Nor does the receiver's memory bound a first attempt.
     let policy = Policy { receiver: Receiver::keyed(seconds(60)), ..policy() };
-    let answer = once(&shop, &policy, Instalments(Arc::clone(&shop.charges))).await;
+    let charges = Arc::clone(&shop.charges);
+    let answer = once(&shop, &policy, direct(|_attempt| instalments(charges))).await;
     assert_eq!((answer, shop.charges()), (Ok(Answer::Reply(confirmed())), 5));
 }
 
