@@ -294,8 +294,8 @@ pub(crate) struct KeyArgs {
     /// The key as the client sent it, instead of the id
     #[arg(long, value_name = "KEY", conflicts_with = "id")]
     pub(crate) key: Option<String>,
-    /// Whom the route's keys belong to: auto, shared, header:NAME or cookie:NAME; command or
-    /// command:NAME for `onlyonce run` and its --scope; with --key
+    /// Whom the route's keys belong to: auto, shared, header:NAME or cookie:NAME; those of
+    /// `onlyonce run`: command, or command:NAME with the name of its scope; with --key
     #[arg(long, value_name = "RULE", default_value = "auto")]
     pub(crate) scope: String,
     /// A header field that names the caller, as `Name: value`; with --key

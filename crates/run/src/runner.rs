@@ -20,6 +20,10 @@ const LOOK_LAST: Duration = Duration::from_millis(200);
 /// How long a claim that is on its way is waited for once a signal has called the run off.
 const CALLED_OFF: Duration = Duration::from_secs(2);
 
+/// How long a claim of which nobody knows whether it was made is looked for, so that it does not
+/// become an unknown outcome.
+const TAKEN_BACK: Duration = Duration::from_secs(1);
+
 /// What became of an order.
 #[derive(Debug)]
 pub enum Became {
@@ -155,6 +159,13 @@ impl Runner {
             }
         };
         drop(once);
+        if shared.local().ended.is_none()
+            && let Err(error) = &answer
+            && error.is_transient()
+        {
+            // A claim that was made without our knowing is being looked for, and taken back.
+            sleep(TAKEN_BACK).await;
+        }
         let became = self.became(request, order, answer, shared.local()).await?;
         if let Some(lock) = Arc::into_inner(lock)
             && !matches!(became, Became::Unknown { .. })

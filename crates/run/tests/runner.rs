@@ -156,7 +156,7 @@ async fn what_cannot_be_started_did_not_happen() {
 async fn who_waits_is_told_and_runs_nothing() {
     let place = Place::new();
     let codes = Codes { not_executed: vec![75], unknown: Vec::new() };
-    let then = "until test -e go; do sleep 0.01; done; exit 75";
+    let then = "while test -e effects && ! test -e go; do sleep 0.01; done; exit 75";
     let order = Order { codes, ..place.order(then) };
     let (first, second) = (place.runner().await, place.runner().await);
     let running = tokio::spawn({
@@ -183,7 +183,8 @@ fn while_what_a_killed_wrapper_ran_lives_nothing_runs_under_its_key() {
     let place = Place::new();
     let receiver = Receiver::always(Always::UniqueName);
     let policy = Policy { on_unknown: OnUnknown::Retry, receiver, ..Policy::default() };
-    let then = "test $ONLYONCE_ATTEMPT != 1 || until test -e go; do sleep 0.01; done; exit 3";
+    let then = "test $ONLYONCE_ATTEMPT != 1 || while test -e effects && ! test -e go; do \
+                sleep 0.01; done; exit 3";
     let order = Order { policy, wait: Duration::ZERO, ..place.order(then) };
     place.killed(&order);
     tokio::runtime::Runtime::new().unwrap().block_on(async {

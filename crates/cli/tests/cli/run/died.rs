@@ -74,7 +74,8 @@ fn while_what_a_killed_wrapper_ran_lives_nothing_else_runs_under_its_key() {
 #[test]
 fn a_wrapper_that_is_killed_while_it_waits_takes_nothing_with_it() {
     let place = Place::new();
-    let script = "echo x >> $EFFECTS; until test -e go; do sleep 0.01; done; echo out";
+    let script =
+        "echo x >> $EFFECTS; while test -e effects && ! test -e go; do sleep 0.01; done; echo out";
     let first = place.start(&["--key", "k"], script);
     place.until_effects(1);
     (0..5).map(|_| place.start(&["--key", "k"], script)).for_each(super::Wrapper::kill);

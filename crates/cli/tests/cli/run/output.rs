@@ -178,7 +178,8 @@ fn output_that_is_not_kept_any_more_leaves_the_store_while_other_commands_run() 
     let place = Place::new();
     assert_eq!(place.run(&["--key", "k", "--retention", "1ms"], "echo out").code, Some(0));
     assert_eq!(place.key()["state"], "completed");
-    let wrapper = place.start(&["--key", "long"], "until test -e go; do sleep 0.01; done");
+    let script = "echo x >> $EFFECTS; while test -e effects && ! test -e go; do sleep 0.01; done";
+    let wrapper = place.start(&["--key", "long"], script);
     let listed = || onlyonce(["keys", "list", "--json", "--store", &place.store()]).done();
     until("a tombstone", || listed().contains("\"state\":\"tombstone\"").then_some(()));
     std::fs::write(place.path("go"), "").unwrap();

@@ -1,6 +1,7 @@
 //! What is not run, and how that is told.
 
 use std::os::unix::fs::PermissionsExt as _;
+use std::process::{Command, Stdio};
 
 use super::{EXPIRED, GONE, MISMATCH, NOT_EXECUTED, Place, SEALED, STORE, Wrapper, arguments};
 use crate::process::{onlyonce, until};
@@ -24,6 +25,14 @@ fn another_command_under_the_same_key_is_refused() {
     // Another scope has keys of its own.
     assert_eq!(place.run(&["--key", "k", "--scope", "s"], PAY).code, Some(0));
     assert_eq!(place.effects(), 2);
+    // Operators name both as they were named.
+    let store = place.store();
+    for scope in ["command", "command:s"] {
+        let named = ["keys", "get", "--key", "k", "--scope", scope, "--store", &store];
+        assert!(onlyonce(named).done().contains("state             completed"));
+    }
+    let named = ["keys", "get", "--key", "k", "--scope", "command:t", "--store", &store];
+    onlyonce(named).failed(1);
 }
 
 #[test]
@@ -80,7 +89,8 @@ fn a_command_that_did_not_happen_may_run_again_and_one_that_did_may_not() {
 #[test]
 fn who_waited_for_a_command_that_did_not_happen_runs_nothing() {
     let place = Place::new();
-    let script = "echo x >> $EFFECTS; until test -e go; do sleep 0.01; done; exit 75";
+    let script =
+        "echo x >> $EFFECTS; while test -e effects && ! test -e go; do sleep 0.01; done; exit 75";
     let flags = ["--key", "k", "--retry-exit", "75"];
     let first = place.start(&flags, script);
     place.until_effects(1);
@@ -155,6 +165,25 @@ fn where_no_lock_can_be_written_nothing_runs() {
     let ended = place.run(&["--key", "k"], PAY);
     ended.refused(STORE, "nothing was run: the folder for locks");
     assert_eq!(place.effects(), 0);
+}
+
+/// Case B135.
+#[test]
+fn where_the_disk_takes_no_writes_nothing_runs() {
+    let place = Place::new();
+    let run = |limit: &str| {
+        let flags = ["--key", "k", "--", "echo", "out"];
+        let binary = env!("CARGO_BIN_EXE_onlyonce");
+        let script = format!("trap '' XFSZ; {limit} exec {binary} run \"$@\"");
+        let mut shell = Command::new("sh");
+        shell.args(["-c", &script, "sh"]).args(flags).current_dir(place.path("."));
+        shell.env("XDG_STATE_HOME", place.path(".")).env_remove("ONLYONCE_STORE");
+        shell.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        Wrapper::start(shell).ended()
+    };
+    run("ulimit -f 0;").refused(STORE, "nothing was run");
+    assert_eq!(onlyonce(["keys", "list", "--json", "--store", &place.store()]).done(), "");
+    assert_eq!(run("").out, b"out\n");
 }
 
 #[test]
