@@ -11,6 +11,8 @@ fn in_doubt(flags: &[&str]) -> Place {
     let place = Place::new();
     let wrapper = place.start(flags, PAY);
     place.until_effects(1);
+    // What is noted of it comes at its own time.
+    until("its number", || (!place.key()["evidence"].is_null()).then_some(()));
     wrapper.kill();
     // The sleep of the shell has the lock too.
     Left::named_in(&place.path("pid")).end();
