@@ -9,7 +9,7 @@ use crate::{Outcome, repo, steps};
 pub(crate) type Package = (&'static str, &'static str);
 
 /// What the tests use.
-pub(crate) const TEST_PACKAGES: [Package; 13] = [
+pub(crate) const TEST_PACKAGES: [Package; 14] = [
     ("nginx", "nginx"),
     ("chromium", "chromium"),
     ("chromedriver", "chromium-driver"),
@@ -22,6 +22,7 @@ pub(crate) const TEST_PACKAGES: [Package; 13] = [
     ("npm", "npm"),
     ("pg_ctlcluster", "postgresql"),
     ("rabbitmq-server", "rabbitmq-server"),
+    ("nats-server", "nats-server"),
     // No program: a library for the system's Python.
     ("/usr/lib/python3/dist-packages/pika/__init__.py", "python3-pika"),
 ];

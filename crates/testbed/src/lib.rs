@@ -15,6 +15,8 @@
 )]
 
 mod etcd;
+mod moto;
+mod nats;
 mod port;
 mod postgres;
 mod process;
@@ -25,6 +27,8 @@ mod relay;
 mod relay_owner;
 
 pub use etcd::{Etcd, EtcdCluster};
+pub use moto::Moto;
+pub use nats::Nats;
 pub use port::Port;
 pub use postgres::Postgres;
 pub use process::{Server, until};

@@ -70,8 +70,7 @@ class Book:
         """Orders without an answer that were not sent for so many seconds; they are sent now."""
         now = time.time()
         due = "status IS NULL AND body IS NOT NULL AND sent < ? ORDER BY sent LIMIT 50"
-        found = self._do((f"SELECT number, body FROM orders WHERE {due}", (now - older,)))
-        return found
+        return self._do((f"SELECT number, body FROM orders WHERE {due}", (now - older,)))
 
     def sent(self, numbers):
         now = time.time()
@@ -93,17 +92,18 @@ class Book:
         )
 
     def wanted(self, column, value, condition="1"):
-        query = f"SELECT number FROM orders WHERE {column} IS ? AND {condition} LIMIT 20"
+        query = f"SELECT number FROM orders WHERE {column} IS ? AND {condition} LIMIT 100"
         return [number for (number,) in self._do((query, (value,)))]
 
     def mark(self, number, column, value):
         self._do((f"UPDATE orders SET {column} = ? WHERE number = ?", (value, number)))
 
-    def all(self):
-        orders = self._do(
-            ("SELECT number, body IS NOT NULL, status, answer, cancel, label FROM orders", ())
-        )
-        heard = self._do(("SELECT number, status, answer, times FROM heard", ()))
+    def all(self, number=None):
+        """All that is known, or all of one order."""
+        which, values = ("WHERE number = ?", (number,)) if number else ("", ())
+        columns = "number, body IS NOT NULL, status, answer, cancel, label"
+        orders = self._do((f"SELECT {columns} FROM orders {which}", values))
+        heard = self._do((f"SELECT number, status, answer, times FROM heard {which}", values))
         text = lambda it: None if it is None else bytes(it).decode()  # noqa: E731
         return {
             "orders": [

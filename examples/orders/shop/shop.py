@@ -3,7 +3,7 @@ off, and prints a label for each that was confirmed.
 
     PUT  /orders/NUMBER         {"item": ..., "quantity": ...}    202; the same again: 202
     POST /orders/NUMBER/cancel                                    202; also before the order
-    GET  /orders                                                  all that is known
+    GET  /orders, /orders/NUMBER                                  all that is known
 
 The shop may be killed at any moment: what it has taken is in its book, and is done again. That is
 safe, since the number of an order is its key, here and in the warehouse.
@@ -50,9 +50,10 @@ def handler(book):
             self._answer(202, "the warehouse is told")
 
         def do_GET(self):
-            if self.path != "/orders":
+            number = self._number("")
+            if number is None and self.path != "/orders":
                 return self._answer(404, "all orders are at /orders")
-            self._answer(200, json.dumps(book.all()))
+            self._answer(200, json.dumps(book.all(number)))
 
         def _number(self, end):
             path = self.path

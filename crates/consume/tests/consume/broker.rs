@@ -157,12 +157,12 @@ impl Running {
     }
 }
 
-/// Looks until it is so; fails the test after a minute.
+/// Looks until it is so; fails the test after three minutes.
 #[track_caller]
 pub(crate) fn until(what: &str, mut is_so: impl FnMut() -> bool) -> impl Future<Output = ()> {
     let what = what.to_owned();
     async move {
-        for _ in 0..3_000 {
+        for _ in 0..9_000 {
             if is_so() {
                 return;
             }

@@ -3,6 +3,7 @@
 use std::fs::OpenOptions;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -64,6 +65,7 @@ pub(crate) struct Hand {
     pub(crate) outside: Outside,
     manner: Arc<Mutex<Manner>>,
     pause: Arc<Mutex<Duration>>,
+    begun: Arc<AtomicUsize>,
 }
 
 impl Hand {
@@ -73,6 +75,7 @@ impl Hand {
             outside: Outside::new(),
             manner: Arc::new(Mutex::new(manner)),
             pause: Arc::default(),
+            begun: Arc::default(),
         }
     }
 
@@ -86,10 +89,16 @@ impl Hand {
         *self.pause.lock().unwrap() = pause;
     }
 
+    /// How many runs were begun.
+    pub(crate) fn begun(&self) -> usize {
+        self.begun.load(Ordering::SeqCst)
+    }
+
     /// The effect of a message: a line of what it says.
     pub(crate) fn effect(&self, message: &Message) -> impl Run + use<> {
         let (hand, body) = (self.clone(), String::from_utf8_lossy(&message.body).into_owned());
         direct(move |_: Attempt| async move {
+            hand.begun.fetch_add(1, Ordering::SeqCst);
             let pause = *hand.pause.lock().unwrap();
             tokio::time::sleep(pause).await;
             hand.outside.happens(&body);

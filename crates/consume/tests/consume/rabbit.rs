@@ -63,6 +63,25 @@ async fn every_message_runs_once_over_cuts_and_kills_of_the_broker() {
     assert_eq!((broker.ready(FROM).await, aside), (0, 0));
 }
 
+/// The line is cut while a message runs: it is the broker's until then, and comes again.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_message_is_the_brokers_until_its_end_is_recorded() {
+    let broker = Broker::start().await;
+    let relay = Relay::to(broker.server.address());
+    let desk = Desk::open(Settings::default()).await;
+    let began = desk.hand.clone();
+    desk.hand.takes(Duration::from_secs(2));
+    let url = rabbitmq_url(relay.address());
+    let running = Running::start(&desk, &rabbit(&url, queues(), 4));
+    broker.send(&["m".to_owned()]).await;
+    until("it runs", || 0 < began.begun()).await;
+    relay.cut();
+    relay.mend();
+    until("it comes again", || running.count(|told| matches!(told, Told::Duplicate)) == 1).await;
+    running.stop().await;
+    assert_eq!(desk.hand.outside.lines(), ["m"]);
+}
+
 /// What nobody knows and what cannot work is put aside with its record; handed in again, days
 /// later and when no answer is kept, it does nothing that was done.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

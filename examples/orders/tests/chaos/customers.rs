@@ -12,7 +12,7 @@ use crate::http::ask;
 use crate::random::Random;
 
 /// The pause between two orders of a customer, and between two tries.
-const PAUSE: Duration = Duration::from_millis(150);
+const PAUSE: Duration = Duration::from_millis(300);
 
 /// What a customer has done, by the number of the order.
 #[derive(Clone, Debug)]
@@ -91,11 +91,7 @@ impl Customer {
     fn calls_off_first(&mut self) {
         let wish = self.wish(true);
         self.call_off(&wish);
-        let is_off = |it: &Value| it["number"] == *wish.number && it["cancel"] == "cancelled";
-        loop {
-            if orders(self.shop).is_some_and(|all| all.iter().any(is_off)) {
-                break;
-            }
+        while !self.is_off(&wish) {
             thread::sleep(PAUSE);
         }
         self.order(&wish);
@@ -129,6 +125,12 @@ impl Customer {
         self.until_taken(&format!("POST /orders/{}/cancel", wish.number), "");
     }
 
+    /// Whether the shop says that it never ships.
+    fn is_off(&self, wish: &Wish) -> bool {
+        let path = format!("/orders/{}", wish.number);
+        known(self.shop, &path).is_some_and(|it| it["orders"][0]["cancel"] == "cancelled")
+    }
+
     fn until_taken(&self, request: &str, body: &str) {
         loop {
             match ask(self.shop, request, body) {
@@ -140,13 +142,12 @@ impl Customer {
     }
 }
 
-/// All that the shop knows of its orders, if it answers.
-fn orders(shop: SocketAddr) -> Option<Vec<Value>> {
-    book(shop)?["orders"].as_array().cloned()
-}
-
 /// All that the shop knows.
 pub(crate) fn book(shop: SocketAddr) -> Option<Value> {
-    let (_, body) = ask(shop, "GET /orders", "").filter(|(status, _)| *status == 200)?;
+    known(shop, "/orders")
+}
+
+fn known(shop: SocketAddr, path: &str) -> Option<Value> {
+    let (_, body) = ask(shop, &format!("GET {path}"), "").filter(|(status, _)| *status == 200)?;
     serde_json::from_str(&body).ok()
 }

@@ -13,7 +13,7 @@ use crate::random::Random;
 use crate::world::{World, await_shop};
 
 /// How long everything may take to settle once nothing goes wrong any more.
-const PEACE: Duration = Duration::from_secs(180);
+const PEACE: Duration = Duration::from_secs(600);
 const LOOK_EVERY: Duration = Duration::from_millis(500);
 
 pub(crate) struct Options {

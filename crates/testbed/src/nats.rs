@@ -1,0 +1,81 @@
+//! NATS: one server with JetStream.
+
+use std::io::Read as _;
+use std::net::{SocketAddr, TcpStream};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use tempfile::TempDir;
+
+use crate::port::Port;
+use crate::process::Server;
+use crate::program::{find, mortal};
+
+/// A NATS server.
+#[derive(Debug)]
+pub struct Nats {
+    // Dropped in this order: nobody writes to a folder that is gone.
+    server: Option<Server>,
+    folder: TempDir,
+    port: Port,
+}
+
+impl Nats {
+    /// One without streams.
+    pub fn start() -> Self {
+        let mut nats = Self {
+            server: None,
+            folder: tempfile::tempdir().unwrap(),
+            port: Port::free(),
+        };
+        nats.restart();
+        nats
+    }
+
+    /// Starts it, on the data and the port that it had, and waits until it answers.
+    pub fn restart(&mut self) {
+        self.kill();
+        let mut command = mortal(&find("nats-server", "ONLYONCE_TEST_NATS", &["/usr/sbin"]));
+        command.args(["--addr", "127.0.0.1", "--port", &self.port.number().to_string()]);
+        command.arg("--jetstream").arg("--store_dir").arg(self.folder.path().join("data"));
+        let log = self.log();
+        let mut server = Server::start(command, &log);
+        let address = self.port.address();
+        server.await_ready(&log, || answers(address));
+        self.server = Some(server);
+    }
+
+    /// Ends it without a word (SIGKILL).
+    pub fn kill(&mut self) {
+        self.server = None;
+    }
+
+    /// Its process.
+    ///
+    /// # Panics
+    /// It was killed.
+    pub fn server(&self) -> &Server {
+        self.server.as_ref().expect("the server was killed")
+    }
+
+    /// Where it listens.
+    pub fn address(&self) -> SocketAddr {
+        self.port.address()
+    }
+
+    fn log(&self) -> PathBuf {
+        self.folder.path().join("server.log")
+    }
+}
+
+/// Whether it says its first word.
+fn answers(address: SocketAddr) -> bool {
+    let word = || {
+        let mut stream = TcpStream::connect(address).ok()?;
+        stream.set_read_timeout(Some(Duration::from_secs(5))).ok()?;
+        let mut word = [0; 4];
+        stream.read_exact(&mut word).ok()?;
+        (&word == b"INFO").then_some(())
+    };
+    word().is_some()
+}
