@@ -5,8 +5,9 @@
 //! process ends in any other way. No service of the machine is used or changed. A server that is
 //! not installed fails its test with the command that installs it.
 //!
-//! `ONLYONCE_TEST_REDIS_SERVER`, `ONLYONCE_TEST_ETCD`, `ONLYONCE_TEST_POSTGRES` and
-//! `ONLYONCE_TEST_RABBITMQ` name other programs to be tried than the ones in the search path.
+//! `ONLYONCE_TEST_REDIS_SERVER`, `ONLYONCE_TEST_ETCD`, `ONLYONCE_TEST_POSTGRES`,
+//! `ONLYONCE_TEST_MOTO` and `ONLYONCE_TEST_RABBITMQ` name other programs to be tried than the ones
+//! in the search path.
 
 #![allow(
     clippy::unwrap_used,
