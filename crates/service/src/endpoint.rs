@@ -20,6 +20,7 @@ pub(crate) enum Endpoint {
     List,
     Resolve,
     Seal,
+    Erase,
 }
 
 /// What is fixed about an endpoint.
@@ -97,7 +98,7 @@ const OF_WAIT: [ProblemKind; 10] = [
 const OF_HOLDER: [ProblemKind; 3] = [P::NoRecord, P::Fenced, P::FenceInvalid];
 
 /// All of them, in the order of their variants.
-pub(crate) static TABLE: [Row; 12] = [
+pub(crate) static TABLE: [Row; 13] = [
     Row {
         endpoint: Endpoint::Claim,
         name: "claim",
@@ -236,6 +237,17 @@ pub(crate) static TABLE: [Row; 12] = [
             P::KeyExpired,
             P::KeyTimeInvalid,
         ],
+    },
+    Row {
+        endpoint: Endpoint::Erase,
+        name: "erase",
+        operator: true,
+        title: "Take what an answer says out of its record",
+        text: "Its status stays, and who had it erased, when and why. The key never runs again: \
+               claims are told `reply-not-kept`. What is not answered yet has nothing to erase.",
+        request: SchemaGenerator::subschema_for::<wire::Erase>,
+        answer: SchemaGenerator::subschema_for::<wire::Done>,
+        problems: &[P::NoRecord, P::RequestInProgress, P::OutcomeUnknown, P::KeyExpired],
     },
 ];
 

@@ -232,6 +232,23 @@ pub(crate) struct Seal {
     pub(crate) why: Text<1, 256>,
 }
 
+/// What this key was answered must not be kept. For operators.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+#[schemars(extend("anyOf" = key_or_id()))]
+pub(crate) struct Erase {
+    /// Whose key it is; needed with `key` if there are several scopes.
+    pub(crate) scope: Option<ScopeName>,
+    /// The key; this or `id`.
+    pub(crate) key: Option<KeyText>,
+    /// The id that `list` and logs show.
+    pub(crate) id: Option<Id>,
+    /// Who has it erased, beside the caller's name; kept in the key's history.
+    pub(crate) by: Option<Text<0, 128>>,
+    /// Why; kept in the key's history, which cuts it at 256 bytes.
+    pub(crate) why: Text<1, 256>,
+}
+
 /// A reply as a client gives it: a code, and content in one of three forms or none.
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]

@@ -118,6 +118,12 @@ impl Desk {
             Endpoint::List => self.list(understood(body)?).await,
             Endpoint::Resolve => self.resolve(caller, understood(body)?).await,
             Endpoint::Seal => self.seal(caller, understood(body)?).await,
+            Endpoint::Erase => {
+                let wire::Erase { scope, key, id, by, why } = understood(body)?;
+                let (id, policy) = self.key_or_id(caller, scope.as_ref(), key.as_ref(), id)?;
+                let by = signed(caller, by);
+                self.said(self.engine.erase(id, &policy, &by, &why.0).await)
+            }
         }
     }
 

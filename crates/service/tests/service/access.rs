@@ -75,6 +75,7 @@ async fn what_is_for_operators_is_for_operators() {
         ("list", json!({})),
         ("resolve", resolve),
         ("seal", json!({ "key": "tap", "why": "w" })),
+        ("erase", json!({ "key": "tap", "why": "w" })),
         ("get", json!({ "id": id })),
     ] {
         anna.post(name, &asked).await.problem(403, "not-allowed");

@@ -59,6 +59,7 @@ async fn a_member_that_is_wrong_is_named() {
             "reply",
         ),
         ("seal", json!({ "key": "a", "why": "" }), "why"),
+        ("erase", json!({ "scope": "orders", "key": "a" }), "why"),
     ] {
         let problem = olga.post(name, &body).await.problem(400, "request-invalid");
         assert_eq!(problem["field"], field, "{name}: {problem}");
@@ -126,9 +127,9 @@ fn any_json() -> impl Strategy<Value = Value> {
     })
 }
 
-const ENDPOINTS: [&str; 12] = [
+const ENDPOINTS: [&str; 13] = [
     "claim", "commit", "renew", "note", "complete", "release", "abandon", "wait", "get", "list",
-    "resolve", "seal",
+    "resolve", "seal", "erase",
 ];
 
 /// A document of an endpoint in which one member is something else.

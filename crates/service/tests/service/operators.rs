@@ -107,3 +107,30 @@ async fn what_was_answered_twice_is_on_the_list_of_alarms_and_nothing_else_is() 
     let plain = anna.post("get", &json!({ "key": "order 1" })).await.ok();
     assert_eq!(plain.get("alarm"), None);
 }
+
+#[tokio::test]
+async fn an_erased_answer_is_gone_for_everybody_and_its_key_never_runs_again() {
+    let world = World::start(SCOPES).await;
+    let (anna, olga) = (world.client(ANNA), world.client(OLGA));
+    let erase = |key: &str| json!({ "scope": "orders", "key": key, "by": "o", "why": "ticket 9" });
+    olga.post("erase", &erase("never seen")).await.problem(404, "no-record");
+
+    let fence = granted(&anna, "tap", 1).await;
+    let problem = olga.post("erase", &erase("tap")).await.problem(409, "request-in-progress");
+    assert_eq!(problem["happened"], "unknown");
+    let reply = json!({ "reply": { "status": 201, "text": "card 4711" } });
+    anna.post("complete", &with(of("tap", fence), reply)).await.ok();
+    let done = olga.post("erase", &erase("tap")).await.ok();
+    assert_eq!((&done["state"], &done["happened"]), (&json!("completed"), &json!("yes")));
+
+    let problem = anna.post("claim", &claim("tap", 2)).await.problem(410, "reply-not-kept");
+    assert_eq!((&problem["happened"], &problem["original_status"]), (&json!("yes"), &json!(201)));
+    let record = anna.post("get", &json!({ "key": "tap" })).await.ok();
+    assert!(!record.to_string().contains("4711"), "{record}");
+    let entry = &record["history"][0];
+    assert_eq!((&entry["event"], &entry["by"]), (&json!("erased"), &json!("olga: o")));
+
+    let fence = granted(&anna, "lost", 1).await;
+    anna.post("abandon", &of("lost", fence)).await.ok();
+    olga.post("erase", &erase("lost")).await.problem(409, "outcome-unknown");
+}

@@ -67,9 +67,14 @@ async fn what_operators_say_may_be_said_again_too() {
     let verdict = json!({ "verdict": "not-executed", "why": "no charge at the bank" });
     let verdict = with(of("lost", fence), verdict);
     let seal = json!({ "scope": "orders", "key": "never", "why": "cancelled" });
-    for (name, said, key, state) in
-        [("resolve", verdict, "lost", "released"), ("seal", seal, "never", "completed")]
-    {
+    let paid = granted(&anna, "paid", 1).await;
+    anna.post("complete", &of("paid", paid)).await.ok();
+    let erase = json!({ "scope": "orders", "key": "paid", "why": "asked for by its owner" });
+    for (name, said, key, state) in [
+        ("resolve", verdict, "lost", "released"),
+        ("seal", seal, "never", "completed"),
+        ("erase", erase, "paid", "completed"),
+    ] {
         olga.post_and_leave(name, &said).await;
         until_state(&anna, key, state).await;
         for _ in 0..2 {
