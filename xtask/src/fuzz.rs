@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use crate::clock::Stopwatch;
 use crate::process::Guarded;
-use crate::{Failure, Outcome, repo, steps};
+use crate::{Failure, Outcome, repo, steps, venv};
 
 /// The version whose findings are known.
 const SCHEMATHESIS: &str = "schemathesis==4.32.5";
@@ -90,18 +90,7 @@ pub(crate) fn run() -> Outcome {
 
 /// The program, in an environment of its own below `target`.
 fn installed() -> Result<PathBuf, Failure> {
-    let folder = repo::root().join("target/schemathesis");
-    let (program, mark) = (folder.join("bin/schemathesis"), folder.join("version"));
-    if fs::read_to_string(&mark).is_ok_and(|version| version == SCHEMATHESIS) {
-        return Ok(program);
-    }
-    println!("    installing {SCHEMATHESIS}");
-    let environment = ["-m", "venv", "--clear"];
-    steps::quiet("venv", Command::new("python3").args(environment).arg(&folder))?;
-    let install = ["-m", "pip", "install", "-q", "--disable-pip-version-check", SCHEMATHESIS];
-    steps::quiet("pip", Command::new(folder.join("bin/python")).args(install))?;
-    fs::write(mark, SCHEMATHESIS)?;
-    Ok(program)
+    Ok(venv::tool("schemathesis", SCHEMATHESIS)?.join("bin/schemathesis"))
 }
 
 /// A record service on a store that there never was before.

@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use onlyonce::{Attempt, Effect, InDoubt, Probed, Ran};
+use onlyonce::{Attempt, Effect, Engine, InDoubt, Probed, Ran};
 use onlyonce_core::{Cause, Reply};
 use tokio::sync::mpsc::UnboundedSender;
 
@@ -44,6 +44,8 @@ pub(crate) type Tell = UnboundedSender<(usize, Step)>;
 
 /// The making of one resource.
 pub(crate) struct Creation {
+    /// Asked for the time.
+    pub(crate) engine: Engine,
     pub(crate) plan: Arc<Plan>,
     /// Its place in the plan.
     pub(crate) at: usize,
@@ -80,6 +82,7 @@ impl Creation {
             identity: &self.identity,
             inputs: &self.inputs,
             folder: &self.plan.folder,
+            now: self.engine.now(),
             attempt,
             id: None,
             hold,

@@ -1,6 +1,7 @@
 //! The kinds of resources: how each is looked for, made and waited for. None of them decides
 //! anything about a key.
 
+mod aws;
 mod command;
 mod file;
 mod http;
@@ -11,11 +12,12 @@ use std::path::Path;
 use std::time::Duration;
 
 use onlyonce::Attempt;
-use onlyonce_core::{Always, Cause, Receiver};
+use onlyonce_core::{Always, Cause, Receiver, Timestamp};
 
 use crate::identity::Identity;
 use crate::script::Hold;
 
+pub(crate) use aws::{Aws, Thing};
 pub(crate) use command::Command;
 pub(crate) use file::File;
 pub(crate) use http::{Check, Create, Http, IdIn, Json, REFUSED, Ready, Request, TAKEN};
@@ -65,6 +67,7 @@ pub(crate) struct Call<'a> {
     pub(crate) inputs: &'a BTreeMap<String, String>,
     /// The plan's folder.
     pub(crate) folder: &'a Path,
+    pub(crate) now: Timestamp,
     /// Only while it is made.
     pub(crate) attempt: Option<Attempt>,
     /// Only once it is there.
@@ -80,6 +83,7 @@ pub(crate) enum Kind {
     File(File),
     Http(Box<Http>),
     Postgres(Postgres),
+    Aws(Aws),
 }
 
 impl Kind {
@@ -89,6 +93,7 @@ impl Kind {
             Self::File(_) => "file",
             Self::Http(_) => "http",
             Self::Postgres(_) => "postgres",
+            Self::Aws(_) => "aws",
         }
     }
 
@@ -96,7 +101,7 @@ impl Kind {
     pub(crate) const fn can_check(&self) -> bool {
         match self {
             Self::Command(command) => command.check.is_some(),
-            Self::File(_) | Self::Postgres(_) => true,
+            Self::File(_) | Self::Postgres(_) | Self::Aws(_) => true,
             Self::Http(http) => http.check.is_some(),
         }
     }
@@ -105,7 +110,7 @@ impl Kind {
     pub(crate) const fn runs_programs(&self) -> bool {
         match self {
             Self::Command(_) => true,
-            Self::File(_) | Self::Http(_) | Self::Postgres(_) => false,
+            Self::File(_) | Self::Http(_) | Self::Postgres(_) | Self::Aws(_) => false,
         }
     }
 
@@ -115,7 +120,17 @@ impl Kind {
             Self::Command(command) => Some(command.within),
             Self::Http(http) => Some(http.within),
             Self::Postgres(postgres) => Some(postgres.within),
+            Self::Aws(aws) => Some(aws.within),
             Self::File(_) => None,
+        }
+    }
+
+    /// By when what was made shows there, where the kind knows it and the plan does not say.
+    pub(crate) const fn settle(&self) -> Option<Duration> {
+        match self {
+            // Its describing calls are eventually consistent; a minute is what its own tools wait.
+            Self::Aws(_) => Some(Duration::from_secs(60)),
+            Self::Command(_) | Self::File(_) | Self::Http(_) | Self::Postgres(_) => None,
         }
     }
 
@@ -124,7 +139,7 @@ impl Kind {
         match self {
             // A name is given once there, and the mark comes with it.
             Self::File(_) | Self::Postgres(_) => Some(Receiver::always(Always::UniqueName)),
-            Self::Command(_) | Self::Http(_) => None,
+            Self::Command(_) | Self::Http(_) | Self::Aws(_) => None,
         }
     }
 
@@ -135,6 +150,7 @@ impl Kind {
             Self::File(file) => file.check(call),
             Self::Http(http) => http.check(call).await,
             Self::Postgres(postgres) => postgres.check(call).await,
+            Self::Aws(aws) => aws.check(call).await,
         }
     }
 
@@ -145,6 +161,7 @@ impl Kind {
             Self::File(file) => file.create(call),
             Self::Http(http) => http.create(call).await,
             Self::Postgres(postgres) => postgres.create(call).await,
+            Self::Aws(aws) => aws.create(call).await,
         }
     }
 
@@ -153,6 +170,7 @@ impl Kind {
         match self {
             Self::Command(command) => command.ready(call).await,
             Self::File(_) | Self::Postgres(_) => Readiness::Ready,
+            Self::Aws(aws) => aws.ready(call).await,
             Self::Http(http) => http.ready(call).await,
         }
     }

@@ -123,7 +123,8 @@ impl Provisioner {
         id: Option<&'a str>,
     ) -> Call<'a> {
         let folder = &self.plan.folder;
-        Call { key: &resource.key, identity, inputs, folder, attempt: None, id, hold: None }
+        let (attempt, hold, now) = (None, None, self.engine.now());
+        Call { key: &resource.key, identity, inputs, folder, now, attempt, id, hold }
     }
 }
 

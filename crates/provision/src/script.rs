@@ -5,8 +5,9 @@
 //! has it open the lock is held (flock(2)), and whoever cannot have it knows that the script may
 //! still act. A child that closes its standard error, as a daemon does, is out of sight.
 
-use std::fs::{File, OpenOptions, TryLockError};
+use std::fs::{DirBuilder, File, OpenOptions, TryLockError};
 use std::io::{self, Read as _, Seek as _, SeekFrom};
+use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::sync::Arc;
@@ -55,7 +56,8 @@ impl Holds {
     /// The hold of a resource, by its marker. `None`: a script that an earlier apply began is still
     /// running.
     pub(crate) fn take(&self, marker: &str) -> io::Result<Option<Hold>> {
-        std::fs::create_dir_all(&self.0)?;
+        // What scripts say may be nobody else's business.
+        DirBuilder::new().recursive(true).mode(0o700).create(&self.0)?;
         let path = self.0.join(format!("{marker}.log"));
         let file = OpenOptions::new().read(true).append(true).create(true).open(path)?;
         match file.try_lock() {

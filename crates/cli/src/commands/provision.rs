@@ -5,6 +5,8 @@ mod plan;
 mod resources;
 mod words;
 
+use std::fs::DirBuilder;
+use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -209,7 +211,9 @@ async fn beside(folder: &Path, make: bool) -> Result<Option<Opened>, Failure> {
     let file = folder.join("records.db");
     let place = Place::Sqlite(file.clone());
     if make {
-        std::fs::create_dir_all(folder).map_err(|error| {
+        // Ids, and what scripts say, may be nobody else's business.
+        let made = DirBuilder::new().recursive(true).mode(0o700).create(folder);
+        made.map_err(|error| {
             Failure::new(Exit::StoreUnavailable, format!("{}: {error}", folder.display()))
         })?;
         match place.init(true).await {

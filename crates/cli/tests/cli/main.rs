@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used, reason = "a test ends where something fails")]
 
 mod backup;
+mod balancers;
 mod caller;
 mod config;
 mod damage;

@@ -40,6 +40,7 @@ impl Provisioner {
             let place = self.place(&resource.key).await?;
             let met = Arc::new(Mutex::new(None));
             let creation = Creation {
+                engine: self.engine.clone(),
                 plan: Arc::clone(&self.plan),
                 at,
                 identity: self.identity(&resource.key, place.generation),

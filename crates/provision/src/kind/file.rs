@@ -163,7 +163,8 @@ mod tests {
         let identity = Identity::new("shop", "conf", 1);
         let (attempt, id, hold) = (None, None, None);
         let (identity, inputs, folder) = (&identity, &inputs, folder.path());
-        let call = Call { key: "conf", identity, inputs, folder, attempt, id, hold };
+        let now = onlyonce_core::Timestamp::default();
+        let call = Call { key: "conf", identity, inputs, folder, now, attempt, id, hold };
         assert_eq!(File.check(&call), Seen::Absent);
         fs::write(folder.join("a.conf"), "mine").unwrap();
         assert!(matches!(File.create(&call), Made::Taken(_)));

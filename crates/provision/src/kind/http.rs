@@ -298,7 +298,7 @@ pub(super) fn environment(text: &Template) -> Result<String, String> {
 }
 
 /// A value in an address: all but unreserved characters are encoded (RFC 3986, section 2.3).
-fn encoded(value: &str) -> String {
+pub(super) fn encoded(value: &str) -> String {
     let byte = |it: u8| match it {
         b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => {
             char::from(it).to_string()

@@ -9,7 +9,7 @@ use toml::{Spanned, Value};
 
 use super::calls;
 use super::table::{Reading, ResourceTable};
-use crate::kind::{Command, File, Kind, Postgres, What, too_long};
+use crate::kind::{Aws, Command, File, Kind, Postgres, Thing, What, too_long};
 use crate::template::Template;
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -18,6 +18,7 @@ pub(super) enum KindWord {
     File,
     Http,
     Postgres,
+    Aws,
 }
 
 impl<'de> Deserialize<'de> for KindWord {
@@ -27,9 +28,24 @@ impl<'de> Deserialize<'de> for KindWord {
             "file" => Ok(Self::File),
             "http" => Ok(Self::Http),
             "postgres" => Ok(Self::Postgres),
+            "aws" => Ok(Self::Aws),
             _ => Err(format!(
-                "{text:?} is no kind; write \"command\", \"file\", \"http\" or \"postgres\""
+                "{text:?} is no kind; write \"command\", \"file\", \"http\", \"postgres\" or \
+                 \"aws\""
             )),
+        })
+    }
+}
+
+/// What `type` says.
+pub(super) struct ThingWord(Thing);
+
+impl<'de> Deserialize<'de> for ThingWord {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        parsed(from, |text| match text {
+            "security-group" => Ok(Self(Thing::SecurityGroup)),
+            "load-balancer" => Ok(Self(Thing::LoadBalancer)),
+            _ => Err(format!("{text:?}: write \"security-group\" or \"load-balancer\"")),
         })
     }
 }
@@ -60,6 +76,7 @@ impl Reading<'_> {
             }
             KindWord::Http => self.http(table, within, inputs),
             KindWord::Postgres => self.postgres(table, within, inputs),
+            KindWord::Aws => self.aws(table, within, inputs),
         }
     }
 
@@ -105,6 +122,7 @@ impl Reading<'_> {
         inputs: &BTreeMap<String, Template>,
     ) -> Result<(), ConfigError> {
         self.no_calls(table, "a file")?;
+        self.no_receiver(table, "a file")?;
         let all = [File::PATH, File::CONTENT, File::MODE];
         if let Some(name) = inputs.keys().find(|name| !all.contains(&name.as_str())) {
             let text = format!("`inputs.{name}`: a file has `path`, `content` and `mode`");
@@ -131,11 +149,14 @@ impl Reading<'_> {
                 return Err(self.wrong(said.span(), &text));
             }
         }
-        if let Some(receiver) = &table.receiver {
-            let text = format!("`receiver` is not for {what}: its name is given once");
-            return Err(self.wrong(self.source.head(receiver.span()), &text));
-        }
         Ok(())
+    }
+
+    /// Nor has what is marked in the very step that gives it its name a receiver to declare.
+    fn no_receiver(&self, table: &ResourceTable, what: &str) -> Result<(), ConfigError> {
+        let Some(receiver) = &table.receiver else { return Ok(()) };
+        let text = format!("`receiver` is not for {what}: a name is given once there");
+        Err(self.wrong(self.source.head(receiver.span()), &text))
     }
 
     fn postgres(
@@ -145,6 +166,7 @@ impl Reading<'_> {
         inputs: &BTreeMap<String, Template>,
     ) -> Result<Kind, ConfigError> {
         self.no_calls(table, "PostgreSQL")?;
+        self.no_receiver(table, "PostgreSQL")?;
         let what = match (inputs.contains_key("role"), inputs.contains_key("database")) {
             (true, false) => What::Role,
             (false, true) => What::Database,
@@ -185,6 +207,30 @@ impl Reading<'_> {
         }
         let password = password.map(|said| self.secret("password", said)).transpose()?;
         Ok(Kind::Postgres(Postgres { server, password, what, within }))
+    }
+
+    fn aws(
+        &self,
+        table: &ResourceTable,
+        within: Duration,
+        inputs: &BTreeMap<String, Template>,
+    ) -> Result<Kind, ConfigError> {
+        self.no_calls(table, "AWS")?;
+        let missing = |text: &str| self.wrong(self.head.clone(), text);
+        let Some(ThingWord(what)) = table.r#type.as_ref().map(Spanned::get_ref) else {
+            let text = "`type` is missing: \"security-group\" or \"load-balancer\"";
+            return Err(missing(text));
+        };
+        let Some(region) = table.region.as_ref().map(Spanned::get_ref) else {
+            return Err(missing("`region` is missing, such as \"eu-west-1\""));
+        };
+        if let Some(text) = what.wrong(inputs.keys().map(String::as_str)) {
+            return Err(missing(&text));
+        }
+        let endpoint = table.endpoint.as_ref();
+        let endpoint = endpoint.map(|said| self.secret("endpoint", said)).transpose()?;
+        let (what, region) = (*what, region.clone());
+        Ok(Kind::Aws(Aws { what, region, endpoint, within }))
     }
 
     /// A text that may refer to variables of the environment.

@@ -11,7 +11,7 @@ use onlyonce_listen::text::{Bounds, ConfigError, Source, Span, mended, parsed};
 use serde::{Deserialize, Deserializer};
 use toml::{Spanned, Value};
 
-use super::kinds::KindWord;
+use super::kinds::{KindWord, ThingWord};
 use super::{Plan, RESOURCES_MAX, Resource, order};
 use crate::kind::Kind;
 use crate::template::Template;
@@ -41,6 +41,9 @@ pub(super) struct ResourceTable {
     pub(super) ready: Option<Spanned<Value>>,
     pub(super) server: Option<Spanned<String>>,
     pub(super) password: Option<Spanned<String>>,
+    pub(super) r#type: Option<Spanned<ThingWord>>,
+    pub(super) region: Option<Spanned<String>>,
+    pub(super) endpoint: Option<Spanned<String>>,
 }
 
 impl ResourceTable {
@@ -248,7 +251,8 @@ fn receiver(kind: &Kind, said: Option<ReceiverTable>) -> Receiver {
     let span = |it: Option<Span>| it.map(|span| span.0);
     let said =
         said.unwrap_or(ReceiverTable { always: None, keyed: None, settle: None, late: None });
-    let settle = kind.can_check().then(|| span(said.settle).unwrap_or(NEVER_FINAL));
+    let settle =
+        kind.can_check().then(|| span(said.settle).or(kind.settle()).unwrap_or(NEVER_FINAL));
     // What was begun may act for as long as it is let.
     let late = span(said.late).or(kind.within()).unwrap_or_default();
     Receiver { always: said.always.map(|it| it.0), keyed: span(said.keyed), settle, late }

@@ -8,6 +8,5 @@ mod codes;
 mod doubt;
 mod files;
 mod http;
-mod postgres;
 mod site;
 mod together;
