@@ -20,6 +20,7 @@ mod provision;
 mod replay;
 mod run;
 mod service;
+mod services;
 mod shared;
 mod stop;
 mod store;

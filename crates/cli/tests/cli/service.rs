@@ -37,7 +37,7 @@ fn begin(url: &str, name: &str, body: &Value) -> Box<dyn Stream> {
 }
 
 /// Asks an endpoint: the status and the document.
-fn ask(url: &str, name: &str, body: &Value) -> (u16, Value) {
+pub(crate) fn ask(url: &str, name: &str, body: &Value) -> (u16, Value) {
     let mut text = String::new();
     begin(url, name, body).read_to_string(&mut text).unwrap();
     let (head, body) = text.split_once("\r\n\r\n").unwrap();
@@ -45,11 +45,11 @@ fn ask(url: &str, name: &str, body: &Value) -> (u16, Value) {
     (status, serde_json::from_str(body).unwrap())
 }
 
-fn claim(key: &str, attempt: u32) -> Value {
+pub(crate) fn claim(key: &str, attempt: u32) -> Value {
     json!({ "key": key, "claim_id": format!("{attempt:032x}"), "fingerprint": "f" })
 }
 
-fn token(folder: &Folder) -> String {
+pub(crate) fn token(folder: &Folder) -> String {
     let path = folder.write("token", TOKEN);
     std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600)).unwrap();
     path

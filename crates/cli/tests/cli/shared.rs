@@ -30,31 +30,31 @@ enum Server {
 
 /// A store that processes share.
 pub(crate) struct Shared {
-    folder: Folder,
-    url: String,
+    pub(crate) folder: Folder,
+    pub(crate) url: String,
     _server: Server,
 }
 
 impl Shared {
-    fn sqlite() -> Self {
+    pub(crate) fn sqlite() -> Self {
         let folder = Folder::empty();
         let url = format!("sqlite:{}", folder.path("once.db").display());
         Self::made(folder, url, Server::None)
     }
 
-    fn postgres() -> Self {
+    pub(crate) fn postgres() -> Self {
         let server = Postgres::start();
         let url = server.url("postgres");
         Self::made(Folder::empty(), url, Server::Postgres(server))
     }
 
-    fn redis() -> Self {
+    pub(crate) fn redis() -> Self {
         let server = Redis::start();
         let url = format!("redis://{}", server.address());
         Self::made(Folder::empty(), url, Server::Redis(server))
     }
 
-    fn etcd() -> Self {
+    pub(crate) fn etcd() -> Self {
         let mut cluster = EtcdCluster::start();
         let members = cluster.members().iter().map(|member| member.address().to_string());
         let url = format!("etcd://{}", members.collect::<Vec<_>>().join(","));
