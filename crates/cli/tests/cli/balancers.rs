@@ -106,8 +106,8 @@ impl Site {
         self.command("apply").output().unwrap()
     }
 
-    /// Applies it under this harm.
-    fn harmed(&self, harm: Harm) {
+    /// Applies it under this harm; how it ended, if it was not killed.
+    fn harmed(&self, harm: Harm) -> Option<i32> {
         match harm {
             Harm::None => {}
             Harm::Cut(way, bytes) => self.relay.cut_after(way, bytes),
@@ -118,12 +118,12 @@ impl Site {
                     command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
                 std::thread::sleep(Duration::from_millis(after));
                 child.kill().unwrap();
-                child.wait().unwrap();
-                return;
+                return child.wait().unwrap().code();
             }
         }
-        self.apply();
+        let ended = self.apply();
         self.relay.mend();
+        ended.status.code()
     }
 
     /// Applies it until it is quiet. What was sent before may come late.
@@ -154,7 +154,7 @@ impl Site {
 fn wherever_an_apply_is_cut_off_there_is_one_load_balancer_and_one_group() {
     let account = Account::open();
     let whole = Site::open(&account, "whole");
-    whole.harmed(Harm::None);
+    assert_eq!(whole.harmed(Harm::None), Some(0));
     let bytes = |way| whole.relay.passed(way);
     let mut harms = vec![Harm::Lose(Way::ToServer), Harm::Lose(Way::ToClient)];
     for way in [Way::ToServer, Way::ToClient] {
@@ -163,6 +163,7 @@ fn wherever_an_apply_is_cut_off_there_is_one_load_balancer_and_one_group() {
     }
     harms.extend((1..8).map(|step| Harm::Kill(20 * step)));
     let left = Mutex::new(harms.into_iter().enumerate().collect::<Vec<_>>());
+    let ends = Mutex::new(Vec::new());
     let markers = Mutex::new(vec![("not harmed".to_owned(), whole.markers())]);
     std::thread::scope(|threads| {
         for _ in 0..TOGETHER {
@@ -171,13 +172,16 @@ fn wherever_an_apply_is_cut_off_there_is_one_load_balancer_and_one_group() {
                     let next = left.lock().unwrap().pop();
                     let Some((number, harm)) = next else { break };
                     let site = Site::open(&account, &format!("shop-{number}"));
-                    site.harmed(harm);
+                    ends.lock().unwrap().push(site.harmed(harm));
                     site.until_quiet();
                     markers.lock().unwrap().push((format!("{harm:?}"), site.markers()));
                 }
             });
         }
     });
+    let ends = ends.into_inner().unwrap();
+    assert!(ends.contains(&Some(5)), "some end where nobody knows what was made: {ends:?}");
+    assert!(ends.contains(&None), "some are killed: {ends:?}");
     let [balancers, groups] = account.tags();
     for (harm, [group, web]) in markers.into_inner().unwrap() {
         assert_eq!((count(&balancers, &web), count(&groups, &web)), (1, 0), "{harm}");
