@@ -1,6 +1,8 @@
 //! Tests of the clients in other languages, against the real programs: Python in an environment of
 //! its own, TypeScript in a copy. Both are below `target`: nothing is written beside the sources.
 
+mod mutants;
+
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -16,6 +18,12 @@ pub(crate) fn run() -> Outcome {
     steps::quiet("build of the programs", Command::new(repo::cargo()).args(build))?;
     python()?;
     typescript()
+}
+
+/// Puts planted faults in, one at a time: the test of each must fail. After [`run`], which installs
+/// what is needed.
+pub(crate) fn try_mutants() -> Outcome {
+    mutants::run()
 }
 
 /// As a user has it: built into a package and installed.
@@ -108,7 +116,9 @@ fn copy(from: &Path, to: &Path) -> Outcome {
     for entry in fs::read_dir(from)? {
         let entry = entry?;
         let target = to.join(entry.file_name());
-        if entry.file_type()?.is_dir() {
+        if entry.file_name() == "node_modules" || entry.file_name() == "__pycache__" {
+            // Of somebody who has tried the package out where it lies.
+        } else if entry.file_type()?.is_dir() {
             copy(&entry.path(), &target)?;
         } else {
             fs::copy(entry.path(), target)?;

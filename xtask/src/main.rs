@@ -74,7 +74,11 @@ enum Command {
     /// Asks the record service what its description allows and forbids: schemathesis, a minute.
     Fuzz,
     /// Tests the clients for Python and TypeScript against the real programs, one in a browser too.
-    Clients,
+    Clients {
+        /// Then put planted faults into them, one at a time: the tests must fail.
+        #[arg(long)]
+        mutants: bool,
+    },
     /// Puts planted faults in, one at a time: the tests must fail.
     Mutants,
     /// Runs the seeded simulation: `sim --seed 1`.
@@ -99,7 +103,8 @@ fn main() -> ExitCode {
         Command::Install => install::run(&install::TEST_PACKAGES).and_then(|()| venv::servers()),
         Command::Torture { arguments } => forward::torture(&arguments),
         Command::Fuzz => fuzz::run(),
-        Command::Clients => clients::run(),
+        Command::Clients { mutants: false } => clients::run(),
+        Command::Clients { mutants: true } => clients::run().and_then(|()| clients::try_mutants()),
         Command::Mutants => mutants::run(),
         Command::Sim { arguments } => forward::sim(&arguments),
         Command::Bench(arguments) => bench::run(&arguments),
