@@ -76,23 +76,22 @@ async fn the_server_is_told_that_a_long_run_goes_on() {
     assert_eq!(desk.hand.outside.lines(), ["m"]);
 }
 
-/// The line is cut while a message runs: it is the server's until then, and comes again.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_message_is_the_servers_until_its_end_is_recorded() {
     let stream = Stream::start().await;
-    let relay = Relay::to(stream.server.address());
     let desk = Desk::open(settings()).await;
-    let began = desk.hand.clone();
-    desk.hand.takes(Duration::from_secs(2));
-    let ack_wait = Duration::from_secs(1);
-    let url = format!("nats://{}", relay.address());
-    let running = Running::start(&desk, &Jet::new(&url, Streams { ack_wait, ..streams() }));
+    let (go, gate) = std::sync::mpsc::channel::<()>();
+    desk.hand.ends(move |body| {
+        tokio::task::block_in_place(|| gate.recv().unwrap());
+        Ran::Happened(reply(body))
+    });
+    let running = Running::start(&desk, &Jet::new(&stream.url(), streams()));
     stream.send(&[("m", "m")]).await;
-    until("it runs", || 0 < began.begun()).await;
-    relay.cut();
-    tokio::time::sleep(Duration::from_secs(3)).await;
-    relay.mend();
-    until("it comes again", || running.count(|told| matches!(told, Told::Duplicate)) == 1).await;
+    until("it happens", || desk.hand.outside.times("m") == 1).await;
+    assert_eq!(stream.unacknowledged().await, 1);
+    go.send(()).unwrap();
+    until("it is done", || running.count(is_settled) == 1).await;
+    assert_eq!(stream.unacknowledged().await, 0);
     running.stop().await;
     assert_eq!(desk.hand.outside.lines(), ["m"]);
 }

@@ -69,6 +69,12 @@ impl Stream {
         found.cached_info().state.messages
     }
 
+    /// How many deliveries the server waits for a word about.
+    pub(crate) async fn unacknowledged(&self) -> usize {
+        let found = self.context().await.get_stream("orders").await.unwrap();
+        found.consumer_info("warehouse").await.unwrap().num_ack_pending
+    }
+
     /// The headers of the first message in a stream.
     pub(crate) async fn first(&self, stream: &str) -> HeaderMap {
         let found = self.context().await.get_stream(stream).await.unwrap();
