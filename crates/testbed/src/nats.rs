@@ -23,11 +23,8 @@ pub struct Nats {
 impl Nats {
     /// One without streams.
     pub fn start() -> Self {
-        let mut nats = Self {
-            server: None,
-            folder: tempfile::tempdir().unwrap(),
-            port: Port::free(),
-        };
+        let mut nats =
+            Self { server: None, folder: tempfile::tempdir().unwrap(), port: Port::free() };
         nats.restart();
         nats
     }
