@@ -121,8 +121,8 @@ impl Ticket {
         self.check_lease(self.policy.lease / 3)
     }
 
-    /// Runs `operation` while the lease is renewed, at a third of it, and drops it when the lease
-    /// is over because it could not be renewed: `None`. Nothing that `operation` does itself comes
+    /// Runs `operation` while the lease is renewed, at a third of it and each tenth after a failure,
+    /// and drops it when the lease is over because it could not be renewed: `None`. Nothing that `operation` does itself comes
     /// after that; what it has handed to others (a task, a connection's buffer) may.
     pub async fn hold<F: Future>(&mut self, operation: F) -> Option<F::Output> {
         let lease = self.lease();
@@ -148,9 +148,10 @@ impl Ticket {
             };
             pause = match renewed {
                 Ok(()) => self.policy.lease / 3,
-                Err(error) if error.is_transient() => self.policy.lease / 10,
-                // The claim is lost. What happens under it is evidence all the same.
-                Err(_) => return answer.await,
+                // Nobody will renew it any more. What happens under it is evidence all the same.
+                Err(error) if is_final(&error) => return answer.await,
+                // A store that is full or away may take it while the lease lasts.
+                Err(_) => self.policy.lease / 10,
             };
         }
     }
@@ -277,6 +278,18 @@ pub(crate) fn is_kept(acted: &Acted) -> bool {
             | State::Tombstone { .. },
         )
         | None => true,
+    }
+}
+
+/// Whether no later renewal can be better than this one.
+fn is_final(error: &EngineError) -> bool {
+    match error {
+        EngineError::Store(error) => error.kind() == StoreErrorKind::Poisoned,
+        EngineError::ClaimLost => true,
+        EngineError::StoreTimeout
+        | EngineError::Contended
+        | EngineError::LeaseShort
+        | EngineError::ClockDoubtful { .. } => false,
     }
 }
 

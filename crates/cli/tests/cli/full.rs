@@ -1,4 +1,4 @@
-//! A full disk: nothing new is begun, and what runs is still recorded.
+//! A full disk: nothing new is begun, and what ends within its lease is still recorded.
 
 use std::net::SocketAddr;
 

@@ -5,7 +5,8 @@ use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 
 use onlyonce::core::{Cause, OnUnknown, Outcome, Phase, Policy, Receiver, Reply, StateKind};
 use onlyonce::{
-    Answer, AtLeaseEnd, Attempt, Effect, EngineError, Lease, Ran, Run, Settings, direct,
+    Answer, AtLeaseEnd, Attempt, Effect, EngineError, EngineEvent, Lease, Ran, Run, Settings,
+    direct,
 };
 use tokio::sync::Notify;
 
@@ -74,6 +75,58 @@ async fn what_would_begin_after_the_lease_does_not() {
         let told = shop.look().await;
         assert!(matches!(told, Outcome::OutcomeUnknown { cause: Cause::Lapsed, .. }), "{told:?}");
     }
+}
+
+/// Runs what takes 50 s on a store that has no room from the first second to `room_at`.
+async fn without_room_until(room_at: u64, run: impl FnOnce(&Shop) -> Asked) -> (Shop, Answer) {
+    let shop = Shop::open().await;
+    let asked = run(&shop);
+    pass(seconds(1)).await;
+    shop.store.stuffed.store(true, SeqCst);
+    pass(seconds(room_at - 1)).await;
+    shop.store.stuffed.store(false, SeqCst);
+    let answer = asked.await.unwrap();
+    (shop, answer)
+}
+
+type Asked = tokio::task::JoinHandle<Answer>;
+
+fn cut_off_at_its_end(shop: &Shop) -> Asked {
+    shop.ask_aside(seconds(50), seconds(5), Ran::Happened(confirmed()))
+}
+
+fn only_listening(shop: &Shop) -> Asked {
+    let (engine, charges) = (shop.engine.clone(), Arc::clone(&shop.charges));
+    let run = Listening { charges, takes: seconds(50) };
+    tokio::spawn(async move { engine.once(&request(), &policy(), seconds(5), run).await.unwrap() })
+}
+
+/// One renewal, at 10 s, or all but the last that the lease has time for meet a full store.
+#[tokio::test(start_paused = true)]
+async fn what_runs_is_renewed_again_once_a_full_store_has_room() {
+    for room_at in [11, 27] {
+        for run in [cut_off_at_its_end, only_listening] {
+            let (shop, answer) = without_room_until(room_at, run).await;
+            assert_eq!(answer, Answer::Reply(confirmed()), "room at {room_at} s");
+            let unknown = |event: &EngineEvent| {
+                matches!(event, EngineEvent::OutcomeUnknown { .. } | EngineEvent::Unrecorded { .. })
+            };
+            let completed = |event: &EngineEvent| matches!(event, EngineEvent::Completed { .. });
+            assert_eq!((shop.log.count(unknown), shop.log.count(completed)), (0, 1));
+            assert_eq!(shop.ask(seconds(1)).await, Ok(Answer::Replayed(confirmed())));
+            assert_eq!(shop.charges(), 1);
+        }
+    }
+}
+
+/// Its lease lasts as long as is durable, and no longer.
+#[tokio::test(start_paused = true)]
+async fn what_runs_longer_than_its_lease_is_in_doubt_if_no_room_comes_back_meanwhile() {
+    let (shop, answer) = without_room_until(31, cut_off_at_its_end).await;
+    assert!(is_cut_off(&answer), "{answer:?}");
+    let told = shop.look().await;
+    assert!(matches!(told, Outcome::OutcomeUnknown { cause: Cause::Lapsed, .. }), "{told:?}");
+    assert_eq!(shop.charges(), 1);
 }
 
 #[tokio::test(start_paused = true)]

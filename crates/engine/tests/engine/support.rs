@@ -42,6 +42,8 @@ pub(crate) struct FaultyStore {
     pub(crate) full: AtomicBool,
     /// Whether there is no room for the content of replies either.
     pub(crate) brimming: AtomicBool,
+    /// Whether there is no room for anything.
+    pub(crate) stuffed: AtomicBool,
     /// Whether other processes use the store too.
     pub(crate) shared: AtomicBool,
     /// The largest reply it keeps, in bytes; zero for the most there may be.
@@ -93,6 +95,7 @@ impl FaultyStore {
             | State::Tombstone { .. } => false,
         });
         let full = (new && self.full.load(SeqCst)) || (content && self.brimming.load(SeqCst));
+        let full = full || self.stuffed.load(SeqCst);
         if full { Err(lost(StoreErrorKind::Full)) } else { Ok(()) }
     }
 }

@@ -1,4 +1,4 @@
-//! A disk without room: claims are refused, what runs is still recorded.
+//! A disk without room: claims are refused, the end of what runs is still recorded.
 
 use onlyonce_core::Record;
 use onlyonce_store::StoreErrorKind;
