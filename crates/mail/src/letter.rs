@@ -2,12 +2,13 @@
 
 use std::sync::{Arc, Mutex, PoisonError};
 
-use onlyonce::{Attempt, Effect, Ran};
+use onlyonce::{Attempt, Effect, InDoubt, Probed, Ran};
 use onlyonce_core::{Cause, Reply};
 use onlyonce_smtp::{Answer, Committed, Failed, Relay, Session, Staged};
 use serde_json::json;
 
 use crate::message::Message;
+use crate::probe::{self, Asking};
 
 /// Connections kept for the next message; more are closed.
 const IDLE_MAX: usize = 16;
@@ -28,6 +29,7 @@ pub struct Route {
 pub struct Letter {
     message: Arc<Message>,
     route: Arc<Route>,
+    asking: Option<Arc<Asking>>,
 }
 
 /// What is left to do.
@@ -83,7 +85,12 @@ fn is_about_the_connection(failed: &Failed) -> bool {
 impl Letter {
     /// This message, this way.
     pub const fn new(message: Arc<Message>, route: Arc<Route>) -> Self {
-        Self { message, route }
+        Self { message, route, asking: None }
+    }
+
+    /// The same; this is asked if nobody knows what became of an earlier attempt.
+    pub fn asking(self, asking: Option<Arc<Asking>>) -> Self {
+        Self { asking, ..self }
     }
 }
 
@@ -116,6 +123,11 @@ impl Effect for Letter {
             Committed::Refused(failed) => Ran::Happened(refusal(&failed, NEVER)),
             Committed::Unknown { text: _ } => Ran::CannotTell(Cause::ConnectionLost),
         }
+    }
+
+    async fn probe(&mut self, doubt: &InDoubt) -> Probed {
+        let Some(asking) = &self.asking else { return Probed::CannotTell };
+        probe::ask(asking, &self.message, doubt).await
     }
 }
 

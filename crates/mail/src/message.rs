@@ -68,6 +68,24 @@ impl Message {
         &self.content
     }
 
+    /// What stands in its Message-ID, without line ends: the same for all recipients of a key.
+    /// Empty if nothing stands there.
+    pub fn message_id(&self) -> Vec<u8> {
+        let lines = self.content.as_bytes().split_inclusive(|it| *it == b'\n');
+        let head = lines.take_while(|line| *line != b"\r\n");
+        let (mut id, mut is_id) = (Vec::new(), false);
+        for line in head {
+            let is_folded = line.starts_with(b" ") || line.starts_with(b"\t");
+            let at = line.iter().position(|it| *it == b':').unwrap_or_default();
+            let value = if is_folded { line } else { &line[at + 1..] };
+            is_id = if is_folded { is_id } else { field(line).as_deref() == Some("message-id") };
+            if is_id {
+                id.extend_from_slice(value.trim_ascii());
+            }
+        }
+        id
+    }
+
     /// Tells it from another one under the same key.
     pub const fn fingerprint(&self) -> Fingerprint {
         Fingerprint::new(RULE, self.print)

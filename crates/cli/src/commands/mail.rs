@@ -3,6 +3,7 @@
 mod run;
 mod status;
 
+use std::ffi::OsString;
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
 
@@ -20,6 +21,9 @@ use crate::place::{Place, now};
 
 /// The largest message, in bytes.
 const MESSAGE_MAX: u64 = 64 << 20;
+/// The largest exit code by which a probe may say "no": above it a shell says that it could not run
+/// something, or that a signal ended it (POSIX, Shell Command Language, section 2.8.2).
+const ABSENT_MAX: i64 = 125;
 
 #[derive(Subcommand)]
 pub(crate) enum MailCommand {
@@ -38,7 +42,14 @@ same key changes nothing, so repeat this if you do not know how it ended.
 
 Refusals for now are tried again, refusals for good are kept. Where the connection is lost after \
 the end of a message nobody knows whether the server has it: it is not sent again by itself, and \
-`onlyonce mail status` shows it. SIGTERM and SIGINT let what is on its way end; a second one ends \
+`onlyonce mail status` shows it.
+
+  onlyonce mail run --server SERVER --on-unknown probe --probe ./find --probe-absent 10
+
+The probe is told ONLYONCE_MESSAGE_ID, ONLYONCE_RECIPIENT, ONLYONCE_KEY and ONLYONCE_FENCE. It exits \
+with 0 if the server has the message, and what it prints first is kept as evidence.
+
+SIGTERM and SIGINT let what is on its way end; a second one ends \
 at once.")]
     Run(RunArgs),
     /// Count what waits, was sent, was refused or is in doubt, and name what is in doubt
@@ -108,9 +119,43 @@ pub(crate) struct RunArgs {
     #[arg(long)]
     once: bool,
     #[command(flatten)]
+    doubt: DoubtArgs,
+    /// How long the server's answer is kept; that a message has ended is known for ever
+    #[arg(long, value_name = "DURATION", default_value = "30d")]
+    retention: humantime::Duration,
+    #[command(flatten)]
     spool: SpoolArgs,
     #[command(flatten)]
     store: StoreArgs,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct DoubtArgs {
+    /// What is done if nobody knows whether the server has a message
+    #[arg(long, value_enum, default_value_t = Unknown::Hold, requires_if("probe", "probe"))]
+    on_unknown: Unknown,
+    /// A command for `sh -c` that looks for it: it exits with 0 if the server has it
+    #[arg(long, value_name = "COMMAND")]
+    probe: Option<OsString>,
+    /// Exit codes of the probe that say that the server does not have it; all others say nothing
+    #[arg(long, value_name = "CODES", value_delimiter = ',', requires = "probe",
+          value_parser = clap::value_parser!(u8).range(1..=ABSENT_MAX))]
+    probe_absent: Vec<u8>,
+    /// How long what the server has taken may need to be seen by the probe
+    #[arg(long, value_name = "DURATION", default_value = "1m")]
+    settle: humantime::Duration,
+    /// How long what was sent may need to be taken: only after this and --settle counts that the
+    /// server does not have it
+    #[arg(long, value_name = "DURATION", default_value = "15m")]
+    late: humantime::Duration,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Unknown {
+    /// It is not sent; a person settles it with `onlyonce keys resolve`
+    Hold,
+    /// The command of --probe is asked
+    Probe,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]

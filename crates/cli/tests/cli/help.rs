@@ -55,7 +55,9 @@ const COMMANDS: [(&[&str], &[&[&str]]); 25] = [
             STORE,
             &["--server <HOST>", "--tls <TLS>", "- starttls:", "- tls:", "- none:"],
             &["--user <NAME>", "--password-file <FILE>", "--hello <NAME>", "--workers <N>"],
-            &["--once", "--spool <DIR>"],
+            &["--once", "--spool <DIR>", "--retention <DURATION>"],
+            &["--on-unknown <ON_UNKNOWN>", "- hold:", "- probe:", "--probe <COMMAND>"],
+            &["--probe-absent <CODES>", "--settle <DURATION>", "--late <DURATION>"],
         ],
     ),
     (

@@ -1,9 +1,10 @@
 //! `onlyonce mail`: the sender is killed after the server has seen a message's end, before it could
 //! write down what became of it.
 
+mod doubt;
+
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
 use rustix::process::Signal;
@@ -13,7 +14,7 @@ use crate::process::{Folder, Running, onlyonce, until};
 
 const WELCOME: &str = "From: shop@shop.example\nSubject: Welcome\n\nHello\n";
 
-/// A mail server that counts the ends of messages and, while told so, answers none.
+/// A mail server that counts the ends of messages and, while told so, leaves a word unanswered.
 struct Server {
     address: SocketAddr,
     shared: Arc<Shared>,
@@ -21,9 +22,14 @@ struct Server {
 
 #[derive(Default)]
 struct Shared {
-    silent: AtomicBool,
+    /// The word that is not answered, if one is not.
+    unanswered: Mutex<&'static str>,
+    /// How many words were not answered.
+    left: Mutex<usize>,
     /// The recipients of the messages whose end was seen.
     ended: Mutex<Vec<String>>,
+    /// The Message-ID of the last message.
+    id: Mutex<String>,
 }
 
 impl Server {
@@ -48,8 +54,19 @@ impl Server {
         ended
     }
 
-    fn silent(&self, silent: bool) {
-        self.shared.silent.store(silent, Ordering::SeqCst);
+    /// From now on this word is not answered.
+    fn leaves(&self, word: &'static str) {
+        *self.shared.unanswered.lock().unwrap() = word;
+    }
+
+    /// From now on all are.
+    fn answers(&self) {
+        self.leaves("");
+    }
+
+    /// How many words were left unanswered.
+    fn left(&self) -> usize {
+        *self.shared.left.lock().unwrap()
     }
 }
 
@@ -59,16 +76,25 @@ impl Shared {
         stream.write_all(b"220 mx.example ESMTP\r\n")?;
         let (mut to, mut in_content) = (String::new(), false);
         while let Some(line) = lines.next().transpose()? {
-            let answer = match line.split_whitespace().next().unwrap_or_default() {
-                "." if in_content => {
+            let word = line.split_whitespace().next().unwrap_or_default();
+            if in_content && word != "." {
+                if let Some(id) = line.strip_prefix("Message-ID: ") {
+                    *self.id.lock().unwrap() = id.to_owned();
+                }
+                continue;
+            }
+            if word == "." {
+                self.ended.lock().unwrap().push(to.clone());
+            }
+            if word == *self.unanswered.lock().unwrap() {
+                *self.left.lock().unwrap() += 1;
+                continue;
+            }
+            let answer = match word {
+                "." => {
                     in_content = false;
-                    self.ended.lock().unwrap().push(to.clone());
-                    if self.silent.load(Ordering::SeqCst) {
-                        continue;
-                    }
                     "250 2.0.0 Ok: queued as 4F8A31C2E7\r\n"
                 }
-                _ if in_content => continue,
                 "RCPT" => {
                     to = line.split(['<', '>']).nth(1).unwrap().to_owned();
                     "250 ok\r\n"
@@ -141,7 +167,7 @@ fn a_sender_killed_after_sending_and_before_marking_sends_nothing_twice() {
     assert_eq!(added, "added welcome/ann@mail.example\nadded welcome/bob@mail.example\n");
     assert_eq!(shop.counts(), [2, 0, 0, 0, 0]);
 
-    shop.server.silent(true);
+    shop.server.leaves(".");
     let running = shop.run(&["--workers", "1"]);
     until("the end of a message", || (shop.server.ended().len() == 1).then_some(()));
     // While it runs, the one on its way is shown by the process that has the journal.
@@ -149,7 +175,7 @@ fn a_sender_killed_after_sending_and_before_marking_sends_nothing_twice() {
     running.signal(Signal::KILL);
     assert_eq!(running.ended().code, None);
 
-    shop.server.silent(false);
+    shop.server.answers();
     assert_eq!(shop.counts(), [1, 0, 1, 0, 0]);
     for _ in 0..3 {
         let out = shop.run(&["--once"]).ended().done();

@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a test ends where something fails")]
 
+mod doubt;
 mod server;
 
 use std::collections::BTreeMap;
@@ -10,7 +11,7 @@ use std::time::Duration;
 
 use onlyonce::{Engine, Settings};
 use onlyonce_core::{Fence, Secret, StateKind, Timestamp, Verdict};
-use onlyonce_mail::{Added, Became, Pace, Route, Sender, Shelf, Spool, frozen, policy};
+use onlyonce_mail::{Added, Became, Pace, Route, Rules, Sender, Shelf, Spool, frozen};
 use onlyonce_smtp::{Mailbox, Waits};
 use onlyonce_store::{MemoryStore, Store as _};
 use onlyonce_tokio::TokioRuntime;
@@ -26,6 +27,7 @@ struct Shop {
     spool: Spool,
     waits: Waits,
     workers: usize,
+    rules: Rules,
     dir: tempfile::TempDir,
 }
 
@@ -40,14 +42,19 @@ impl Shop {
         let engine = Engine::start(store, runtime, Settings::default(), None).await.unwrap();
         let dir = tempfile::tempdir().unwrap();
         let spool = Spool::open(dir.path()).unwrap();
-        Self { server, engine, spool, waits: Waits::default(), workers: 1, dir }
+        let rules = Rules::default();
+        Self { server, engine, spool, waits: Waits::default(), workers: 1, rules, dir }
     }
 
     /// Adds one message for these recipients.
     fn add(&self, key: &str, to: &[&str]) -> Vec<Added> {
+        self.add_text(key, to, TEXT)
+    }
+
+    fn add_text(&self, key: &str, to: &[&str], text: &[u8]) -> Vec<Added> {
         let to: Vec<Mailbox> = to.iter().map(|it| Mailbox::new(it).unwrap()).collect();
         let from = Mailbox::new("shop@shop.example").unwrap();
-        let messages = frozen(key, Some(&from), &to, TEXT, self.engine.now()).unwrap();
+        let messages = frozen(key, Some(&from), &to, text, self.engine.now()).unwrap();
         messages.iter().map(|it| self.spool.add(it).unwrap()).collect()
     }
 
@@ -64,6 +71,7 @@ impl Shop {
         };
         let to: BTreeMap<String, String> = names.iter().map(recipient).collect();
         let sender = Sender::new(engine, secret(), spool, route, pace).unwrap();
+        let sender = sender.by(self.rules.clone());
         let mut all = BTreeMap::new();
         let tell = |name: &str, became: &Became| {
             assert_eq!(all.insert(to[name].clone(), became.clone()), None, "tried once");
@@ -194,7 +202,7 @@ async fn an_answer_lost_after_the_end_is_unknown_and_not_sent_again() {
             let (state, fence, id) = shop.state(name).await;
             assert_eq!(state, StateKind::Unknown);
             // Somebody looks at the server and says: it may go again.
-            let (policy, verdict) = (policy(), Verdict::NotExecuted);
+            let (policy, verdict) = (Rules::default().policy(), Verdict::NotExecuted);
             let settled = shop.engine.resolve(id, &policy, fence, verdict, "olga", "looked");
             settled.await.unwrap();
             assert!(matches!(&shop.run().await[ANN], Became::Sent(_)), "{does:?}");

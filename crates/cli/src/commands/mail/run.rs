@@ -1,24 +1,28 @@
 //! `onlyonce mail run`
 
+use std::future::Future;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::sync::Arc;
 
-use onlyonce_mail::{Became, Pace, Route, Sender, SenderError, Shelf, Spool, trusted};
+use onlyonce::Sweeper;
+use onlyonce_mail::{
+    Asking, Became, Pace, Route, Rules, Sender, SenderError, Shelf, Spool, trusted,
+};
 use onlyonce_smtp::{Login, Relay, Security, Waits};
 use tokio::signal::unix::{SignalKind, signal};
 
-use super::{Protection, RunArgs, journal, spool};
+use super::{DoubtArgs, Protection, RunArgs, Unknown, journal, spool};
 use crate::exit::Exit;
 use crate::failure::Failure;
-use crate::operate::Operator;
 use crate::operate::socket::Socket;
+use crate::operate::{Desk, Operator};
 use crate::output::{self, printable};
 
 pub(super) async fn run(args: RunArgs) -> Result<(), Failure> {
     let (mut interrupt, mut terminate) =
         (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
-    let relay = relay(&args)?;
+    let (relay, rules) = (relay(&args)?, rules(&args)?);
     let spool = spool(&args.spool)?;
     let (dir, secret) = journal(&args.store)?;
     let operator = Operator::at(&args.store).await?;
@@ -27,11 +31,14 @@ pub(super) async fn run(args: RunArgs) -> Result<(), Failure> {
         return Err(Failure::new(Exit::StoreUnavailable, text));
     };
     // Without it operators have to wait until this ends, and no message does.
+    let desk = Desk { policy: rules.policy(), ..desk.clone() };
     let socket = Socket::open(dir, desk.clone()).ok();
     let pace = Pace { workers: args.workers.into(), ..Pace::default() };
     let route = Arc::new(Route::new(relay));
     let sender = Sender::new(desk.engine.clone(), secret, spool.clone(), route, pace);
     let sender = sender.map_err(|error| Failure::new(Exit::Unavailable, error.to_string()))?;
+    let sender = sender.by(rules.clone());
+    let sweeper = Sweeper::new(desk.engine.clone(), rules.policy());
     let mut asked = 0;
     let (first, stop) = tokio::sync::oneshot::channel();
     let (mut first, mut failed) = (Some(first), None);
@@ -40,7 +47,7 @@ pub(super) async fn run(args: RunArgs) -> Result<(), Failure> {
         let _ = stop.await;
     };
     let tell = |name: &str, became: &Became| failed = told(&spool, name, became).err();
-    let mut sending = Box::pin(sender.run(args.once, stop, tell));
+    let mut sending = Box::pin(working(&sender, sweeper, args.once, stop, tell));
     let ended = loop {
         tokio::select! {
             ended = &mut sending => break Some(ended),
@@ -66,6 +73,26 @@ pub(super) async fn run(args: RunArgs) -> Result<(), Failure> {
     }
 }
 
+/// Sends, and writes down meanwhile what time has done to what is recorded.
+async fn working(
+    sender: &Sender,
+    mut sweeper: Sweeper,
+    once: bool,
+    stop: impl Future<Output = ()>,
+    tell: impl FnMut(&str, &Became),
+) -> Result<(), SenderError> {
+    if once {
+        // It may not last until a second pass.
+        sweeper.pass().await?;
+        return sender.run(once, stop, tell).await;
+    }
+    tokio::select! {
+        ended = sender.run(once, stop, tell) => ended,
+        // It goes on for as long as it is asked to.
+        () = sweeper.run() => Ok(()),
+    }
+}
+
 /// A line for each attempt.
 fn told(spool: &Spool, name: &str, became: &Became) -> Result<(), Failure> {
     let (shelf, what, text) = match became {
@@ -77,6 +104,26 @@ fn told(spool: &Spool, name: &str, became: &Became) -> Result<(), Failure> {
     let key = spool.read(shelf, name).map(|it| it.key().as_str().to_owned());
     let key = key.unwrap_or_else(|_| name.to_owned());
     Ok(output::line(&format!("{what} {key}: {}", printable(text)))?)
+}
+
+fn rules(args: &RunArgs) -> Result<Rules, Failure> {
+    let wrong = |text: String| Failure::new(Exit::Usage, text);
+    let DoubtArgs { on_unknown, probe, probe_absent, settle, late } = &args.doubt;
+    let asking = match (on_unknown, probe) {
+        (Unknown::Hold, None) => None,
+        (Unknown::Hold, Some(_)) => {
+            return Err(wrong("--probe is asked by --on-unknown probe only".to_owned()));
+        }
+        (Unknown::Probe, command) => command.clone().map(|command| Asking {
+            command,
+            absent: probe_absent.clone(),
+            settle: (*settle).into(),
+            late: (*late).into(),
+        }),
+    };
+    let rules = Rules { retention: args.retention.into(), asking };
+    rules.policy().check().map_err(|error| wrong(error.to_string()))?;
+    Ok(rules)
 }
 
 fn relay(args: &RunArgs) -> Result<Relay, Failure> {

@@ -1,0 +1,51 @@
+//! How long what is known of messages is kept, and what is done about unknown outcomes.
+
+use std::time::Duration;
+
+use onlyonce_core::limits::FOREVER;
+use onlyonce_core::{OnUnknown, Policy, Receiver};
+
+use crate::probe::Asking;
+
+/// The rules of a [`Sender`](crate::Sender).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Rules {
+    /// How long the receipt of a message is kept: the server's answer, or what a probe has found.
+    /// That it has ended is known for ever. Default 30 d.
+    pub retention: Duration,
+    /// Who is asked about an unknown outcome. Default nobody: it is held.
+    pub asking: Option<Asking>,
+}
+
+impl Default for Rules {
+    fn default() -> Self {
+        Self { retention: Duration::from_secs(30 * 24 * 60 * 60), asking: None }
+    }
+}
+
+impl Rules {
+    /// The policy of messages. No key is ever forgotten, since a message may wait in the spool for
+    /// longer than anybody thought. Its numbers are to be checked ([`Policy::check`]).
+    pub fn policy(&self) -> Policy {
+        let (on_unknown, receiver) = match &self.asking {
+            None => (OnUnknown::Hold, Receiver::BARE),
+            Some(it) => (OnUnknown::Probe, Receiver::queryable(it.settle, it.late)),
+        };
+        let Self { retention, .. } = *self;
+        Policy { retention, remember: FOREVER, on_unknown, receiver, ..Policy::default() }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn all_rules_hold_by_themselves() {
+        let rules = Rules::default();
+        assert!(rules.policy().check().is_ok());
+        let (settle, late) = (Duration::ZERO, Duration::ZERO);
+        let asking = Asking { command: "true".into(), absent: vec![10], settle, late };
+        assert!(Rules { asking: Some(asking), ..rules }.policy().check().is_ok());
+    }
+}
