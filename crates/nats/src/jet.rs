@@ -25,8 +25,9 @@ const REPLAY: &str = "onlyonce-replay";
 pub struct Streams {
     /// The stream that messages come from. It must exist.
     pub from: String,
-    /// The name of the durable consumer. If it does not exist it is made: explicit acknowledgements,
-    /// and no bound on deliveries, since the server drops what is over it without a word.
+    /// The name of the durable consumer. If it does not exist it is made: explicit
+    /// acknowledgements, and no bound on deliveries, since the server drops what is over it
+    /// without a word.
     pub consumer: String,
     /// The stream where messages are put aside, made if it does not exist. Default: the consumer's
     /// name with `-aside`; its subject is `onlyonce.aside.` and the consumer's name.

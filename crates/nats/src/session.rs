@@ -63,7 +63,8 @@ impl Session {
     }
 
     /// Settles deliveries until the server or the store is lost, or `stop`. What has come and was
-    /// not begun when it stops is given back; what is still on its way comes again after `ack_wait`.
+    /// not begun when it stops is given back; what is still on its way comes again after
+    /// `ack_wait`.
     pub(crate) async fn run<H: Handler, T: Fn(Told) + Send + Sync + 'static>(
         mut self,
         inbox: &Inbox,

@@ -79,11 +79,7 @@ impl World {
     /// `warehouse` is the program; `onlyonce` lies beside it.
     pub(crate) fn start(warehouse: &Path, seed: u64) -> Self {
         let folder = tempfile::tempdir().unwrap();
-        let (broker, database) = (RabbitMq::start(), Postgres::start());
-        database.sql("postgres", include_str!("../../tables.sql"));
-        for (item, free) in STOCK {
-            database.sql("postgres", &format!("INSERT INTO stock VALUES ('{item}', {free})"));
-        }
+        let (broker, database) = (RabbitMq::start(), stocked());
         let broker_relay = Relay::to(broker.address());
         let database_relay = Relay::to(database.address());
         let counters = [Port::free(), Port::free()];
@@ -95,9 +91,7 @@ impl World {
         let journal = format!("journal:{}", folder.path().join("journal").display());
         init(&onlyonce, &database.url("postgres"));
         init(&onlyonce, &journal);
-        let token = folder.path().join("token");
-        fs::write(&token, TOKEN).unwrap();
-        fs::set_permissions(&token, fs::Permissions::from_mode(0o600)).unwrap();
+        let token = token_in(folder.path());
         let text = |path: &Path| path.display().to_string();
         let (amqp, token) = (rabbitmq_url(broker_relay.address()), text(&token));
         let url = format!("postgres://postgres@{}/postgres", database_relay.address());
@@ -162,6 +156,22 @@ impl World {
     pub(crate) fn shop(&self) -> SocketAddr {
         self.shop.address()
     }
+}
+
+fn stocked() -> Postgres {
+    let database = Postgres::start();
+    database.sql("postgres", include_str!("../../tables.sql"));
+    for (item, free) in STOCK {
+        database.sql("postgres", &format!("INSERT INTO stock VALUES ('{item}', {free})"));
+    }
+    database
+}
+
+fn token_in(folder: &Path) -> PathBuf {
+    let token = folder.join("token");
+    fs::write(&token, TOKEN).unwrap();
+    fs::set_permissions(&token, fs::Permissions::from_mode(0o600)).unwrap();
+    token
 }
 
 fn init(onlyonce: &Path, store: &str) {
