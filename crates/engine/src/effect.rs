@@ -34,7 +34,8 @@ pub enum Ran {
     CannotTell(Cause),
 }
 
-/// What becomes of an effect whose lease ends, since the store could not be reached to renew it.
+/// What becomes of an effect whose lease ends: the store could not be reached to renew it, or said
+/// that the claim is not ours any more.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum AtLeaseEnd {
     /// Its future is dropped, so that nothing more of it starts; nobody can tell whether it
@@ -146,7 +147,7 @@ impl<E: Effect> Run for E {
         let prepared = match ticket.hold(self.prepare(attempt)).await {
             Some(Ok(prepared)) => prepared,
             Some(Err(reply)) => return Ok(Ran::NotExecuted(reply)),
-            None => return Err(EngineError::LeaseShort),
+            None => return Err(ticket.why_not()),
         };
         ticket.commit().await?;
         ticket.check_start()?;

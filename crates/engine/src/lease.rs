@@ -2,8 +2,9 @@
 
 use std::fmt;
 use std::future::Future;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use futures_util::future::{Either, select};
@@ -13,7 +14,8 @@ use crate::engine::Inner;
 
 /// Until when a claim is exclusive, as far as that is durable. It is renewed while the operation is
 /// held; nothing may be sent under the claim that is not sent when it is over. One that was granted
-/// because the receiver still remembers the key is over when it no longer may, renewed or not.
+/// because the receiver still remembers the key is over when it no longer may, renewed or not. One
+/// whose claim is found to be lost is over at once.
 ///
 /// It ends by this process's clock; others wait for `skew_max` longer. Cheap to clone.
 #[derive(Clone)]
@@ -21,15 +23,37 @@ pub struct Lease {
     inner: Arc<Inner>,
     /// In milliseconds, as a [`Timestamp`]. It only rises.
     until: Arc<AtomicU64>,
+    lost: Arc<Lost>,
     /// What is sent later may arrive when the receiver has forgotten the key, however often the
     /// lease is renewed.
     window: Timestamp,
 }
 
+/// Whether the claim is known to be somebody else's, or settled, and who waits for that.
+#[derive(Default)]
+struct Lost {
+    is: AtomicBool,
+    waiting: Mutex<Vec<Waker>>,
+}
+
+impl Lost {
+    fn poll(&self, context: &Context<'_>) -> Poll<()> {
+        let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
+        // Asked under the lock, so that whoever says it later finds this one waiting.
+        if self.is.load(Ordering::Acquire) {
+            return Poll::Ready(());
+        }
+        if !waiting.iter().any(|waker| waker.will_wake(context.waker())) {
+            waiting.push(context.waker().clone());
+        }
+        Poll::Pending
+    }
+}
+
 impl Lease {
     pub(crate) fn new(inner: Arc<Inner>, policy: &Policy, record: &Record) -> Self {
         let window = window(policy, record);
-        let lease = Self { inner, until: Arc::default(), window };
+        let lease = Self { inner, until: Arc::default(), lost: Arc::default(), window };
         lease.renewed(record);
         lease
     }
@@ -47,13 +71,30 @@ impl Lease {
         }
     }
 
-    /// When the claim lapses, by the engine's clock.
+    /// The claim is not ours any more: nothing may be sent under it, whatever is left of its time.
+    pub(crate) fn lose(&self) {
+        let mut waiting = self.lost.waiting.lock().unwrap_or_else(PoisonError::into_inner);
+        self.lost.is.store(true, Ordering::Release);
+        let woken = std::mem::take(&mut *waiting);
+        drop(waiting);
+        woken.into_iter().for_each(Waker::wake);
+    }
+
+    /// Whether it is over because the claim is not ours any more.
+    pub(crate) fn is_lost(&self) -> bool {
+        self.lost.is.load(Ordering::Acquire)
+    }
+
+    /// When the claim lapses, by the engine's clock, if it is not lost before.
     pub(crate) fn until(&self) -> Timestamp {
         Timestamp::from_millis(self.until.load(Ordering::Acquire))
     }
 
     /// How much of it is left.
     pub fn left(&self) -> Duration {
+        if self.is_lost() {
+            return Duration::ZERO;
+        }
         self.until().min(self.window).since(self.inner.now())
     }
 
@@ -69,7 +110,8 @@ impl Lease {
             if left.is_zero() {
                 return;
             }
-            self.inner.runtime.sleep(left).await;
+            let lost = std::future::poll_fn(|context| self.lost.poll(context));
+            select(self.inner.runtime.sleep(left), lost).await;
         }
     }
 

@@ -110,10 +110,16 @@ impl Ticket {
     /// Checks that at least `least` of the lease is left: call it before the first byte is sent.
     ///
     /// # Errors
-    /// [`EngineError::LeaseShort`]: release the ticket instead.
+    /// [`EngineError::LeaseShort`], or [`EngineError::ClaimLost`] if the claim is known not to be
+    /// ours any more: release the ticket instead.
     pub fn check_lease(&self, least: Duration) -> Result<(), EngineError> {
         let left = self.lease_left();
-        if left < least || left.is_zero() { Err(EngineError::LeaseShort) } else { Ok(()) }
+        if left < least || left.is_zero() { Err(self.why_not()) } else { Ok(()) }
+    }
+
+    /// Why nothing may be begun under a lease that is over, or nearly so.
+    pub(crate) fn why_not(&self) -> EngineError {
+        if self.lease.is_lost() { EngineError::ClaimLost } else { EngineError::LeaseShort }
     }
 
     /// [`Self::check_lease`] with a third of the lease, after which a renewal is due.
@@ -122,8 +128,9 @@ impl Ticket {
     }
 
     /// Runs `operation` while the lease is renewed, at a third of it and each tenth after a failure,
-    /// and drops it when the lease is over because it could not be renewed: `None`. Nothing that `operation` does itself comes
-    /// after that; what it has handed to others (a task, a connection's buffer) may.
+    /// and drops it when the lease is over, since it could not be renewed, or at once when the claim
+    /// is found to be lost: `None`. Nothing that `operation` does itself comes after that; what it
+    /// has handed to others (a task, a connection's buffer) may.
     pub async fn hold<F: Future>(&mut self, operation: F) -> Option<F::Output> {
         let lease = self.lease();
         self.listen(lease.bounds(operation)).await
@@ -244,6 +251,7 @@ impl Ticket {
             self.record = record;
         }
         if !is_ours {
+            self.lease.lose();
             return Err(EngineError::ClaimLost);
         }
         self.lease.renewed(&self.record);

@@ -3,7 +3,9 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 
-use onlyonce::core::{Cause, OnUnknown, Outcome, Phase, Policy, Receiver, Reply, StateKind};
+use onlyonce::core::{
+    Cause, OnUnknown, Outcome, Phase, Policy, Receiver, Reply, StateKind, Verdict,
+};
 use onlyonce::{
     Answer, AtLeaseEnd, Attempt, Effect, EngineError, EngineEvent, Lease, Ran, Run, Settings,
     direct,
@@ -96,9 +98,7 @@ fn cut_off_at_its_end(shop: &Shop) -> Asked {
 }
 
 fn only_listening(shop: &Shop) -> Asked {
-    let (engine, charges) = (shop.engine.clone(), Arc::clone(&shop.charges));
-    let run = Listening { charges, takes: seconds(50) };
-    tokio::spawn(async move { engine.once(&request(), &policy(), seconds(5), run).await.unwrap() })
+    aside(shop, Listening { charges: Arc::clone(&shop.charges), takes: seconds(50) })
 }
 
 /// One renewal, at 10 s, or all but the last that the lease has time for meet a full store.
@@ -137,6 +137,89 @@ async fn a_lease_that_is_renewed_bounds_nothing() {
     let charges = Arc::clone(&shop.charges);
     let answer = once(&shop, &policy, direct(|_attempt| instalments(charges))).await;
     assert_eq!((answer, shop.charges()), (Ok(Answer::Reply(confirmed())), 5));
+}
+
+/// Charges once it has found out what to, after 25 s, unless its lease is over before. It asks that
+/// by waiting for it.
+struct Waiting {
+    charges: Arc<AtomicUsize>,
+    lease: Option<Lease>,
+}
+
+impl Effect for Waiting {
+    type Prepared = Lease;
+
+    fn lease(&mut self, lease: Lease) -> AtLeaseEnd {
+        self.lease = Some(lease);
+        AtLeaseEnd::Listens
+    }
+
+    async fn prepare(&mut self, _attempt: Attempt) -> Result<Lease, Reply> {
+        Ok(self.lease.take().unwrap())
+    }
+
+    async fn commit(&mut self, lease: Lease, _attempt: Attempt) -> Ran {
+        tokio::select! {
+            () = lease.over() => Ran::CannotTell(Cause::Abandoned),
+            () = tokio::time::sleep(seconds(25)) => {
+                self.charges.fetch_add(1, SeqCst);
+                Ran::Happened(confirmed())
+            }
+        }
+    }
+}
+
+/// Runs it, has an operator run the key again meanwhile although it lives, as one does who takes it
+/// for dead; returns what it charged itself.
+async fn charged_beside_another(make: impl FnOnce(&Shop) -> Asked) -> usize {
+    let first = Shop::open().await;
+    let asked = make(&first);
+    pass(seconds(5)).await;
+    let second = Shop::open_on(first.store.clone(), Settings::default()).await;
+    let doubt = second.engine.get(request().id).await.unwrap().unwrap();
+    assert_eq!(second.resolve(doubt.fence, Verdict::RunAgain).await, Outcome::Done);
+    assert_eq!(second.ask(seconds(1)).await, Ok(Answer::Reply(confirmed())));
+    // Its lease would last for 24 s more, and it learns at 10 s that somebody took over.
+    asked.await.unwrap();
+    pass(seconds(200)).await;
+    assert_eq!(second.ask(seconds(1)).await, Ok(Answer::Replayed(confirmed())));
+    first.charges()
+}
+
+fn aside(shop: &Shop, run: impl Run) -> Asked {
+    let engine = shop.engine.clone();
+    tokio::spawn(async move { engine.once(&request(), &policy(), seconds(5), run).await.unwrap() })
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_learns_that_somebody_took_over_begins_nothing_more() {
+    let cut_off = |shop: &Shop| aside(shop, Instalments(Arc::clone(&shop.charges)));
+    assert_eq!(charged_beside_another(cut_off).await, 1, "at 0 s, and not at 20 s");
+    let waiting =
+        |shop: &Shop| aside(shop, Waiting { charges: Arc::clone(&shop.charges), lease: None });
+    assert_eq!(charged_beside_another(waiting).await, 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_preparation_ends_when_somebody_took_over() {
+    let first = Shop::open().await;
+    let mut ticket = first.claim(Phase::Prepared).await;
+    let lease = ticket.lease();
+    let second = Shop::open_on(first.store.clone(), Settings::default()).await;
+    assert_eq!(second.ask(seconds(1)).await, Ok(Answer::Reply(confirmed())));
+    assert!(!lease.is_over(), "nobody has told it yet");
+    let elsewhere = lease.clone();
+    let hears = tokio::spawn(async move { elsewhere.over().await });
+    let begun = AtomicUsize::new(0);
+    let prepares = async {
+        pass(seconds(20)).await;
+        begun.fetch_add(1, SeqCst);
+    };
+    assert_eq!(ticket.hold(prepares).await, None);
+    assert_eq!((begun.load(SeqCst), lease.is_over()), (0, true));
+    pass(seconds(1)).await;
+    assert!(hears.is_finished(), "what was handed to another task hears of it too");
+    assert_eq!(ticket.check_lease(seconds(0)), Err(EngineError::ClaimLost));
 }
 
 /// The receiver remembers a key for ten minutes, and an unknown outcome is run again meanwhile.
