@@ -46,8 +46,8 @@ the end of a message nobody knows whether the server has it: it is not sent agai
 
   onlyonce mail run --server SERVER --on-unknown probe --probe ./find --probe-absent 10
 
-The probe is told ONLYONCE_MESSAGE_ID, ONLYONCE_RECIPIENT, ONLYONCE_KEY and ONLYONCE_FENCE. It exits \
-with 0 if the server has the message, and what it prints first is kept as evidence.
+The probe is told ONLYONCE_MESSAGE_ID, ONLYONCE_RECIPIENT, ONLYONCE_KEY and ONLYONCE_FENCE. It \
+exits with 0 if the server has the message, and what it prints first is kept as evidence.
 
 SIGTERM and SIGINT let what is on its way end; a second one ends \
 at once.")]
