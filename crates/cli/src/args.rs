@@ -7,6 +7,7 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use onlyonce_core::limits::FOREVER;
 
+use crate::commands::doctor::DoctorArgs;
 use crate::commands::mail::MailCommand;
 use crate::commands::provision::{ApplyArgs, ForecastArgs, ResourcesCommand};
 use crate::commands::run::RunArgs;
@@ -44,6 +45,8 @@ pub(crate) enum Command {
     /// Make a store
     #[command(subcommand)]
     Store(StoreCommand),
+    /// Look a store through: every check that is made when it is opened, with what to do
+    Doctor(DoctorArgs),
     /// See which operations ran, are running or are in doubt, and settle them
     #[command(subcommand)]
     Keys(KeysCommand),

@@ -29,6 +29,7 @@ fn main() -> ExitCode {
         Command::Proxy(args) => on_runtime(commands::proxy::run(args)),
         Command::Serve(args) => on_runtime(commands::serve::run(args)),
         Command::Store(command) => on_runtime(commands::store::run(command)),
+        Command::Doctor(args) => on_runtime(commands::doctor::run(args)),
         Command::Keys(command) => on_runtime(commands::keys::run(command)),
         Command::Run(args) => match on_runtime(async { Ok(commands::run::run(args).await) }) {
             Ok(code) => return code,

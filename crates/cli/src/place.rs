@@ -13,7 +13,7 @@ use onlyonce_journal::{Journal, JournalError, JournalErrorKind, Settings, Start}
 use onlyonce_postgres::{Address, AddressError, Postgres};
 use onlyonce_redis::Redis;
 use onlyonce_sqlite::Sqlite;
-use onlyonce_store::{OpenError, OpenErrorKind, Store};
+use onlyonce_store::{Check, OpenError, OpenErrorKind, Store};
 
 use crate::exit::Exit;
 use crate::failure::Failure;
@@ -149,6 +149,17 @@ impl Place {
             };
         }
         self.open(Settings::default()).await.map(Ok)
+    }
+
+    /// Everything that is looked at when the store there is opened, each with what was found.
+    pub(crate) async fn doctor(&self) -> Vec<Check> {
+        match self {
+            Self::Journal(dir) => onlyonce_journal::doctor(dir),
+            Self::Sqlite(file) => onlyonce_sqlite::doctor(file),
+            Self::Postgres(address) => onlyonce_postgres::doctor(address.clone()).await,
+            Self::Redis(target) => onlyonce_redis::doctor(target).await,
+            Self::Etcd(target) => onlyonce_etcd::doctor(target).await,
+        }
     }
 
     /// The secret of the store there, whoever has it open.

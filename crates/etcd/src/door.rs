@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use onlyonce_store::{OpenError, OpenErrorKind};
+use onlyonce_store::{Check, Checks, Found, Need, OpenError, OpenErrorKind};
 use tokio::time::timeout;
 use tonic::Status;
 
@@ -10,6 +10,17 @@ use crate::client::Client;
 use crate::error::fault;
 use crate::members::Members;
 use crate::target::Target;
+
+const MEMBER: Need = Need::new("member", "answers");
+const VERSION: Need = Need::new("version", "3.4 or newer");
+const VOTER: Need = Need::new("voter", "yes");
+const LEADER: Need = Need::new("leader", "yes");
+const ALARMS: Need = Need::new("alarms", "none");
+const VOTERS: Need = Need::new("voting members", "3 or more");
+const CLUSTER: Need = Need::new("cluster", "one for all members");
+
+/// All that is looked at at a member.
+const NEEDS: [Need; 7] = [MEMBER, VERSION, VOTER, LEADER, ALARMS, VOTERS, CLUSTER];
 
 /// How long a member may take to be looked at.
 const LOOK_MAX: Duration = Duration::from_secs(5);
@@ -32,18 +43,13 @@ pub(crate) async fn look(members: &Members, target: &Target) -> Result<Seen, Ope
     let mut warnings = Vec::new();
     let mut failed = Vec::new();
     let mut found: Option<(u64, String)> = None;
-    for (place, client) in members.each().await {
-        let looked = timeout(LOOK_MAX, one(place, client, target)).await;
-        match looked.unwrap_or_else(|_| Err(failure(place, "it does not answer"))) {
-            Ok((cluster, _)) if found.as_ref().is_some_and(|(other, _)| *other != cluster) => {
-                let text = "it belongs to another cluster than the members named before it";
-                return Err(OpenError::new(OpenErrorKind::Refused, place, text));
-            }
-            Ok((cluster, more)) => {
+    for Looked { place, cluster, checks } in each(members, target).await {
+        match checks.verdict() {
+            Ok(()) => {
                 if found.is_none() {
-                    found = Some((cluster, place.to_owned()));
+                    found = cluster.map(|cluster| (cluster, place));
                 }
-                warnings.extend(more);
+                warnings.extend(checks.accepted().map(|check| check.why.clone()));
             }
             Err(error) if error.kind() == OpenErrorKind::Refused => return Err(error),
             Err(error) => failed.push(error.to_string()),
@@ -60,46 +66,96 @@ pub(crate) async fn look(members: &Members, target: &Target) -> Result<Seen, Ope
     Ok(Seen { cluster, warnings })
 }
 
+/// Everything that is looked at at each member, and the cluster if it would be let in.
+pub(crate) async fn doctor(members: &Members, target: &Target) -> (Vec<Check>, Option<u64>) {
+    let looked = each(members, target).await;
+    let good = looked.iter().find(|it| it.checks.verdict().is_ok());
+    let cluster = good.and_then(|it| it.cluster);
+    let mut told: Vec<Check> = looked.into_iter().flat_map(|it| it.checks.finish(&NEEDS)).collect();
+    // One that is away is done without as long as there is another.
+    let away = told.iter_mut().filter(|it| it.found == Found::Refused(OpenErrorKind::Unavailable));
+    if cluster.is_some() {
+        away.for_each(|check| check.found = Found::Unasked);
+    }
+    (told, cluster)
+}
+
+/// A member that was looked at.
+struct Looked {
+    place: String,
+    /// Which cluster it belongs to, if it says so.
+    cluster: Option<u64>,
+    checks: Checks,
+}
+
+/// Looks at each member.
+async fn each(members: &Members, target: &Target) -> Vec<Looked> {
+    let mut all: Vec<Looked> = Vec::new();
+    for (place, client) in members.each().await {
+        let mut checks = Checks::at(place);
+        let looked = timeout(LOOK_MAX, one(place, client, target, &mut checks)).await;
+        let looked = looked.unwrap_or_else(|_| Err(failure(place, "it does not answer")));
+        if let Err(error) = &looked {
+            checks.failed(MEMBER, error);
+        }
+        let cluster = looked.ok();
+        if let Some(cluster) = cluster {
+            let first = all.iter().find_map(|it| it.cluster).unwrap_or(cluster);
+            let why = "it belongs to another cluster than the members named before it";
+            let fix = "name the members of one cluster";
+            checks.must(CLUSTER, format!("{cluster:x}"), cluster == first, why, fix);
+        }
+        all.push(Looked { place: place.to_owned(), cluster, checks });
+    }
+    all
+}
+
 /// Which cluster it is, by one member.
 async fn one(
     place: &str,
     client: Client,
     target: &Target,
-) -> Result<(u64, Vec<String>), OpenError> {
+    checks: &mut Checks,
+) -> Result<u64, OpenError> {
     let unavailable = |status: Status| failure(place, fault(place, &status).text());
-    let refuse = |text: String| Err(OpenError::new(OpenErrorKind::Refused, place, text));
     let health = client.health().await.map_err(unavailable)?;
-    if number(&health.version) < OLDEST {
-        let version = health.version;
-        return refuse(format!("its version is {version}, and 3.4 is the oldest that is known"));
-    }
+    checks.good(MEMBER, "yes");
+    let version = &health.version;
+    let why = format!("its version is {version}, and 3.4 is the oldest that is known");
+    checks.must(VERSION, version, OLDEST <= number(version), &why, "use a newer one");
     if health.is_learner {
-        return refuse("it is a learner, which has no vote: name voting members".to_owned());
+        let why = "it is a learner, which has no vote";
+        // It does not answer what is asked further on.
+        let kind = OpenErrorKind::Refused;
+        return Err(checks.refuse(kind, VOTER, "no", why, "name voting members"));
     }
+    checks.good(VOTER, "yes");
     if health.leader == 0 {
-        return Err(failure(place, "it has no leader: too few members reach each other"));
+        let why = "it has no leader: too few members reach each other";
+        let fix = "start the others, and look at the network between them";
+        return Err(checks.refuse(OpenErrorKind::Unavailable, LEADER, "none", why, fix));
     }
-    if let Some(alarm) = client.alarms().await.map_err(unavailable)?.alarms.first() {
-        let name = match alarm.kind {
-            1 => "NOSPACE: there is no room left",
-            2 => "CORRUPT: a member has other data than the rest",
-            _ => "of an unknown kind",
-        };
-        let text = "; see `etcdctl alarm list`, mend it, then `etcdctl alarm disarm`";
-        return refuse(format!("an alarm is raised: {name}{text}"));
-    }
+    checks.good(LEADER, "yes");
+    let alarms = client.alarms().await.map_err(unavailable)?.alarms;
+    let alarm = alarms.first().map(|alarm| match alarm.kind {
+        1 => "NOSPACE: there is no room left",
+        2 => "CORRUPT: a member has other data than the rest",
+        _ => "of an unknown kind",
+    });
+    let why = format!("an alarm is raised: {}", alarm.unwrap_or_default());
+    let fix = "see `etcdctl alarm list`, mend it, then `etcdctl alarm disarm`";
+    checks.must(ALARMS, alarm.unwrap_or("none"), alarm.is_none(), &why, fix);
     let listed = client.members().await.map_err(unavailable)?.members;
     let voters = listed.iter().filter(|member| !member.is_learner).count();
-    let mut warnings = Vec::new();
-    if voters < 3 {
-        let what = format!("the cluster has {voters} voting member(s), so it is lost with a disk");
-        if !target.accept_single {
-            return refuse(format!("{what}: have three, or take the risk by `accept=single`"));
-        }
-        warnings.push(format!("{what} (`accept=single`)"));
+    let what = format!("the cluster has {voters} voting member(s), so it is lost with a disk");
+    let says = voters.to_string();
+    if voters < 3 && target.accept_single {
+        checks.accept(VOTERS, says, &format!("{what} (`accept=single`)"), "have three");
+    } else {
+        let fix = "have three, or take the risk by `accept=single`";
+        checks.must(VOTERS, says, 3 <= voters, &what, fix);
     }
-    let cluster = health.header.map(|header| header.cluster).unwrap_or_default();
-    Ok((cluster, warnings))
+    Ok(health.header.map(|header| header.cluster).unwrap_or_default())
 }
 
 fn failure(place: &str, text: &str) -> OpenError {

@@ -10,6 +10,7 @@ mod cache;
 mod client;
 mod door;
 mod error;
+mod facts;
 mod fence;
 mod inner;
 mod layout;
@@ -19,5 +20,6 @@ mod store;
 mod target;
 mod wire;
 
+pub use facts::doctor;
 pub use store::Etcd;
 pub use target::Target;

@@ -5,7 +5,7 @@ use std::sync::atomic::AtomicI64;
 
 use onlyonce_core::{Floor, KeyId, Record, Revision, Secret, StateKind};
 use onlyonce_store::{
-    BoxFuture, Cursor, Due, Filter, OpenError, OpenErrorKind, Page, Store, StoreError,
+    BoxFuture, Checks, Cursor, Due, Filter, OpenError, OpenErrorKind, Page, Store, StoreError,
     StoreErrorKind, Swap,
 };
 use tokio::runtime::Handle;
@@ -13,6 +13,7 @@ use tokio::runtime::Handle;
 use crate::cache::Cache;
 use crate::door;
 use crate::error::Fault;
+use crate::facts;
 use crate::fence::Fence;
 use crate::inner::Inner;
 use crate::layout::{FORMAT, Facts, Layout};
@@ -90,25 +91,11 @@ impl Etcd {
         let members = Arc::new(Members::new(target)?);
         let seen = door::look(&members, target).await?;
         let layout = Arc::new(Layout::new(&target.prefix));
-        let get = Txn::of(Op::get(layout.store()));
+        let mut checks = Checks::at(&*place);
+        let facts = facts::look(&members, &layout, seen.cluster, &place, &mut checks).await;
+        checks.verdict()?;
+        let facts = facts?;
         let unavailable = |fault: Fault| error(OpenErrorKind::Unavailable, fault.text());
-        let Some(found) = members.read(get).await.map_err(unavailable)?.first() else {
-            let text = "there is no store here; `onlyonce store init` makes one";
-            return Err(error(OpenErrorKind::Missing, text));
-        };
-        let Some(facts) = Facts::read(&found.value) else {
-            return Err(error(OpenErrorKind::Foreign, "its facts are none of a store"));
-        };
-        if facts.format != FORMAT {
-            let text = format!("its format is {}, and this program knows {FORMAT}", facts.format);
-            return Err(error(OpenErrorKind::Newer, &text));
-        }
-        if facts.cluster != seen.cluster {
-            let text = "it was made in another cluster: a snapshot was restored, and what ran \
-                        after it was taken would run again. Make a new store with another prefix \
-                        and without --first";
-            return Err(error(OpenErrorKind::Refused, text));
-        }
         let fence = Arc::new(Fence::new(&layout, &facts));
         fence.mark(&members).await.map_err(unavailable)?;
         let runtime = Handle::current();

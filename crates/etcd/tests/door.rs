@@ -5,12 +5,25 @@
 mod common;
 
 use onlyonce_conformance::{answered, id};
-use onlyonce_store::{OpenErrorKind, Store as _, StoreErrorKind};
+use onlyonce_store::{Check, Found, OpenError, OpenErrorKind, Store as _, StoreErrorKind};
 use onlyonce_testbed::{Etcd, EtcdCluster};
 
 use common::{
-    RUNTIME, claim, delete_all, get, init, open, put, single, try_claim, try_init, try_open,
+    RUNTIME, checks, claim, delete_all, get, init, open, put, single, try_claim, try_init,
 };
+
+/// Opens it, which is refused by something that a doctor tells, or else by nothing of that.
+fn try_open(url: &str) -> Result<onlyonce_etcd::Etcd, OpenError> {
+    let refusals: Vec<OpenError> = checks(url).iter().filter_map(Check::error).collect();
+    let opened = common::try_open(url);
+    assert_eq!(opened.as_ref().err().map(OpenError::kind), refusals.first().map(OpenError::kind));
+    if let Err(error) = &opened
+        && error.kind() != OpenErrorKind::Unavailable
+    {
+        assert_eq!(refusals.first(), Some(error));
+    }
+    opened
+}
 
 #[test]
 fn one_member_alone_is_refused_or_a_risk() {
@@ -19,6 +32,11 @@ fn one_member_alone_is_refused_or_a_risk() {
     assert_eq!(error.kind(), OpenErrorKind::Refused);
     assert!(error.to_string().contains("accept=single"), "{error}");
     init(&single(&etcd));
+    let error = try_open(&format!("etcd://{}", etcd.address())).err().unwrap();
+    assert!(error.to_string().contains("accept=single"), "{error}");
+    let told = checks(&single(&etcd));
+    let voters = told.iter().find(|check| check.need.name == "voting members").unwrap();
+    assert_eq!(voters.found, Found::Accepted, "{voters:?}");
     let store = open(&single(&etcd));
     assert!(store.warnings()[0].contains("1 voting member"), "{:?}", store.warnings());
 }
@@ -69,6 +87,11 @@ fn a_cluster_without_a_majority_is_unavailable() {
     init(&url);
     cluster.members()[0].kill();
     claim(&open(&url), 1);
+    // One member is done without; that it is away is told.
+    let told = checks(&url);
+    assert!(told.iter().all(|check| check.error().is_none()), "{told:?}");
+    let away = told.iter().find(|check| check.need.name == "member").unwrap();
+    assert_eq!(away.found, Found::Unasked, "{away:?}");
     cluster.members()[1].kill();
     let error = try_open(&url).err().unwrap();
     assert_eq!(error.kind(), OpenErrorKind::Unavailable, "{error}");

@@ -14,7 +14,7 @@ use crate::label::{self, hex};
 use crate::segment::{self, Header};
 
 const SECRET_FILE: &str = "secret";
-const LOCK_FILE: &str = "lock";
+pub(crate) const LOCK_FILE: &str = "lock";
 /// Names of the keys that answers are encrypted with. It belongs to who encrypts them; a copy
 /// without it would not say what it needs.
 const NAMES_FILE: &str = "keys";

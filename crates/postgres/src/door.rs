@@ -2,13 +2,48 @@
 //! server does not keep what it has confirmed, and whose tables it has.
 
 use onlyonce_core::{Floor, Secret};
-use onlyonce_store::OpenErrorKind::{Exists, Missing, Newer, Refused, Unavailable};
-use onlyonce_store::{OpenError, OpenErrorKind, row};
+use onlyonce_store::OpenErrorKind::{Exists, Foreign, Missing, Newer, Refused, Unavailable};
+use onlyonce_store::{Check, Checks, Need, OpenError, row};
 use tokio_postgres::types::Type;
 use tokio_postgres::{Client, Row};
 
+use crate::address::{Address, CONNECT_MAX};
 use crate::error::text;
 use crate::schema;
+use crate::session::Way;
+
+const SERVER: Need = Need::new("server", "answers");
+const PRIMARY: Need = Need::new("primary", "yes");
+const READ_ONLY: Need = Need::new("transaction_read_only", "off");
+const FSYNC: Need = Need::new("fsync", "on");
+const FULL_PAGE_WRITES: Need = Need::new("full_page_writes", "on");
+const SYNCHRONOUS_COMMIT: Need =
+    Need::new("synchronous_commit", "not off; nor local with a synchronous standby");
+const STORE: Need = Need::new("store", "made by `onlyonce store init`");
+const TABLES_KEPT: Need = Need::new("tables", "logged");
+const PRIVILEGES: Need = Need::new("privileges", "SELECT, INSERT, UPDATE, DELETE");
+const FORMAT: Need = Need::new("format", "one that this program knows");
+const SECRET: Need = Need::new("secret", "32 bytes");
+
+/// All that is looked at.
+const NEEDS: [Need; 11] = [
+    SERVER,
+    PRIMARY,
+    READ_ONLY,
+    FSYNC,
+    FULL_PAGE_WRITES,
+    SYNCHRONOUS_COMMIT,
+    STORE,
+    TABLES_KEPT,
+    PRIVILEGES,
+    FORMAT,
+    SECRET,
+];
+/// What makes a store where there is none.
+const INIT: &str = "`onlyonce store init` makes one";
+/// What a role needs.
+const GRANT: &str = "GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA onlyonce TO the \
+                     role of this address";
 
 /// What a session begins every transaction with.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -33,49 +68,87 @@ SELECT c.relname::text, c.relpersistence::text,
 FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
 WHERE n.nspname = 'onlyonce' AND c.relkind IN ('r', 'p')";
 
-const STORE: &str = "SELECT version, secret FROM onlyonce.store";
+const ROW: &str = "SELECT version, secret FROM onlyonce.store";
 
 /// Looks through a server and its tables.
 pub(crate) async fn check(client: &Client, place: &str) -> Result<Checked, OpenError> {
-    let settings = settings(client, place).await?;
-    let refuse = |kind, text: String| Err(OpenError::new(kind, place, text));
-    if !settings.has_store {
-        let text = "there is no store in this database; `onlyonce store init` makes one";
-        return refuse(Missing, text.to_owned());
+    let mut checks = Checks::at(place);
+    let looked = look(client, place, &mut checks).await;
+    checks.verdict()?;
+    looked
+}
+
+/// Everything that is looked at when the store in the database is opened, each with what was
+/// found. Nothing is changed.
+pub async fn doctor(address: Address) -> Vec<Check> {
+    let way = Way::to(address);
+    let mut checks = Checks::at(&*way.place);
+    let looking = async {
+        let client = way.connect().await?;
+        look(&client, &way.place, &mut checks).await.map(drop)
+    };
+    let late = |_| Err(OpenError::new(Unavailable, &*way.place, "it does not answer in time"));
+    let looked = tokio::time::timeout(2 * CONNECT_MAX, looking).await.unwrap_or_else(late);
+    if let Err(error) = looked {
+        checks.failed(SERVER, &error);
     }
+    checks.finish(&NEEDS)
+}
+
+/// Looks through it, and says why nothing more can be asked.
+async fn look(client: &Client, place: &str, checks: &mut Checks) -> Result<Checked, OpenError> {
+    let settings = settings(client, place, checks).await?;
+    if !settings.has_store {
+        let why = "there is no store in this database";
+        return Err(checks.refuse(Missing, STORE, "none", why, INIT));
+    }
+    checks.good(STORE, "there");
+    tables(client, place, checks).await?;
+    let rows = ask(client, place, ROW).await?;
+    let Some(store) = rows.first() else {
+        return Err(checks.refuse(Missing, FORMAT, "none", "the store's row is gone", ""));
+    };
+    let version: i32 = store.get(0);
+    if version != schema::VERSION {
+        let why = format!("its format is {version}, and this program knows {}", schema::VERSION);
+        let fix = "use a newer onlyonce";
+        return Err(checks.refuse(Newer, FORMAT, version.to_string(), &why, fix));
+    }
+    checks.good(FORMAT, version.to_string());
+    let Ok(secret) = <[u8; 32]>::try_from(store.get::<_, &[u8]>(1)) else {
+        return Err(checks.refuse(Foreign, SECRET, "something else", "its secret is none", ""));
+    };
+    checks.good(SECRET, "there");
+    let synchronous_commit = settings.synchronous_commit;
+    Ok(Checked { synchronous_commit, secret: Secret::from_bytes(secret) })
+}
+
+/// Whether the tables are kept, and ours to use.
+async fn tables(client: &Client, place: &str, checks: &mut Checks) -> Result<(), OpenError> {
+    let (mut kept, mut ours) = (true, Ok(()));
     for table in ask(client, place, TABLES).await? {
         let (name, persistence, may): (String, String, bool) =
             (table.get(0), table.get(1), table.get(2));
         if persistence != "p" {
-            let text = format!(
-                "table onlyonce.{name} is not kept after a crash: ALTER TABLE onlyonce.{name} SET \
-                 LOGGED"
-            );
-            return refuse(Refused, text);
+            let why = format!("table onlyonce.{name} is not kept after a crash");
+            let fix = format!("ALTER TABLE onlyonce.{name} SET LOGGED");
+            let says = format!("onlyonce.{name} is unlogged");
+            checks.refuse(Refused, TABLES_KEPT, says, &why, &fix);
+            kept = false;
         }
-        if !may {
-            let text = format!(
-                "we may not use table onlyonce.{name}: GRANT SELECT, INSERT, UPDATE, DELETE ON ALL \
-                 TABLES IN SCHEMA onlyonce TO the role of this address"
-            );
-            return refuse(Refused, text);
+        if !may && ours.is_ok() {
+            let why = format!("we may not use table onlyonce.{name}");
+            let says = format!("not of onlyonce.{name}");
+            ours = Err(checks.refuse(Refused, PRIVILEGES, says, &why, GRANT));
         }
     }
-    let rows = ask(client, place, STORE).await?;
-    let Some(store) = rows.first() else {
-        return refuse(Missing, "the store's row is gone".to_owned());
-    };
-    let version: i32 = store.get(0);
-    if version != schema::VERSION {
-        let known = schema::VERSION;
-        let text = format!("its format is {version}, and this program knows {known}");
-        return refuse(Newer, text);
+    if kept {
+        checks.good(TABLES_KEPT, "logged");
     }
-    let Ok(secret) = <[u8; 32]>::try_from(store.get::<_, &[u8]>(1)) else {
-        return refuse(OpenErrorKind::Foreign, "its secret is none".to_owned());
-    };
-    let synchronous_commit = settings.synchronous_commit;
-    Ok(Checked { synchronous_commit, secret: Secret::from_bytes(secret) })
+    // What is in them cannot be asked then.
+    ours?;
+    checks.good(PRIVILEGES, "ours");
+    Ok(())
 }
 
 /// Makes the tables.
@@ -85,7 +158,10 @@ pub(crate) async fn init(
     secret: &[u8; 32],
     floor: Floor,
 ) -> Result<(), OpenError> {
-    if settings(client, place).await?.has_store {
+    let mut checks = Checks::at(place);
+    let settings = settings(client, place, &mut checks).await?;
+    checks.verdict()?;
+    if settings.has_store {
         let text = "there is a store already; it is left as it is";
         return Err(OpenError::new(Exists, place, text));
     }
@@ -113,42 +189,44 @@ struct Settings {
     has_store: bool,
 }
 
-async fn settings(client: &Client, place: &str) -> Result<Settings, OpenError> {
+async fn settings(
+    client: &Client,
+    place: &str,
+    checks: &mut Checks,
+) -> Result<Settings, OpenError> {
     let rows = ask(client, place, SETTINGS).await?;
     let Some(found) = rows.first() else {
         return Err(OpenError::new(Unavailable, place, "it does not tell its settings"));
     };
+    checks.good(SERVER, "yes");
     let setting = |at: usize| found.get::<_, String>(at);
-    let refuse = |text: String| Err(OpenError::new(Refused, place, text));
-    if found.get(5) {
-        return refuse("it is a standby (in recovery); name the primary".to_owned());
+    let standby: bool = found.get(5);
+    let why = "it is a standby (in recovery)";
+    checks.must(PRIMARY, if standby { "no" } else { "yes" }, !standby, why, "name the primary");
+    // A standby is read-only whatever that setting is.
+    if !standby {
+        let fix = "default_transaction_read_only must be off for our role";
+        checks.must(READ_ONLY, setting(4), setting(4) == "off", "it is read-only", fix);
     }
-    if setting(4) != "off" {
-        let text = "it is read-only: default_transaction_read_only must be off for our role";
-        return refuse(text.to_owned());
-    }
-    for (at, name) in ["fsync", "full_page_writes"].into_iter().enumerate() {
-        if setting(at) != "on" {
-            return refuse(format!(
-                "{name} is {}, and it must be on: a crash would lose or tear what was confirmed",
-                setting(at)
-            ));
-        }
+    for (at, need) in [FSYNC, FULL_PAGE_WRITES].into_iter().enumerate() {
+        let (name, said) = (need.name, setting(at));
+        let why = format!("{name} is {said}: a crash would lose or tear what was confirmed");
+        let fix = format!("`ALTER SYSTEM SET {name} = on`, then `SELECT pg_reload_conf()`");
+        checks.must(need, &*said, said == "on", &why, &fix);
     }
     let (commit, standbys) = (setting(2), setting(3));
-    if commit == "off" {
-        return refuse(
-            "synchronous_commit is off for our role, and it must be on: a crash would lose what \
-             was confirmed"
-                .to_owned(),
-        );
-    }
-    if commit == "local" && !standbys.is_empty() {
-        return refuse(format!(
-            "synchronous_commit is local for our role, though synchronous_standby_names is \
-             {standbys:?}: a failover would lose what was confirmed; it must be on"
-        ));
-    }
+    let why = match commit.as_str() {
+        "off" => Some("off for our role: a crash would lose what was confirmed".to_owned()),
+        "local" if !standbys.is_empty() => Some(format!(
+            "local for our role, though synchronous_standby_names is {standbys:?}: a failover \
+             would lose what was confirmed"
+        )),
+        _ => None,
+    };
+    let text = format!("synchronous_commit is {}", why.as_deref().unwrap_or_default());
+    let fix = "it must be on: `ALTER ROLE .. SET synchronous_commit = on`, or for the database or \
+               the server";
+    checks.must(SYNCHRONOUS_COMMIT, &*commit, why.is_none(), &text, fix);
     Ok(Settings { synchronous_commit: commit, has_store: found.get(6) })
 }
 

@@ -22,4 +22,5 @@ mod session;
 mod writer;
 
 pub use address::{Address, AddressError};
+pub use door::doctor;
 pub use postgres::Postgres;

@@ -2,9 +2,24 @@
 
 use std::collections::HashMap;
 
-use onlyonce_store::{OpenError, OpenErrorKind};
+use onlyonce_store::{Checks, Need, OpenError};
 
 use crate::target::{Kind, Target};
+
+const SERVER: Need = Need::new("server", "answers");
+const VERSION: Need = Need::new("redis_version", "6.2 or newer");
+const ROLE: Need = Need::new("role", "master");
+const CLUSTER: Need = Need::new("cluster-enabled", "as the address says");
+const POLICY: Need = Need::new("maxmemory-policy", "noeviction, or volatile-*");
+const APPENDS: Need = Need::new("appendonly", "yes");
+const LAST_WRITE: Need = Need::new("aof_last_write_status", "ok");
+const REWRITE: Need = Need::new("no-appendfsync-on-rewrite", "no");
+const SYNC: Need = Need::new("appendfsync", "always");
+const REPLICAS: Need = Need::new("replicas", "as many as the address asks for");
+
+/// All that is looked at at a server.
+pub(crate) const NEEDS: [Need; 10] =
+    [SERVER, VERSION, ROLE, CLUSTER, POLICY, APPENDS, LAST_WRITE, REWRITE, SYNC, REPLICAS];
 
 /// The oldest version that is let in: the first that has all that is used.
 const OLDEST: (u32, u32) = (6, 2);
@@ -57,101 +72,107 @@ impl Asked {
     }
 }
 
-/// Why a server is no store, or what the operator should know of it.
-///
-/// # Errors
-/// The first setting that would break what a store promises, and what it must be.
-pub(crate) fn check(
-    place: &str,
-    target: &Target,
-    told: &Told,
-    asked: &Asked,
-) -> Result<Vec<String>, OpenError> {
-    let refuse = |text: String| Err(OpenError::new(OpenErrorKind::Refused, place, text));
+/// Looks at a server: what keeps it from being a store, and what the operator should know of it.
+pub(crate) fn look(place: &str, target: &Target, told: &Told, asked: &Asked) -> Checks {
+    let mut checks = Checks::at(place);
+    checks.good(SERVER, "yes");
     let version = told.get("redis_version");
-    if number(version) < OLDEST {
-        return refuse(format!("its version is {version}, and 6.2 is the oldest that is known"));
-    }
-    if told.get("role") != "master" {
-        let master = format!("{}:{}", told.get("master_host"), told.get("master_port"));
-        return refuse(format!("it is a replica; its master is {master}"));
-    }
-    match (told.get("cluster_enabled") == "1", &target.kind) {
-        (true, Kind::Single | Kind::Sentinel(_)) => {
-            return refuse("it is a node of a cluster: say redis+cluster://".to_owned());
-        }
-        (false, Kind::Cluster) => {
-            return refuse("it is no node of a cluster: say redis://".to_owned());
-        }
-        (true, Kind::Cluster) | (false, Kind::Single | Kind::Sentinel(_)) => {}
-    }
+    let why = format!("its version is {version}, and 6.2 is the oldest that is known");
+    checks.must(VERSION, version, OLDEST <= number(version), &why, "use a newer one");
+    let master = format!("{}:{}", told.get("master_host"), told.get("master_port"));
+    let fix = format!("its master is {master}");
+    let role = told.get("role");
+    checks.must(ROLE, role, role == "master", "it is a replica", &fix);
+    cluster(&mut checks, target, told);
     let policy = told.get("maxmemory_policy");
     // What is evicted under volatile-* are keys that expire, and none of ours do.
-    if policy != "noeviction" && !policy.starts_with("volatile-") {
-        return refuse(format!(
-            "maxmemory-policy is {policy}, which deletes records when the memory is used up: it \
-             must be noeviction"
-        ));
-    }
-    if told.get("aof_enabled") != "1" {
-        return refuse(
-            "appendonly is no, so what was confirmed is lost in a crash: it must be yes".to_owned(),
-        );
-    }
-    if told.get("aof_last_write_status") != "ok" {
-        return refuse("its last write to the append-only file failed".to_owned());
-    }
-    let mut warnings = durability(place, target, asked)?;
-    let (has, wants) = (told.replicas(), target.replicas);
-    if has < wants {
-        return refuse(format!(
-            "`replicas={wants}` is asked for, and {has} follow it: no write would be confirmed"
-        ));
-    }
-    if wants == 0 && (0 < has || matches!(target.kind, Kind::Sentinel(_))) {
-        warnings.push(format!(
-            "{place}: a failover loses what the replica had not got: `replicas=1` makes that \
-             seldom, and nothing makes it never"
-        ));
-    }
-    Ok(warnings)
+    let keeps = policy == "noeviction" || policy.starts_with("volatile-");
+    let why =
+        format!("maxmemory-policy is {policy}, which deletes records when the memory is used up");
+    checks.must(POLICY, policy, keeps, &why, "it must be noeviction");
+    let appends = told.get("aof_enabled") == "1";
+    let why = "appendonly is no, so what was confirmed is lost in a crash";
+    checks.must(APPENDS, if appends { "yes" } else { "no" }, appends, why, "it must be yes");
+    let last = told.get("aof_last_write_status");
+    let why = "its last write to the append-only file failed";
+    checks.must(LAST_WRITE, last, last == "ok", why, "look at its log and its disk");
+    durability(&mut checks, target, asked);
+    replicas(&mut checks, target, told);
+    checks
 }
 
-fn durability(place: &str, target: &Target, asked: &Asked) -> Result<Vec<String>, OpenError> {
-    let refuse = |text: String| Err(OpenError::new(OpenErrorKind::Refused, place, text));
-    let [Some(sync), Some(on_rewrite)] = Asked::NAMES.map(|name| asked.get(name)) else {
-        if target.accept_unchecked {
-            return Ok(vec![format!(
-                "{place}: it does not tell its settings: whether it syncs before it confirms is \
-                 not known (`accept=unchecked`)"
-            )]);
+/// What could not be reached.
+pub(crate) fn unreached(place: &str, error: &OpenError) -> Checks {
+    let mut checks = Checks::at(place);
+    checks.failed(SERVER, error);
+    checks
+}
+
+fn cluster(checks: &mut Checks, target: &Target, told: &Told) {
+    let is_node = told.get("cluster_enabled") == "1";
+    let says = if is_node { "yes" } else { "no" };
+    let (fits, why, fix) = match (is_node, &target.kind) {
+        (true, Kind::Single | Kind::Sentinel(_)) => {
+            (false, "it is a node of a cluster", "say redis+cluster://")
         }
-        return refuse(
-            "it does not tell its settings (CONFIG GET): allow that, or make sure of appendfsync \
-             always and no-appendfsync-on-rewrite no, and say so by `accept=unchecked`"
-                .to_owned(),
-        );
+        (false, Kind::Cluster) => (false, "it is no node of a cluster", "say redis://"),
+        (true, Kind::Cluster) | (false, Kind::Single | Kind::Sentinel(_)) => (true, "", ""),
     };
-    if on_rewrite != "no" {
-        return refuse(format!(
-            "no-appendfsync-on-rewrite is {on_rewrite}, so nothing is synced while the file is \
-             rewritten: it must be no"
-        ));
-    }
+    checks.must(CLUSTER, says, fits, why, fix);
+}
+
+fn durability(checks: &mut Checks, target: &Target, asked: &Asked) {
+    let [Some(sync), Some(on_rewrite)] = Asked::NAMES.map(|name| asked.get(name)) else {
+        let says = "it does not tell";
+        if target.accept_unchecked {
+            let why = "it does not tell its settings: whether it syncs before it confirms is not \
+                       known (`accept=unchecked`)";
+            checks.accept(SYNC, says, why, "allow CONFIG GET");
+        } else {
+            let fix = "allow that, or make sure of appendfsync always and \
+                       no-appendfsync-on-rewrite no, and say so by `accept=unchecked`";
+            let why = "it does not tell its settings (CONFIG GET)";
+            checks.must(SYNC, says, false, why, fix);
+        }
+        return;
+    };
+    let why = format!(
+        "no-appendfsync-on-rewrite is {on_rewrite}, so nothing is synced while the file is \
+         rewritten"
+    );
+    checks.must(REWRITE, on_rewrite, on_rewrite == "no", &why, "it must be no");
     match sync {
-        "always" => Ok(Vec::new()),
-        "everysec" if target.accept_everysec => Ok(vec![format!(
-            "{place}: appendfsync is everysec: what was confirmed within the last second or two \
-             before a crash may run again (`accept=everysec`)"
-        )]),
-        "everysec" => refuse(
-            "appendfsync is everysec, so what was confirmed within the last second or two is lost \
-             in a crash: it must be always, unless `accept=everysec` takes that risk"
-                .to_owned(),
-        ),
-        other => refuse(format!(
-            "appendfsync is {other}, so what was confirmed is lost in a crash: it must be always"
-        )),
+        "always" => checks.good(SYNC, sync),
+        "everysec" if target.accept_everysec => {
+            let why = "appendfsync is everysec: what was confirmed within the last second or two \
+                       before a crash may run again (`accept=everysec`)";
+            checks.accept(SYNC, sync, why, "`CONFIG SET appendfsync always`");
+        }
+        "everysec" => {
+            let why = "appendfsync is everysec, so what was confirmed within the last second or \
+                       two is lost in a crash";
+            let fix = "it must be always, unless `accept=everysec` takes that risk";
+            checks.must(SYNC, sync, false, why, fix);
+        }
+        other => {
+            let why = format!("appendfsync is {other}, so what was confirmed is lost in a crash");
+            checks.must(SYNC, other, false, &why, "it must be always");
+        }
+    }
+}
+
+fn replicas(checks: &mut Checks, target: &Target, told: &Told) {
+    let (has, wants) = (told.replicas(), target.replicas);
+    if has < wants {
+        let why = format!("`replicas={wants}` is asked for, and {has} follow it");
+        let fix = "no write would be confirmed before there are so many";
+        checks.must(REPLICAS, has.to_string(), false, &why, fix);
+    } else if wants == 0 && (0 < has || matches!(target.kind, Kind::Sentinel(_))) {
+        let why = "a failover loses what the replica had not got: `replicas=1` makes that seldom, \
+                   and nothing makes it never";
+        checks.accept(REPLICAS, has.to_string(), why, "`replicas=1` in the address");
+    } else {
+        checks.good(REPLICAS, has.to_string());
     }
 }
 
@@ -180,7 +201,7 @@ mod tests {
         for (version, lets_in) in
             [("5.0.14", false), ("6.0.16", false), ("", false), ("6.2.0", true), ("10.1.2", true)]
         {
-            let checked = check("a", &target, &told(version), &asked);
+            let checked = look("a", &target, &told(version), &asked).verdict();
             assert_eq!(checked.is_ok(), lets_in, "{version}: {checked:?}");
         }
     }

@@ -9,6 +9,7 @@
 
 mod door;
 mod error;
+mod facts;
 mod homes;
 mod inner;
 mod layout;
@@ -21,5 +22,6 @@ mod slot;
 mod store;
 mod target;
 
+pub use facts::doctor;
 pub use store::{Redis, Settings};
 pub use target::Target;

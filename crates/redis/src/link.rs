@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError, RwLock};
 use std::time::Duration;
 
-use onlyonce_store::{OpenError, OpenErrorKind, StoreErrorKind};
+use onlyonce_store::{Check, OpenError, OpenErrorKind, StoreErrorKind};
 use redis::aio::MultiplexedConnection;
 use redis::{AsyncConnectionConfig, Cmd, Pipeline, RedisError, Value};
 use tokio::time::{Instant, timeout};
@@ -49,20 +49,25 @@ impl Link {
         place: &str,
         target: &Target,
     ) -> Result<Self, OpenError> {
-        let unavailable = |text: String| OpenError::new(OpenErrorKind::Unavailable, place, text);
-        let opening = async {
-            let config = AsyncConnectionConfig::new()
-                .set_connection_timeout(None)
-                .set_response_timeout(None);
-            let connection = client
-                .get_multiplexed_async_connection_with_config(&config)
-                .await
-                .map_err(|error| unavailable(error.to_string()))?;
-            Self::look(connection, place, target).await
+        let unavailable = |text: &str| OpenError::new(OpenErrorKind::Unavailable, place, text);
+        let opening = async { Self::look(connect(client, place).await?, place, target).await };
+        let opened = timeout(OPEN_MAX, opening).await;
+        opened.unwrap_or_else(|_| Err(unavailable("it does not answer")))
+    }
+
+    /// Everything that is looked at when a connection is opened.
+    pub(crate) async fn doctor(client: &redis::Client, place: &str, target: &Target) -> Vec<Check> {
+        let unavailable = |text: &str| OpenError::new(OpenErrorKind::Unavailable, place, text);
+        let looking = async {
+            let mut connection = connect(client, place).await?;
+            let told = settings(&mut connection).await;
+            let (told, asked) = told.map_err(|error| unavailable(&error.to_string()))?;
+            Ok(door::look(place, target, &told, &asked))
         };
-        timeout(OPEN_MAX, opening)
-            .await
-            .unwrap_or_else(|_| Err(unavailable("it does not answer".to_owned())))
+        let looked = timeout(OPEN_MAX, looking).await;
+        let looked = looked.unwrap_or_else(|_| Err(unavailable("it does not answer")));
+        let checks = looked.unwrap_or_else(|error| door::unreached(place, &error));
+        checks.finish(&door::NEEDS)
     }
 
     async fn look(
@@ -74,7 +79,9 @@ impl Link {
             OpenError::new(OpenErrorKind::Unavailable, place, error.to_string())
         };
         let (told, asked) = settings(&mut connection).await.map_err(failed)?;
-        let warnings = door::check(place, target, &told, &asked)?;
+        let checks = door::look(place, target, &told, &asked);
+        checks.verdict()?;
+        let warnings = checks.accepted().map(|it| format!("{place}: {}", it.why)).collect();
         let mut digests = [const { String::new() }; Script::ALL.len()];
         for (digest, script) in digests.iter_mut().zip(Script::ALL) {
             *digest = load(&mut connection, script).await.map_err(failed)?;
@@ -135,7 +142,9 @@ impl Link {
         let mut connection = self.connection.clone();
         let asked = timeout(ANSWER_MAX, settings(&mut connection)).await;
         let good = match asked {
-            Ok(Ok((told, asked))) => door::check(&self.place, target, &told, &asked).is_ok(),
+            Ok(Ok((told, asked))) => {
+                door::look(&self.place, target, &told, &asked).verdict().is_ok()
+            }
             Ok(Err(_)) | Err(_) => false,
         };
         if !good {
@@ -240,6 +249,13 @@ impl Link {
         }
         fault
     }
+}
+
+async fn connect(client: &redis::Client, place: &str) -> Result<MultiplexedConnection, OpenError> {
+    let config =
+        AsyncConnectionConfig::new().set_connection_timeout(None).set_response_timeout(None);
+    let connected = client.get_multiplexed_async_connection_with_config(&config).await;
+    connected.map_err(|error| OpenError::new(OpenErrorKind::Unavailable, place, error.to_string()))
 }
 
 async fn settings(connection: &mut MultiplexedConnection) -> Result<(Told, Asked), RedisError> {

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use onlyonce_store::{OpenError, OpenErrorKind};
+use onlyonce_store::{Check, OpenError, OpenErrorKind};
 use redis::{
     Client, ConnectionAddr, ConnectionInfo, IntoConnectionInfo as _, RedisConnectionInfo,
     TlsCertificates,
@@ -79,6 +79,11 @@ impl Server {
                 Err(error)
             }
         }
+    }
+
+    /// Everything that is looked at when a connection is opened, each with what was found.
+    pub(crate) async fn doctor(&self) -> Vec<Check> {
+        Link::doctor(&self.client, &self.place, &self.target).await
     }
 }
 

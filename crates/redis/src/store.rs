@@ -6,23 +6,21 @@ use std::time::Duration;
 
 use onlyonce_core::{Floor, KeyId, Record, Revision, Secret, StateKind, Timestamp, limits};
 use onlyonce_store::{
-    BoxFuture, Cursor, Due, Filter, OpenError, OpenErrorKind, Page, Store, StoreError,
+    BoxFuture, Checks, Cursor, Due, Filter, OpenError, OpenErrorKind, Page, Store, StoreError,
     StoreErrorKind, Swap,
 };
 use redis::Value;
 use tokio::runtime::Handle;
 
-use crate::error::{Fault, nonsense};
+use crate::error::Fault;
+use crate::facts::{self, FORMAT};
 use crate::homes::Homes;
 use crate::inner::Inner;
 use crate::layout::{BUCKETS, Layout};
 use crate::link::Link;
 use crate::map::{Map, Part};
-use crate::script::{self, Script};
+use crate::script::Script;
 use crate::target::Target;
-
-/// The format of what is kept. A program refuses another.
-const FORMAT: &[u8] = b"1";
 
 /// What does not belong to the server.
 #[derive(Clone, Copy, Debug)]
@@ -70,7 +68,7 @@ impl Redis {
             OpenError::new(OpenErrorKind::Unavailable, place.as_str(), text)
         })?;
         let facts = map.server(Part::Store).await?.link(0).await?;
-        if read_facts(&facts, &layout).await.map_err(failed)?.is_some() {
+        if facts::read(&facts, &layout).await.map_err(failed)?.is_some() {
             return Err(exists(&place));
         }
         // The buckets first: a store that is half made is none, and making it again finishes it.
@@ -108,17 +106,8 @@ impl Redis {
         let failed =
             |fault: Fault| error(OpenErrorKind::Unavailable, &StoreError::from(fault).to_string());
         let facts = map.server(Part::Store).await?.link(0).await?;
-        let Some((format, secret)) = read_facts(&facts, &layout).await.map_err(failed)? else {
-            let text = "there is no store here; `onlyonce store init` makes one";
-            return Err(error(OpenErrorKind::Missing, text));
-        };
-        if format != FORMAT {
-            let text = format!("its format is {}, and this program knows 1", show(&format));
-            return Err(error(OpenErrorKind::Newer, &text));
-        }
-        let Ok(secret) = <[u8; 32]>::try_from(secret) else {
-            return Err(error(OpenErrorKind::Foreign, "its secret is none"));
-        };
+        let mut checks = Checks::at(&*place);
+        let secret = facts::look(&facts, &layout, &place, &mut checks).await?;
         let homes = Homes::new(secret.to_vec(), settings.key_ahead_max);
         let mut warnings = facts.warnings().to_vec();
         for bucket in 0..BUCKETS {
@@ -181,21 +170,8 @@ async fn make_buckets(link: &Link, layout: &Layout, buckets: &[u8]) -> Result<bo
     Ok(answers.iter().skip(1).step_by(2).all(|count| *count == Value::Int(0)))
 }
 
-/// Format and secret.
-async fn read_facts(link: &Link, layout: &Layout) -> Result<Option<(Vec<u8>, Vec<u8>)>, Fault> {
-    let mut command = redis::cmd("HMGET");
-    command.arg(layout.store()).arg("format").arg("secret");
-    let Value::Array(parts) = link.ask(&command).await? else { return Err(nonsense(link.place())) };
-    let mut parts = parts.into_iter().map(|part| script::bytes(part).flatten());
-    Ok(parts.next().flatten().map(|format| (format, parts.next().flatten().unwrap_or_default())))
-}
-
 fn exists(place: &str) -> OpenError {
     OpenError::new(OpenErrorKind::Exists, place, "there is a store already; it is left as it is")
-}
-
-fn show(bytes: &[u8]) -> String {
-    String::from_utf8_lossy(bytes).chars().take(20).collect()
 }
 
 impl Store for Redis {

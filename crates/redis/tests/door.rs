@@ -5,10 +5,23 @@
 mod common;
 
 use onlyonce_core::Floor;
-use onlyonce_store::{OpenErrorKind, StoreErrorKind};
+use onlyonce_store::{Check, OpenError, OpenErrorKind, StoreErrorKind};
 use onlyonce_testbed::{Redis, RedisCluster};
 
-use common::{claim, init, open, try_claim, try_init, try_open};
+use common::{checks, claim, init, open, try_claim, try_init};
+
+/// Opens it, which is refused by something that a doctor tells, or else by nothing of that.
+fn try_open(url: &str) -> Result<onlyonce_redis::Redis, OpenError> {
+    let refusals: Vec<OpenError> = checks(url).iter().filter_map(Check::error).collect();
+    let opened = common::try_open(url);
+    assert_eq!(opened.as_ref().err().map(OpenError::kind), refusals.first().map(OpenError::kind));
+    if let Err(error) = &opened
+        && error.kind() != OpenErrorKind::Unavailable
+    {
+        assert_eq!(refusals.first(), Some(error));
+    }
+    opened
+}
 
 fn url(redis: &Redis) -> String {
     format!("redis://{}", redis.address())
@@ -76,6 +89,27 @@ fn a_server_that_does_not_tell_its_settings_is_refused_or_a_risk() {
     init(&accepting, Floor::NONE);
     let store = open(&accepting);
     assert!(store.warnings()[0].contains("unchecked"), "{:?}", store.warnings());
+}
+
+#[test]
+fn a_doctor_names_all_that_is_wrong_and_not_only_the_first() {
+    let redis = Redis::start();
+    init(&url(&redis), Floor::NONE);
+    let refused = || {
+        let all = checks(&url(&redis));
+        let refused = all.into_iter().filter(|it| it.error().is_some());
+        refused.map(|it| it.need.name).collect::<Vec<_>>()
+    };
+    assert_eq!(refused(), Vec::<&str>::new());
+    for (setting, value) in [("appendfsync", "no"), ("maxmemory-policy", "allkeys-lru")] {
+        redis.ask(&["CONFIG", "SET", setting, value]);
+    }
+    assert_eq!(refused(), ["maxmemory-policy", "appendfsync"]);
+    for (setting, value) in [("appendfsync", "always"), ("maxmemory-policy", "noeviction")] {
+        redis.ask(&["CONFIG", "SET", setting, value]);
+    }
+    redis.ask(&["DEL", "{onlyonce:3f}:facts"]);
+    assert_eq!(refused(), ["parts of the store"]);
 }
 
 /// Case B91: a replica may lag, so nothing is looked up there.

@@ -8,10 +8,11 @@ use std::path::Path;
 use std::time::Duration;
 
 use onlyonce_core::Floor;
-use onlyonce_store::{OpenError, OpenErrorKind, row};
+use onlyonce_store::OpenErrorKind::{Missing, Newer};
+use onlyonce_store::{Check, Checks, Need, OpenError, OpenErrorKind, row};
 use rusqlite::{Connection, OpenFlags};
 
-use crate::error::{at, of_open};
+use crate::error::{at, code, of_open};
 use crate::keeper;
 use crate::schema;
 
@@ -32,6 +33,19 @@ const SHARED: [(u64, &str); 9] = [
     (0x6573_5546, "FUSE"),
 ];
 
+const FILE: Need = Need::new("file", "there, and readable for us");
+const FILE_SYSTEM: Need = Need::new("file system", "one of this machine alone");
+const STORE: Need = Need::new("store", "made by `onlyonce store init`");
+const FORMAT: Need = Need::new("format", "one that this program knows");
+const WRITABLE: Need = Need::new("writable", "yes");
+const JOURNAL_MODE: Need = Need::new("journal_mode", "wal");
+const SYNCHRONOUS: Need = Need::new("synchronous", "2 (full) or more, once we have asked for it");
+
+/// All that is looked at.
+const NEEDS: [Need; 7] = [FILE, FILE_SYSTEM, STORE, FORMAT, WRITABLE, JOURNAL_MODE, SYNCHRONOUS];
+/// What makes a store where there is none.
+const INIT: &str = "`onlyonce store init` makes one";
+
 /// Which file it is, whatever its name is by now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Inode(u64, u64);
@@ -50,7 +64,9 @@ pub(crate) fn init(path: &Path, secret: &[u8; 32], floor: Floor) -> Result<(), O
         Some(parent) if !parent.as_os_str().is_empty() => parent,
         Some(_) | None => Path::new("."),
     };
-    refuse_shared(path, folder)?;
+    let mut checks = Checks::at(path.display().to_string());
+    look_at_file_system(path, folder, &mut checks)?;
+    checks.verdict()?;
     match OpenOptions::new().write(true).create_new(true).mode(0o600).open(path) {
         Ok(_) => {}
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
@@ -90,51 +106,82 @@ pub(crate) fn init(path: &Path, secret: &[u8; 32], floor: Floor) -> Result<(), O
 
 /// Opens a store's file for writing, once everything about it is as it must be.
 pub(crate) fn open(path: &Path) -> Result<Connection, OpenError> {
-    if let Err(error) = fs::metadata(path) {
-        if error.kind() == io::ErrorKind::NotFound {
-            return Err(missing(path, "there is no store here"));
-        }
-        return Err(at(path, OpenErrorKind::Unavailable, error.to_string()));
-    }
-    refuse_shared(path, path)?;
-    let sqlite = |error: rusqlite::Error| of_open(path, &error);
-    let connection = connect(path)?;
-    match owner(&connection).map_err(sqlite)? {
-        Owner::Us { version: schema::VERSION } => {}
-        Owner::Us { version } => {
-            let known = schema::VERSION;
-            let text = format!("its format is {version}, and this program knows {known}");
-            return Err(at(path, OpenErrorKind::Newer, text));
-        }
-        Owner::Nobody => return Err(missing(path, "there is no store in this file")),
-        Owner::Other => return Err(foreign(path)),
-    }
-    if connection.is_readonly(rusqlite::MAIN_DB).map_err(sqlite)? {
-        let text = "it cannot be written to: the file or its file system is read-only";
-        return Err(at(path, OpenErrorKind::Refused, text));
-    }
-    let mode: String =
-        connection.pragma_query_value(None, "journal_mode", |row| row.get(0)).map_err(sqlite)?;
-    if mode != "wal" {
-        let text = format!(
-            "journal_mode is {mode}, and what is confirmed is kept with wal only: `PRAGMA \
-             journal_mode = wal` while nobody uses the file"
-        );
-        return Err(at(path, OpenErrorKind::Refused, text));
-    }
-    pragma(&connection, "synchronous", "full").map_err(sqlite)?;
-    let level: i64 =
-        connection.pragma_query_value(None, "synchronous", |row| row.get(0)).map_err(sqlite)?;
-    if level < 2 {
-        let text = format!("synchronous stays at {level}; it must be 2 (full) or more");
-        return Err(at(path, OpenErrorKind::Refused, text));
-    }
+    let mut checks = Checks::at(path.display().to_string());
+    let looked = look(path, &mut checks);
+    checks.verdict()?;
+    let connection = looked?;
     // The keeper does it, so that no caller waits for one.
-    pragma(&connection, "wal_autocheckpoint", "0").map_err(sqlite)?;
+    pragma(&connection, "wal_autocheckpoint", "0").map_err(|error| of_open(path, &error))?;
     // The log of processes that were killed before their keeper came to it, or it would grow by
     // what each of them has written. One that is in the way of others does nothing, and costs
     // nothing but room.
     let _ = keeper::checkpoint(&connection, "PASSIVE");
+    Ok(connection)
+}
+
+/// Everything that is looked at when the store in `file` is opened, each with what was found. No
+/// record is changed.
+pub fn doctor(file: &Path) -> Vec<Check> {
+    let mut checks = Checks::at(file.display().to_string());
+    if let Err(error) = look(file, &mut checks) {
+        checks.failed(FILE, &error);
+    }
+    checks.finish(&NEEDS)
+}
+
+/// Looks at a file, and says why nothing more can be asked of it.
+fn look(path: &Path, checks: &mut Checks) -> Result<Connection, OpenError> {
+    if let Err(error) = fs::metadata(path) {
+        let text = error.to_string();
+        if error.kind() == io::ErrorKind::NotFound {
+            return Err(checks.refuse(Missing, FILE, &*text, "there is no store here", INIT));
+        }
+        return Err(checks.refuse(OpenErrorKind::Unavailable, FILE, "no", &text, ""));
+    }
+    checks.good(FILE, "there");
+    look_at_file_system(path, path, checks)?;
+    let sqlite = |error: rusqlite::Error| of_open(path, &error);
+    let connection = connect(path)?;
+    let owner = owner(&connection).inspect_err(|error| {
+        // A file that is no database at all is somebody's.
+        if sqlite_is_foreign(error) {
+            checks.failed(STORE, &of_open(path, error));
+        }
+    });
+    let version = match owner.map_err(sqlite)? {
+        Owner::Us { version } => version,
+        Owner::Nobody => {
+            let why = "there is no store in this file";
+            return Err(checks.refuse(Missing, STORE, "an empty file", why, INIT));
+        }
+        Owner::Other => {
+            let why = "it is the database of another program";
+            let fix = "name another file";
+            return Err(checks.refuse(OpenErrorKind::Foreign, STORE, "another's", why, fix));
+        }
+    };
+    checks.good(STORE, "there");
+    if version != schema::VERSION {
+        let why = format!("its format is {version}, and this program knows {}", schema::VERSION);
+        let fix = "use a newer onlyonce";
+        return Err(checks.refuse(Newer, FORMAT, version.to_string(), &why, fix));
+    }
+    checks.good(FORMAT, version.to_string());
+    let readonly = connection.is_readonly(rusqlite::MAIN_DB).map_err(sqlite)?;
+    let why = "it cannot be written to: the file or its file system is read-only";
+    let fix = "let our user write to the file and to its folder";
+    checks.must(WRITABLE, if readonly { "no" } else { "yes" }, !readonly, why, fix);
+    let mode: String =
+        connection.pragma_query_value(None, "journal_mode", |row| row.get(0)).map_err(sqlite)?;
+    let why = format!("journal_mode is {mode}, and what is confirmed is kept with wal only");
+    let fix = "`PRAGMA journal_mode = wal` while nobody uses the file";
+    checks.must(JOURNAL_MODE, &*mode, mode == "wal", &why, fix);
+    pragma(&connection, "synchronous", "full").map_err(sqlite)?;
+    let level: i64 =
+        connection.pragma_query_value(None, "synchronous", |row| row.get(0)).map_err(sqlite)?;
+    let why = format!("synchronous stays at {level}, and a crash would lose what was confirmed");
+    let fix = "it must be 2 (full) or more";
+    checks.must(SYNCHRONOUS, level.to_string(), 2 <= level, &why, fix);
     Ok(connection)
 }
 
@@ -193,29 +240,29 @@ fn owner(connection: &Connection) -> rusqlite::Result<Owner> {
     Ok(if is_empty { Owner::Nobody } else { Owner::Other })
 }
 
-fn missing(path: &Path, text: &str) -> OpenError {
-    at(path, OpenErrorKind::Missing, format!("{text}; `onlyonce store init` makes one"))
-}
-
 fn foreign(path: &Path) -> OpenError {
     at(path, OpenErrorKind::Foreign, "it is the database of another program")
 }
 
-fn refuse_shared(path: &Path, lies_at: &Path) -> Result<(), OpenError> {
+fn sqlite_is_foreign(error: &rusqlite::Error) -> bool {
+    code(error) == Some(rusqlite::ErrorCode::NotADatabase)
+}
+
+/// On which file system it is, or will be.
+fn look_at_file_system(path: &Path, lies_at: &Path, checks: &mut Checks) -> Result<(), OpenError> {
     let system = rustix::fs::statfs(lies_at).map_err(|error| {
         at(path, OpenErrorKind::Unavailable, io::Error::from(error).to_string())
     })?;
     // The type of the number differs between machines; the numbers fit 32 bits.
-    match shared(system.f_type as u64 & 0xFFFF_FFFF) {
-        None => Ok(()),
-        Some(name) => {
-            let text = format!(
-                "it lies on a file system of the kind {name}, where SQLite's locks and shared \
-                 memory do not hold between machines: put it on a disk of this one"
-            );
-            Err(at(path, OpenErrorKind::Refused, text))
-        }
-    }
+    let kind = shared(system.f_type as u64 & 0xFFFF_FFFF);
+    let why = format!(
+        "it lies on a file system of the kind {}, where SQLite's locks and shared memory do not \
+         hold between machines",
+        kind.unwrap_or_default()
+    );
+    let says = kind.unwrap_or("of this machine");
+    checks.must(FILE_SYSTEM, says, kind.is_none(), &why, "put it on a disk of this one");
+    Ok(())
 }
 
 fn shared(kind: u64) -> Option<&'static str> {

@@ -31,4 +31,5 @@ mod shared;
 mod sqlite;
 mod writer;
 
+pub use door::doctor;
 pub use sqlite::Sqlite;

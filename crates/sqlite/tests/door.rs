@@ -9,9 +9,9 @@ use std::sync::mpsc::channel;
 use futures_executor::block_on;
 use onlyonce_conformance::{answered, claimed, id};
 use onlyonce_core::{Floor, StateKind, Timestamp};
-use onlyonce_sqlite::Sqlite;
+use onlyonce_sqlite::{Sqlite, doctor};
 use onlyonce_store::OpenErrorKind::{self, Exists, Foreign, Missing, Newer, Refused};
-use onlyonce_store::{Store as _, StoreErrorKind, Swap};
+use onlyonce_store::{Check, OpenError, Store as _, StoreErrorKind, Swap};
 use rusqlite::Connection;
 
 fn folder() -> (tempfile::TempDir, PathBuf) {
@@ -26,9 +26,17 @@ fn new_store() -> (tempfile::TempDir, PathBuf) {
     (folder, file)
 }
 
+/// Opens it, which is refused by something that a doctor tells, or else by nothing of that.
+fn try_open(file: &Path) -> Result<Sqlite, OpenError> {
+    let refusals: Vec<OpenError> = doctor(file).iter().filter_map(Check::error).collect();
+    let opened = Sqlite::open(file);
+    assert_eq!(opened.as_ref().err(), refusals.first());
+    opened
+}
+
 #[track_caller]
 fn refused(file: &Path, kind: OpenErrorKind, says: &str) {
-    let Err(error) = Sqlite::open(file) else { panic!("it opened") };
+    let Err(error) = try_open(file) else { panic!("it opened") };
     assert_eq!(error.kind(), kind, "{error}");
     assert!(error.to_string().contains(says), "{error}");
     assert!(error.to_string().contains(&file.display().to_string()), "{error}");
@@ -43,7 +51,7 @@ fn a_store_is_made_once_for_its_owner_alone_and_never_by_opening_it() {
     let floor = Floor::at(Timestamp::from_millis(77));
     Sqlite::init(&file, floor).unwrap();
     assert_eq!(std::fs::metadata(&file).unwrap().permissions().mode() & 0o777, 0o600);
-    let store = Sqlite::open(&file).unwrap();
+    let store = try_open(&file).unwrap();
     let secret = store.secret().clone();
     assert_eq!(block_on(store.floor()).unwrap(), floor);
     assert_eq!(Sqlite::init(&file, Floor::NONE).unwrap_err().kind(), Exists);

@@ -11,6 +11,7 @@
 //!
 //! This crate knows no runtime, no database and no HTTP.
 
+pub mod check;
 pub mod codec;
 pub mod error;
 pub mod memory;
@@ -18,6 +19,7 @@ pub mod open;
 pub mod row;
 pub mod store;
 
+pub use check::{Check, Checks, Found, Need};
 pub use codec::{CodecError, decode, encode};
 pub use error::{StoreError, StoreErrorKind};
 pub use memory::MemoryStore;

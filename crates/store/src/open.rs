@@ -42,6 +42,11 @@ impl OpenError {
     pub fn place(&self) -> &str {
         &self.place
     }
+
+    /// What is wrong there, without the place.
+    pub fn text(&self) -> &str {
+        &self.text
+    }
 }
 
 impl fmt::Display for OpenError {

@@ -8,6 +8,7 @@ mod balancers;
 mod caller;
 mod config;
 mod damage;
+mod doctor;
 mod failpoints;
 mod frozen;
 mod full;

@@ -8,8 +8,8 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use onlyonce_conformance::{claimed, id};
 use onlyonce_core::{Floor, KeyId, Record};
-use onlyonce_etcd::{Etcd, Target};
-use onlyonce_store::{OpenError, Store as _, StoreError, Swap};
+use onlyonce_etcd::{Etcd, Target, doctor};
+use onlyonce_store::{Check, OpenError, Store as _, StoreError, Swap};
 use tokio::runtime::Runtime;
 
 /// Where the calls of stores run.
@@ -45,6 +45,11 @@ pub(crate) fn try_init(url: &str) -> Result<(), OpenError> {
 /// Opens a store.
 pub(crate) fn open(url: &str) -> Etcd {
     try_open(url).unwrap()
+}
+
+/// Everything that a doctor tells of it.
+pub(crate) fn checks(url: &str) -> Vec<Check> {
+    RUNTIME.block_on(doctor(&target(url)))
 }
 
 /// Opens a store, or says why not.

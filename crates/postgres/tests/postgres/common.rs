@@ -4,8 +4,8 @@ use std::sync::LazyLock;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use onlyonce_core::Floor;
-use onlyonce_postgres::{Address, Postgres};
-use onlyonce_store::OpenError;
+use onlyonce_postgres::{Address, Postgres, doctor};
+use onlyonce_store::{Check, OpenError};
 use onlyonce_testbed::Postgres as Server;
 use tokio::runtime::Runtime;
 
@@ -31,6 +31,12 @@ pub(crate) fn init(server: &Server, database: &str) -> Result<(), OpenError> {
 pub(crate) fn open_as(url: &str) -> Result<Postgres, OpenError> {
     let address: Address = url.parse().unwrap();
     RUNTIME.block_on(Postgres::open(address))
+}
+
+/// Everything that a doctor tells of it.
+pub(crate) fn checks(url: &str) -> Vec<Check> {
+    let address: Address = url.parse().unwrap();
+    RUNTIME.block_on(doctor(address))
 }
 
 pub(crate) fn open(server: &Server, database: &str) -> Result<Postgres, OpenError> {

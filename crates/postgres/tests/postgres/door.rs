@@ -1,11 +1,30 @@
 //! What is refused when a store is made or opened, each shown by a server that is set so.
 
 use onlyonce_conformance::{block_on, claimed, id};
+use onlyonce_postgres::Postgres;
 use onlyonce_store::OpenErrorKind::{self, Exists, Missing, Newer, Refused, Unavailable};
-use onlyonce_store::{OpenError, Store as _, Swap};
+use onlyonce_store::{Check, OpenError, Store as _, Swap};
 use onlyonce_testbed::Postgres as Server;
 
-use crate::common::{database, init, open, open_as};
+use crate::common::{self, checks, database, init};
+
+/// Opens it, which is refused by something that a doctor tells, or else by nothing of that.
+fn open_as(url: &str) -> Result<Postgres, OpenError> {
+    let refusals: Vec<OpenError> = checks(url).iter().filter_map(Check::error).collect();
+    let opened = common::open_as(url);
+    assert_eq!(opened.as_ref().err(), refusals.first());
+    opened
+}
+
+fn open(server: &Server, database: &str) -> Result<Postgres, OpenError> {
+    open_as(&server.url(database))
+}
+
+/// The names of what is refused.
+fn refused(server: &Server, database: &str) -> Vec<&'static str> {
+    let all = checks(&server.url(database));
+    all.iter().filter(|it| it.error().is_some()).map(|it| it.need.name).collect()
+}
 
 #[track_caller]
 fn is<T>(result: Result<T, OpenError>, kind: OpenErrorKind, says: &str) {
@@ -29,6 +48,23 @@ fn servers_that_would_lose_what_they_confirmed_are_refused_and_the_setting_is_na
     }
     server.restart();
     open(&server, &name).unwrap();
+}
+
+#[test]
+fn a_doctor_names_all_that_is_wrong_and_not_only_the_first() {
+    let mut server = Server::start();
+    let name = database(&server);
+    init(&server, &name).unwrap();
+    assert_eq!(refused(&server, &name), Vec::<&str>::new());
+    server.sql(&name, "ALTER TABLE onlyonce.records SET UNLOGGED");
+    server.sql(&name, "ALTER TABLE onlyonce.revisions SET UNLOGGED");
+    for setting in ["fsync", "full_page_writes", "synchronous_commit"] {
+        server.set(setting, "off");
+    }
+    server.restart();
+    let settings = ["fsync", "full_page_writes", "synchronous_commit"];
+    let all = [&settings[..], &["tables", "tables"]].concat();
+    assert_eq!(refused(&server, &name), all);
 }
 
 #[test]

@@ -6,8 +6,8 @@ use std::sync::LazyLock;
 
 use onlyonce_conformance::{claimed, id};
 use onlyonce_core::{Floor, Record};
-use onlyonce_redis::{Redis, Settings, Target};
-use onlyonce_store::{OpenError, Store as _, StoreError, Swap};
+use onlyonce_redis::{Redis, Settings, Target, doctor};
+use onlyonce_store::{Check, OpenError, Store as _, StoreError, Swap};
 use tokio::runtime::Runtime;
 
 /// Where the calls of stores run.
@@ -47,6 +47,11 @@ pub(crate) fn open(url: &str) -> Redis {
 /// Opens a store, or says why not.
 pub(crate) fn try_open(url: &str) -> Result<Redis, OpenError> {
     RUNTIME.block_on(Redis::open(&target(url), Settings::default()))
+}
+
+/// Everything that a doctor tells of it.
+pub(crate) fn checks(url: &str) -> Vec<Check> {
+    RUNTIME.block_on(doctor(&target(url)))
 }
 
 /// Makes a store, or says why not.

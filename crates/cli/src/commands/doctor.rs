@@ -1,0 +1,95 @@
+//! `onlyonce doctor`: everything that a store is looked at for when it is opened, as a table.
+
+use std::io;
+
+use clap::Args;
+use onlyonce_store::{Check, Found};
+use serde_json::json;
+
+use crate::exit::Exit;
+use crate::failure::Failure;
+use crate::output::{self, printable};
+use crate::place::Place;
+
+#[derive(Args, Debug)]
+#[command(after_help = "\
+A store is looked at whenever it is opened, and refused by the first thing that would break a \
+promise. This makes the same checks and shows all of them, with what to do about each; no record is \
+changed. A verdict is one of
+
+  ok               it is as it must be
+  refused          the store is not opened with it
+  risk accepted    the store is opened with it, and what may be lost is told
+  cannot be asked  the server does not say, or what is before it was refused
+
+It ends with 0 if nothing is refused, else with 3.
+
+  onlyonce doctor --store postgres://app@db.example/shop
+  onlyonce doctor --store etcd://a,b,c --json")]
+pub(crate) struct DoctorArgs {
+    /// The store, as for the other commands
+    #[arg(
+        long,
+        value_name = "URL",
+        env = "ONLYONCE_STORE",
+        hide_env_values = true,
+        default_value = "journal:./onlyonce-data"
+    )]
+    store: Place,
+    /// One JSON object a line for each check
+    #[arg(long)]
+    json: bool,
+}
+
+pub(crate) async fn run(args: DoctorArgs) -> Result<(), Failure> {
+    let DoctorArgs { store, json } = args;
+    let checks = store.doctor().await;
+    if json {
+        checks.iter().try_for_each(|check| output::line(&as_json(check)))?;
+    } else {
+        tables(&checks)?;
+    }
+    let refused = checks.iter().filter(|check| matches!(check.found, Found::Refused(_)));
+    let mut names: Vec<&str> = refused.map(|check| check.need.name).collect();
+    let count = names.len();
+    if count == 0 {
+        return Ok(());
+    }
+    names.dedup();
+    let text =
+        format!("{store} is refused: {count} of {} checks: {}", checks.len(), names.join(", "));
+    Err(Failure::new(Exit::StoreUnavailable, text))
+}
+
+/// A table for each place.
+fn tables(checks: &[Check]) -> io::Result<()> {
+    for (at, checks) in checks.chunk_by(|one, other| one.place == other.place).enumerate() {
+        if 0 < at {
+            output::line("")?;
+        }
+        output::line(&printable(&checks[0].place))?;
+        let rows: Vec<[String; 5]> = checks.iter().map(row).collect();
+        output::line(&output::table(["CHECK", "SAYS", "NEEDED", "VERDICT", "FIX"], &rows))?;
+    }
+    Ok(())
+}
+
+fn row(check: &Check) -> [String; 5] {
+    // What is wrong is told where nothing that helps is known.
+    let fix = if check.fix.is_empty() { &check.why } else { &check.fix };
+    [check.need.name, &check.says, check.need.needed, check.found.name(), fix].map(printable)
+}
+
+fn as_json(check: &Check) -> String {
+    let Check { need, place, says, found, why, fix } = check;
+    json!({
+        "check": need.name,
+        "place": place,
+        "says": says,
+        "needed": need.needed,
+        "verdict": found.name(),
+        "why": why,
+        "fix": fix,
+    })
+    .to_string()
+}
