@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use onlyonce::{Attempt, Effect, Engine, InDoubt, Probed, Ran};
 use onlyonce_core::{Cause, Reply};
+use onlyonce_failpoint::failpoint;
 use tokio::sync::mpsc::UnboundedSender;
 
 use crate::apply::Step;
@@ -153,7 +154,9 @@ impl Effect for Creation {
             return Ok(Found::Nothing(hold));
         }
         self.step(Step::Looking);
-        match self.kind().check(&self.call(Some(attempt), hold.as_ref())).await {
+        let seen = self.kind().check(&self.call(Some(attempt), hold.as_ref())).await;
+        failpoint!("resource.look.after", seen);
+        match seen {
             Seen::Absent => Ok(Found::Nothing(hold)),
             Seen::Ours(id) => Ok(Found::There(id)),
             seen @ Seen::CannotTell(_) => Err(self.stop(Met::Seen(seen), NOT_NOW)),
@@ -169,7 +172,10 @@ impl Effect for Creation {
             Found::Nothing(hold) => hold,
         };
         self.step(Step::Creating { attempt: attempt.number });
-        match self.kind().create(&self.call(Some(attempt), hold.as_ref())).await {
+        failpoint!("resource.create.before", attempt);
+        let made = self.kind().create(&self.call(Some(attempt), hold.as_ref())).await;
+        failpoint!("resource.create.after", made);
+        match made {
             Made::Created(id) => Ran::Happened(self.receipt(&id, How::Created)),
             Made::Refused(text) => Ran::NotExecuted(self.stop(Met::Refused(text), REFUSED)),
             Made::Taken(text) => self.taken(text, attempt, hold.as_ref()).await,

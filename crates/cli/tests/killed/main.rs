@@ -10,6 +10,7 @@ mod caller;
 mod command;
 mod judge;
 mod page;
+mod resource;
 mod rows;
 mod scenes;
 mod shop;
@@ -79,7 +80,9 @@ fn wherever_it_is_killed_nothing_runs_twice_and_no_answer_is_lost() {
     let mut found = found.into_inner().unwrap();
     found.sort_by_key(|(number, ..)| *number);
     let found: Vec<_> = found.into_iter().map(|(_, scene, rows)| (scene, rows)).collect();
-    let page = page::page(&found, &command::section(&command::found(&binary)));
+    let (commands, resources) = (command::found(&binary), resource::found(&binary));
+    let others = command::section(&commands) + &resource::section(&resources);
+    let page = page::page(&found, &others);
     let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/killed-at.md");
     if std::env::var_os("ONLYONCE_BLESS").is_some() {
         std::fs::write(path, page).unwrap();
@@ -94,7 +97,9 @@ fn every_place_in_the_code_is_in_the_table() {
     let scenes = rows::scenes();
     let requests = scenes.iter().flat_map(|it| &it.rows).map(|it| it.place);
     let commands = command::rows().into_iter().map(|it| it.place);
-    let tried: BTreeSet<String> = requests.chain(commands).map(|it| it.name.to_owned()).collect();
+    let resources = resource::rows().into_iter().map(|it| it.place);
+    let others = commands.chain(resources);
+    let tried: BTreeSet<String> = requests.chain(others).map(|it| it.name.to_owned()).collect();
     let there: BTreeSet<String> = page::places().into_keys().collect();
     assert_eq!(tried, there);
 }

@@ -10,8 +10,8 @@ use crate::rows::Scene;
 /// What stands above the tables.
 const HEAD: &str = include_str!("head.md");
 
-/// The page; `commands` is the part about them.
-pub(crate) fn page(found: &[(Scene, Vec<Found>)], commands: &str) -> String {
+/// The page; `others` is the part about what is no request.
+pub(crate) fn page(found: &[(Scene, Vec<Found>)], others: &str) -> String {
     let mut page = HEAD.to_owned();
     for (scene, rows) in found {
         page += &format!("\n## {}\n\n{}\n\n", scene.title, scene.story);
@@ -26,7 +26,7 @@ pub(crate) fn page(found: &[(Scene, Vec<Found>)], commands: &str) -> String {
             );
         }
     }
-    page += commands;
+    page += others;
     page += "\n## Where the places are\n\n| place | file |\n|---|---|\n";
     for (place, files) in places() {
         let files: Vec<String> = files.iter().map(|it| it.display().to_string()).collect();
