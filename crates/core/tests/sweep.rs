@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use onlyonce_core::{
     Claim, ClaimId, Command, Decision, Fingerprint, Floor, Holder, Next, Outcome, Phase, Policy,
-    Record, Reply, Timestamp, decide,
+    Record, Reply, State, Timestamp, decide,
 };
 
 const NOW: Timestamp = Timestamp::from_millis(1_764_000_000_000);
@@ -48,4 +48,32 @@ fn a_forgotten_key_never_gets_a_number_again_whatever_clock_makes_it_anew() {
         assert!(last.revision.get() < fence.get(), "swept after {millis} ms");
     }
     assert!(0 < swept, "it is forgotten in the end");
+}
+
+#[test]
+fn what_a_longer_memory_keeps_is_due_when_that_is_over_and_not_before() {
+    let hour = Duration::from_secs(3_600);
+    let short = Policy { retention: hour, remember: hour, ..Policy::default() };
+    let long = Policy { remember: 10 * hour, ..short };
+    let Command::Claim(timed) = claim() else { panic!() };
+    let timed = Command::Claim(Claim { key_time: Some(NOW), ..timed });
+    let Next::Write(claimed) = act(NOW, &short, None, &timed).next else { panic!() };
+    let complete = Command::Complete { fence: claimed.fence, reply: Reply::kept(201, "order") };
+    let Next::Write(done) = act(NOW, &short, Some(&claimed), &complete).next else { panic!() };
+    let over = NOW.plus(2 * hour);
+    let Next::Write(tombstone) = act(over, &short, Some(&done), &Command::Sweep).next else {
+        panic!("what is over becomes a tombstone")
+    };
+    // Under the memory that it was made for it waits for the floor, which is on its way.
+    assert_eq!(act(over, &short, Some(&tombstone), &Command::Sweep).next, Next::Keep);
+
+    let Next::Write(moved) = act(over, &long, Some(&tombstone), &Command::Sweep).next else {
+        panic!("its floor is hours away")
+    };
+    let State::Tombstone { forget_at, .. } = moved.state else { panic!("{moved:?}") };
+    assert_eq!(forget_at, NOW.plus(10 * hour));
+    assert_eq!(act(over, &long, Some(&moved), &Command::Sweep).next, Next::Keep);
+    let late = NOW.plus(11 * hour);
+    let floor = Floor::at(NOW.plus_millis(1));
+    assert_eq!(decide(late, floor, &long, Some(&moved), &Command::Sweep).next, Next::Delete);
 }

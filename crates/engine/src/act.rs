@@ -7,7 +7,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use onlyonce_core::{
-    Command, Fingerprint, Floor, Next, Outcome, Policy, Record, Revision, Timestamp, decide,
+    Command, Fence, Fingerprint, Floor, Next, Outcome, Policy, Record, Revision, Timestamp, decide,
 };
 use onlyonce_store::Swap;
 
@@ -100,6 +100,10 @@ impl Act {
             Next::Write(next) => (Some(next.clone()), Some(next)),
             Next::Delete => (None, None),
         };
+        self.second_reply_of = match decision.outcome {
+            Outcome::SecondReply if self.fresh => self.command.speaks_of(),
+            _ => None,
+        };
         if self.conflicts == CONFLICTS_MAX {
             return Step::Contended;
         }
@@ -111,6 +115,11 @@ impl Act {
     pub fn peek(&mut self, now: Timestamp, floor: Floor) -> Outcome {
         self.match_fingerprint_version();
         decide(now, floor, &self.policy, self.current.as_ref(), &self.command).outcome
+    }
+
+    /// The policy that it is carried out under.
+    pub(crate) const fn policy(&self) -> Policy {
+        self.policy
     }
 
     /// Takes what a read found.

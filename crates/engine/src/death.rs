@@ -10,11 +10,13 @@ use crate::observe::EngineEvent;
 
 impl Inner {
     /// What stands there once the claim that is in the way of `acted` has been ended, if its
-    /// holder's process is gone; `None` if nothing proves that.
+    /// holder's process is gone; `None` if nothing proves that. What it completed just before it
+    /// died is kept for as long as `policy` says.
     pub(crate) async fn after_death(
         &self,
         id: KeyId,
         acted: &Acted,
+        policy: Policy,
     ) -> Result<Option<Option<Record>>, EngineError> {
         let Some(record) = acted.record.as_ref().filter(|_| acted.is_running()) else {
             return Ok(None);
@@ -24,7 +26,7 @@ impl Inner {
             return Ok(None);
         }
         let command = Command::CertifyDeath { fence };
-        let mut act = Act::from_record(command, Policy::default(), record.clone());
+        let mut act = Act::from_record(command, policy, record.clone());
         let stands = loop {
             match act.step(self.now(), self.floor().await?) {
                 Step::Get => act.read(self.store.get(id).await?),

@@ -509,7 +509,7 @@ impl Inner {
                     }
                 }
                 // Whoever is in the way may be dead: then the answer is another.
-                Step::Done(acted) => match self.after_death(id, &acted).await? {
+                Step::Done(acted) => match self.after_death(id, &acted, act.policy()).await? {
                     Some(stands) => act.read(stands),
                     None => return Ok(acted),
                 },

@@ -15,6 +15,8 @@ use crate::observe::EngineEvent;
 /// Keys that the store is asked for at once: few, since an embedded store reads each record for it,
 /// on a core that callers need too.
 const FOUND_MAX: usize = 512;
+/// Keys that a pass finds in vain before it ends: it finds all of them again each time it asks.
+const STAY_MAX: usize = 8 * FOUND_MAX;
 /// Keys that are on their way at once: they share syncs and round trips, and callers wait behind
 /// so many at most.
 const TOGETHER: usize = 64;
@@ -29,8 +31,10 @@ pub struct Sweeper {
     policy: Policy,
     /// The floor that everyone uses by now.
     ready: Floor,
-    /// A floor that was raised, and when.
-    raised: Option<(Floor, Timestamp)>,
+    /// What is to be forgotten by then is below that floor, as a rule.
+    forget_until: Option<Timestamp>,
+    /// A floor that was raised, what it is good for, and when.
+    raised: Option<(Floor, Timestamp, Timestamp)>,
 }
 
 /// What a pass has done.
@@ -56,7 +60,7 @@ impl Sweeper {
     /// A sweeper for records made under any of several policies: `policy` has the longest
     /// `remember` and `skew_max` among them, so that nothing is forgotten early.
     pub const fn new(engine: Engine, policy: Policy) -> Self {
-        Self { engine, policy, ready: Floor::NONE, raised: None }
+        Self { engine, policy, ready: Floor::NONE, forget_until: None, raised: None }
     }
 
     /// How long to wait between passes: until everyone uses the floor that the last one raised.
@@ -87,8 +91,9 @@ impl Sweeper {
             self.engine.inner.observer.on(&EngineEvent::ClockStepped { by });
         }
         let pause = self.pause();
-        if let Some((floor, _)) = self.raised.take_if(|(_, at)| at.plus(pause) <= now) {
+        if let Some((floor, until, _)) = self.raised.take_if(|(.., at)| at.plus(pause) <= now) {
             self.ready = self.ready.max(floor);
+            self.forget_until = self.forget_until.max(Some(until));
         }
         if self.raised.is_none() {
             let to = Floor::at(now.minus(self.policy.remember));
@@ -96,7 +101,7 @@ impl Sweeper {
             self.engine.inner.store.raise_floor(to).await?;
             failpoint!("sweep.floor.after", to);
             // The wait counts from when it was durable.
-            self.raised = Some((to, self.engine.now()));
+            self.raised = Some((to, now, self.engine.now()));
         }
         let swept = self.sweep(now).await?;
         let reclaimed = self.engine.inner.store.reclaim().await;
@@ -107,7 +112,11 @@ impl Sweeper {
     }
 
     async fn sweep(&self, now: Timestamp) -> Result<Swept, EngineError> {
-        let due = Due { over_at: now, released_until: now.minus(self.policy.remember) };
+        // A tombstone whose key carries its time stays until a floor is above that. Those of the
+        // last pauses are therefore not asked for: each pass would look at all of them in vain.
+        let forget_until = self.forget_until.unwrap_or(now);
+        let released_until = forget_until.minus(self.policy.remember);
+        let due = Due { over_at: now, forget_until, released_until };
         let (mut swept, mut stay) = (Swept::default(), 0);
         loop {
             // Those that stay are found again.
@@ -128,7 +137,8 @@ impl Sweeper {
                 let took = self.engine.now().since(begun);
                 self.engine.inner.runtime.sleep(took.max(Duration::from_millis(1))).await;
             }
-            if is_all {
+            // What lies behind so many that stay is for a pass under a higher floor.
+            if is_all || STAY_MAX < stay {
                 return Ok(swept);
             }
         }

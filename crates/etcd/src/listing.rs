@@ -19,11 +19,7 @@ impl Inner {
     pub(crate) async fn due(&self, due: Due, limit: usize) -> Result<Vec<KeyId>, StoreError> {
         let mut found = Vec::new();
         for state in StateKind::ALL {
-            let until = match state {
-                StateKind::InFlight | StateKind::Completed | StateKind::Tombstone => due.over_at,
-                StateKind::Released => due.released_until,
-                StateKind::Unknown => continue,
-            };
+            let Some(until) = due.until(state) else { continue };
             let left = limit - found.len();
             if left == 0 {
                 break;

@@ -216,7 +216,7 @@ impl Shared {
 
     /// What is due on a shelf, until `found` has `limit` keys.
     fn due_on(&self, shelf: &Shelf, wanted: Due, limit: usize, found: &mut Vec<KeyId>) {
-        let over = due_unit(wanted.over_at.as_millis());
+        let over = due_unit(wanted.forget_until.as_millis());
         for block in (0..shelf.blocks()).filter(|block| shelf.may_be_due(*block, over)) {
             if limit <= found.len() {
                 return;

@@ -72,21 +72,14 @@ impl Reader {
     }
 
     pub(crate) async fn due(&self, due: Due, limit: usize) -> Result<Vec<KeyId>, StoreError> {
-        let (over, until) = (row::millis(due.over_at), row::millis(due.released_until));
-        let ended: Vec<i16> = row::ENDED_BY_TIME.iter().map(|state| *state as i16).collect();
-        let (released, limit) = (StateKind::Released as i16, count(limit));
-        let rows = self
-            .ask(
-                schema::DUE,
-                &[
-                    (&over, Type::INT8),
-                    (&until, Type::INT8),
-                    (&ended, Type::INT2_ARRAY),
-                    (&released, Type::INT2),
-                    (&limit, Type::INT8),
-                ],
-            )
-            .await?;
+        let (states, times): (Vec<i16>, Vec<i64>) = StateKind::ALL
+            .into_iter()
+            .filter_map(|state| due.until(state).map(|until| (state as i16, row::millis(until))))
+            .unzip();
+        let limit = count(limit);
+        let asked: [(&(dyn ToSql + Sync), Type); 3] =
+            [(&states, Type::INT2_ARRAY), (&times, Type::INT8_ARRAY), (&limit, Type::INT8)];
+        let rows = self.ask(schema::DUE, &asked).await?;
         Ok(rows.iter().filter_map(key).collect())
     }
 

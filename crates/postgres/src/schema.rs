@@ -54,15 +54,11 @@ pub(crate) const GET: &str =
     "SELECT id, revision, record FROM onlyonce.records WHERE id = ANY ($1)";
 pub(crate) const COUNT_STATE: &str = "SELECT count(*) FROM onlyonce.records WHERE state = $1";
 
-/// Keys that time may have ended: `$1` for the three states of `$3`, `$2` for released ones.
+/// Keys that time may have ended: in each of the states `$1` until the time of `$2`.
 pub(crate) const DUE: &str = "
-SELECT id FROM (
-  SELECT due.id FROM unnest($3::int2[]) AS ended (state) CROSS JOIN LATERAL (
-    SELECT id FROM onlyonce.records r WHERE r.state = ended.state AND r.due_at <= $1 LIMIT $5
-  ) due
-  UNION ALL
-  (SELECT id FROM onlyonce.records WHERE state = $4 AND due_at <= $2 LIMIT $5)
-) found LIMIT $5";
+SELECT due.id FROM unnest($1::int2[], $2::int8[]) AS asked (state, until) CROSS JOIN LATERAL (
+  SELECT id FROM onlyonce.records r WHERE r.state = asked.state AND r.due_at <= asked.until LIMIT $3
+) due LIMIT $3";
 
 /// A page of all records after the id `$1`: at most `$2`, and about `$3` bytes. `found` is how many
 /// there were but for the bytes.

@@ -26,13 +26,7 @@ impl Inner {
             }
             let mut commands = redis::pipe();
             for state in StateKind::ALL {
-                let until = match state {
-                    StateKind::InFlight | StateKind::Completed | StateKind::Tombstone => {
-                        due.over_at
-                    }
-                    StateKind::Released => due.released_until,
-                    StateKind::Unknown => continue,
-                };
+                let Some(until) = due.until(state) else { continue };
                 let command = commands.cmd("ZRANGEBYSCORE").arg(self.layout.index(bucket, state));
                 command.arg("-inf").arg(layout::score(until)).arg("LIMIT").arg(0).arg(left);
             }

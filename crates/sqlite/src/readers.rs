@@ -60,8 +60,9 @@ impl Readers {
     }
 
     pub(crate) fn due(&self, due: Due, limit: usize) -> Result<Vec<KeyId>, StoreError> {
-        let over = row::ENDED_BY_TIME.map(|state| (state, due.over_at));
-        let asked = over.into_iter().chain([(StateKind::Released, due.released_until)]);
+        let asked = StateKind::ALL
+            .into_iter()
+            .filter_map(|state| due.until(state).map(|until| (state, until)));
         self.read(|connection| {
             let mut found = Vec::new();
             for (state, until) in asked {

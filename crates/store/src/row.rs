@@ -70,7 +70,8 @@ impl Row {
     }
 }
 
-fn due_at(record: &Record) -> Timestamp {
+/// The time that a record waits for, or in which it came to be what it is.
+pub(crate) fn due_at(record: &Record) -> Timestamp {
     match &record.state {
         State::InFlight(flight) => flight.lease_until,
         State::Released { since } => *since,
@@ -89,10 +90,6 @@ pub fn millis(time: Timestamp) -> i64 {
 pub fn timestamp(millis: i64) -> Timestamp {
     Timestamp::from_millis(u64::try_from(millis).unwrap_or_default())
 }
-
-/// The states that [`crate::Due::over_at`] is about; the others are released and unknown.
-pub const ENDED_BY_TIME: [StateKind; 3] =
-    [StateKind::InFlight, StateKind::Completed, StateKind::Tombstone];
 
 #[cfg(test)]
 mod tests {

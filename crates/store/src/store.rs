@@ -3,9 +3,10 @@
 use std::future::Future;
 use std::pin::Pin;
 
-use onlyonce_core::{Floor, KeyId, Record, Revision, State, StateKind, Timestamp};
+use onlyonce_core::{Floor, KeyId, Record, Revision, StateKind, Timestamp};
 
 use crate::error::StoreError;
+use crate::row;
 
 /// A boxed future, so that a store can be chosen at run time. One allocation a call is nothing
 /// beside the sync or the round trip that the call waits for.
@@ -69,8 +70,10 @@ pub trait Store: Send + Sync + 'static {
 /// Which records a sweeper asks for: those that time may have ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Due {
-    /// Claims, replies and tombstones whose time is over then.
+    /// Claims and replies whose time is over then.
     pub over_at: Timestamp,
+    /// Tombstones that need not be remembered longer than until then.
+    pub forget_until: Timestamp,
     /// Records that were released until then. How long those are kept is the policy's business,
     /// so a record does not tell.
     pub released_until: Timestamp,
@@ -79,12 +82,16 @@ pub struct Due {
 impl Due {
     /// Whether it asks for this record.
     pub fn names(&self, record: &Record) -> bool {
-        match &record.state {
-            State::InFlight(flight) => flight.lease_until <= self.over_at,
-            State::Released { since } => *since <= self.released_until,
-            State::Completed { retain_until, .. } => *retain_until <= self.over_at,
-            State::Tombstone { forget_at, .. } => *forget_at <= self.over_at,
-            State::Unknown(_) => false,
+        self.until(record.state.kind()).is_some_and(|until| row::due_at(record) <= until)
+    }
+
+    /// Until when the time of a record in this state may be over; `None` if time does not end it.
+    pub const fn until(&self, state: StateKind) -> Option<Timestamp> {
+        match state {
+            StateKind::InFlight | StateKind::Completed => Some(self.over_at),
+            StateKind::Tombstone => Some(self.forget_until),
+            StateKind::Released => Some(self.released_until),
+            StateKind::Unknown => None,
         }
     }
 }

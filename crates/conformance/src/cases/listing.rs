@@ -92,6 +92,7 @@ const EARLY: Timestamp = Timestamp::from_millis(1);
 /// When all that time can end is over.
 pub(super) const LATE: Due = Due {
     over_at: Timestamp::from_millis(u64::MAX / 2),
+    forget_until: Timestamp::from_millis(u64::MAX / 2),
     released_until: Timestamp::from_millis(u64::MAX / 2),
 };
 
@@ -104,7 +105,8 @@ pub fn due_names_what_time_may_have_ended<B: StoreBuilder>(builder: &B) {
         let may_end = record.state.kind() != StateKind::Unknown;
         assert!(!may_end || due.contains(id), "{record:?}");
     }
-    let early = block_on(store.due(Due { over_at: EARLY, ..LATE }, 1_000)).unwrap();
+    let early = Due { over_at: EARLY, forget_until: EARLY, ..LATE };
+    let early = block_on(store.due(early, 1_000)).unwrap();
     for (id, record) in &all {
         let released = record.state.kind() == StateKind::Released;
         assert_eq!(early.contains(id), released, "{record:?} before it was made");
@@ -113,6 +115,11 @@ pub fn due_names_what_time_may_have_ended<B: StoreBuilder>(builder: &B) {
     for (id, record) in &all {
         let released = record.state.kind() == StateKind::Released;
         assert!(!(released && late.contains(id)), "{record:?} was released later");
+    }
+    let kept = block_on(store.due(Due { forget_until: EARLY, ..LATE }, 1_000)).unwrap();
+    for (id, record) in &all {
+        let tombstone = record.state.kind() == StateKind::Tombstone;
+        assert!(!(tombstone && kept.contains(id)), "{record:?} is not to be forgotten yet");
     }
 }
 

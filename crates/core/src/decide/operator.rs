@@ -91,7 +91,9 @@ impl Context<'_> {
         (Outcome::Done, Wish::Become(next))
     }
 
-    /// Rules 9 and 10: nothing timed is deleted before the durable floor has passed it.
+    /// Rules 9 and 10: nothing timed is deleted before the durable floor has passed it. Where that
+    /// is long after its own time, because memory was made longer since, its own time is moved:
+    /// else each pass would find it again.
     pub(super) fn sweep(&self, record: &Record) -> (Outcome, Wish) {
         let due = match &record.state {
             State::Released { since } => since.plus(self.policy.remember) <= self.now,
@@ -102,7 +104,18 @@ impl Context<'_> {
         // A node whose clock is behind must not make the key again with a number that it had.
         let written = Timestamp::from_millis(record.revision.get());
         let rested = written.plus(self.policy.skew_max) < self.now;
-        let wish = if due && floor_passed && rested { Wish::Delete } else { Wish::Stay };
-        (Outcome::Done, wish)
+        if due && floor_passed && rested {
+            return (Outcome::Done, Wish::Delete);
+        }
+        let mut next = record.clone();
+        let floor_comes = record.key_time.map(|time| time.plus(self.policy.remember));
+        if let (State::Tombstone { forget_at, .. }, Some(then)) = (&mut next.state, floor_comes)
+            && due
+            && self.now < then
+        {
+            *forget_at = then;
+            return (Outcome::Done, Wish::Become(next));
+        }
+        (Outcome::Done, Wish::Stay)
     }
 }

@@ -290,3 +290,47 @@ async fn nothing_is_deleted_before_everyone_uses_the_floor_that_covers_it() {
     assert_eq!(sweeper.pass().await.unwrap().deleted, 1);
     assert!(world.engine.get(timed.id).await.unwrap().is_none());
 }
+
+/// What a pass asks of a store for a stream of keys that carry their time, which all wait for the
+/// floor: about as much as there is, and not each of them again for each of the others.
+#[tokio::test(start_paused = true)]
+async fn a_pass_looks_at_each_key_that_waits_for_the_floor_about_once() {
+    const EACH: usize = 10_000;
+    let world = World::new().await;
+    let minute = Duration::from_secs(60);
+    let short = Policy { retention: minute, remember: minute, ..world.policy };
+    let mut sweeper = Sweeper::new(world.engine.clone(), short);
+    let mut number = 0_u64;
+    let mut deleted = 0;
+    for round in 0..5 {
+        for _ in 0..EACH {
+            number += 1;
+            let mut bytes = [0; 16];
+            bytes[..8].copy_from_slice(&number.wrapping_mul(0x9E37_79B9_7F4A_7C15).to_be_bytes());
+            let new = Request::new(onlyonce::core::KeyId::from_bytes(bytes), request().fingerprint);
+            let timed = Request { key_time: Some(world.engine.now()), ..new };
+            ask(&world, &timed, &short, seconds(0)).await;
+        }
+        tokio::time::sleep(sweeper.pause()).await;
+        let before = world.store.calls();
+        deleted += sweeper.pass().await.unwrap().deleted;
+        let calls = world.store.calls() - before;
+        assert!(calls <= 8 * EACH, "{calls} calls in pass {round}");
+    }
+    assert!(2 * EACH as u64 <= deleted, "{deleted} of {number} are forgotten");
+
+    // Memory is made longer: what is kept longer for it is not looked at until its time comes.
+    let long = Policy { retention: minute, remember: 10 * DAY, ..world.policy };
+    let mut sweeper = Sweeper::new(world.engine.clone(), long);
+    let mut calls = Vec::new();
+    for _ in 0..12 {
+        tokio::time::sleep(sweeper.pause()).await;
+        let before = world.store.calls();
+        assert_eq!(sweeper.pass().await.unwrap().deleted, 0);
+        calls.push(world.store.calls() - before);
+    }
+    assert!(calls.iter().all(|calls| *calls <= 8 * 3 * EACH), "{calls:?}");
+    assert!(calls[8..].iter().all(|calls| *calls <= 10), "{calls:?}");
+    tokio::time::sleep(11 * DAY).await;
+    assert!(0 < swept(&world.engine, long).await.deleted);
+}

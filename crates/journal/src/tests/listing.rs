@@ -85,8 +85,11 @@ fn a_listing_that_is_left_keeps_nothing_in_memory_for_ever() {
 }
 
 /// All that is due, ever.
-const DUE: Due =
-    Due { over_at: Timestamp::from_millis(u64::MAX), released_until: Timestamp::from_millis(0) };
+const DUE: Due = Due {
+    over_at: Timestamp::from_millis(u64::MAX),
+    forget_until: Timestamp::from_millis(u64::MAX),
+    released_until: Timestamp::from_millis(0),
+};
 
 fn due(journal: &Journal, limit: usize) -> Vec<KeyId> {
     block_on(journal.due(DUE, limit)).unwrap()

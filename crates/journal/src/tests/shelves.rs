@@ -12,9 +12,9 @@ use super::sim_disk::{Random, SimDisk};
 use super::{SMALL, claimed, completed, get, id, new_disk, open_with, pair, put, written};
 use crate::disk::Disk as _;
 use crate::error::JournalErrorKind;
-use crate::index::Slot;
 use crate::journal::{Journal, Settings};
 use crate::segment;
+use crate::merge;
 use crate::shelve::{self, Install};
 use crate::shelves;
 use crate::writer::{Change, Written};
@@ -184,7 +184,8 @@ fn what_is_due_on_a_shelf_is_named_until_it_is_deleted() {
     let (journal, records) = shelved(&disk, 300);
     let due = |journal: &Journal, at: u64, limit| {
         let over_at = Timestamp::from_millis(at);
-        block_on(journal.due(Due { over_at, released_until: Timestamp::from_millis(0) }, limit))
+        let released_until = Timestamp::from_millis(0);
+        block_on(journal.due(Due { over_at, forget_until: over_at, released_until }, limit))
             .unwrap()
     };
     let forget_at = |record: &Record| segment::due(record);
@@ -221,7 +222,7 @@ fn only_what_is_old_enough_goes_and_nothing_but_tombstones() {
     }
     // The time that the sweeper names counts too: a quiet journal forgets as well.
     let over_at = Timestamp::from_millis(1_764_000_000_000 + 3 * DAY);
-    block_on(journal.due(Due { over_at, released_until: over_at }, 1)).unwrap();
+    block_on(journal.due(Due { over_at, forget_until: over_at, released_until: over_at }, 1)).unwrap();
     reclaim(&journal);
     assert_eq!(journal.stats().shelved, 2);
 }
@@ -351,12 +352,13 @@ fn what_is_deleted_while_a_shelf_is_made_is_not_on_it() {
     assert_eq!(get(&journal, 3), None);
     // The same while shelves are merged.
     let inputs = journal.shared.shelves().list.clone();
-    let new = shelve::merged(&journal.shared, &inputs).unwrap();
+    let new = merge::merged(&journal.shared, &inputs).unwrap();
     delete(&journal, 4, &records[4]);
     let without = inputs.iter().map(|it| it.number).collect();
     assert_eq!(show(Install { new: new.clone(), without }), Written::Done);
-    let forget = |(id, slot): &(KeyId, Slot)| journal.shared.index.forget(*id, *slot);
-    made.moved.iter().for_each(forget);
+    let moved = std::mem::take(&mut *journal.shared.moved.lock().unwrap());
+    assert_eq!(moved.len(), 40);
+    moved.iter().for_each(|(id, slot)| journal.shared.index.forget(*id, *slot));
     for number in 0..40 {
         let expected = (number != 3 && number != 4).then(|| records[number as usize].clone());
         assert_eq!(get(&journal, number), expected, "{number}");

@@ -179,7 +179,7 @@ fn shelves_are_merged_and_swept_without_the_damaged_one() {
     }
     // What is due is found on all of them, and the damaged block is named each time.
     let over_at = Timestamp::from_millis(segment::due(&later[later.len() - 1].1));
-    let due = Due { over_at, released_until: Timestamp::from_millis(0) };
+    let due = Due { over_at, forget_until: over_at, released_until: Timestamp::from_millis(0) };
     let found: BTreeSet<_> = block_on(journal.due(due, usize::MAX)).unwrap().into_iter().collect();
     assert!(later.iter().all(|(number, _)| found.contains(&id(*number))));
     assert!(found.iter().any(|id| block_on(journal.get(*id)).is_err()));
