@@ -35,6 +35,7 @@ mod journal;
 mod keeper;
 mod label;
 mod listing;
+mod merge;
 mod progress;
 mod rebuild;
 mod reclaim;

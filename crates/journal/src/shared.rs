@@ -19,6 +19,7 @@ use crate::keeper::Prepared;
 use crate::listing::{DueAt, Rest};
 use crate::recover::{Recovered, Segment};
 use crate::segment::{self, DueFrom, HEADER};
+use crate::shelve::Meanwhile;
 use crate::shelves::{Listed, Place, Shelves};
 
 /// One read brings most records whole, in bytes.
@@ -80,13 +81,16 @@ pub(crate) struct Shared {
     floor: AtomicU64,
     revision_max: AtomicU64,
     shelves: RwLock<Arc<Shelves>>,
-    /// What was deleted while a shelf is made, with its revision: the shelf may have it.
-    pub(crate) meanwhile: Mutex<Option<Vec<(KeyId, u64)>>>,
+    /// What has happened since a shelf was begun.
+    pub(crate) meanwhile: Mutex<Option<Meanwhile>>,
     /// Tombstones that are on a shelf and leave the index once the list has it.
     pub(crate) moved: Mutex<Vec<(KeyId, Slot)>>,
     /// Whether the list of shelves on disk says less than what is known here.
     pub(crate) is_list_stale: AtomicBool,
     pub(crate) next_shelf: AtomicU64,
+    /// The writer has shown or refused each shelf up to this one. One above it may still be listed,
+    /// also if nobody waits for it any more.
+    pub(crate) decided: AtomicU64,
     /// The latest time that somebody has named.
     pub(crate) latest: AtomicU64,
     /// Where the last search for what is due has ended.
@@ -117,6 +121,7 @@ impl Shared {
             // What the log says of shelves may be more than the list has.
             is_list_stale: AtomicBool::new(recovered.is_list_stale),
             next_shelf: AtomicU64::new(next_shelf),
+            decided: AtomicU64::new(next_shelf.saturating_sub(1)),
             latest: AtomicU64::new(0),
             due_at: Mutex::default(),
             listing: Mutex::default(),

@@ -1,4 +1,4 @@
-//! Moving old tombstones from the log to shelves, and keeping shelves few.
+//! Moving old tombstones from the log to shelves.
 //!
 //! A shelf is written and synced beside what it will replace; then the writer shows it between two
 //! batches, then the list is written, and only then goes what it replaces: keys from the index,
@@ -15,16 +15,15 @@ use crate::error::JournalError;
 use crate::index::Slot;
 use crate::journal::{Journal, told};
 use crate::label;
+use crate::merge::{merged, to_merge};
 use crate::shared::{self, RECORDS_AT_ONCE, Shared};
-use crate::shelf::{self, Entries, Found, Shelf};
+use crate::shelf::{self, Shelf};
 use crate::shelf_builder::Builder;
-use crate::shelves::{self, Place, Shelves};
+use crate::shelves::{self, Place};
 use crate::writer::{Change, Written};
 
 /// Tombstones that are moved at once: this bounds the memory that it takes.
 const AT_ONCE: usize = 1 << 20;
-/// More shelves than this are merged: each is asked for every key that the index does not have.
-const SHELVES_MAX: usize = 8;
 /// Deletions that a shelf may miss while it is made; with more, it is made again later.
 const MEANWHILE_MAX: usize = 100_000;
 
@@ -35,11 +34,35 @@ pub(crate) struct Install {
     pub(crate) without: Vec<u64>,
 }
 
-/// A shelf that was made of the log, and what is on it.
+/// A shelf that was made of the log.
 pub(crate) struct Made {
     pub(crate) shelf: Arc<Shelf>,
-    pub(crate) moved: Vec<(KeyId, Slot)>,
     is_all: bool,
+}
+
+/// What has happened since a shelf was begun.
+pub(crate) struct Meanwhile {
+    shelf: u64,
+    /// What was deleted, with its revision: the shelf may have it.
+    deleted: Vec<(KeyId, u64)>,
+    /// What is on it and leaves the index once it is listed.
+    moved: Vec<(KeyId, Slot)>,
+}
+
+/// Segments that are looked at for tombstones. Nothing in them was moved, unless somebody says so:
+/// whoever asked may stop waiting at any time.
+struct Moving {
+    shared: Arc<Shared>,
+    segments: Vec<(u32, u64)>,
+    is_done: bool,
+}
+
+impl Drop for Moving {
+    fn drop(&mut self) {
+        if !self.is_done {
+            self.shared.not_moved(&self.segments);
+        }
+    }
 }
 
 impl Shared {
@@ -51,10 +74,10 @@ impl Shared {
                 self.is_list_stale.store(true, Ordering::Release);
             }
         }
-        let mut meanwhile = self.meanwhile.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut meanwhile = self.meanwhile();
         if let Some(known) = meanwhile.as_mut() {
-            known.push((id, revision));
-            if MEANWHILE_MAX < known.len() {
+            known.deleted.push((id, revision));
+            if MEANWHILE_MAX < known.deleted.len() {
                 *meanwhile = None;
             }
         }
@@ -64,9 +87,22 @@ impl Shared {
         self.moved.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn note_meanwhile(&self) {
-        let mut meanwhile = self.meanwhile.lock().unwrap_or_else(PoisonError::into_inner);
-        *meanwhile = Some(Vec::new());
+    fn meanwhile(&self) -> MutexGuard<'_, Option<Meanwhile>> {
+        self.meanwhile.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Begins a shelf with this number. The one before it is not shown any more.
+    pub(crate) fn begin_shelf(&self) -> u64 {
+        let shelf = self.next_shelf.fetch_add(1, Ordering::Relaxed);
+        *self.meanwhile() = Some(Meanwhile { shelf, deleted: Vec::new(), moved: Vec::new() });
+        shelf
+    }
+
+    /// There will be no shelf with this number.
+    pub(crate) fn give_up_shelf(&self, number: u64) {
+        *self.meanwhile() = None;
+        // If not now, then with a later list.
+        let _ = self.disk.remove(&shelf::name(number));
     }
 
     /// The segments that hold tombstones of revisions up to `until` and have done so for long
@@ -93,7 +129,7 @@ impl Shared {
         }
     }
 
-    fn go_on(&self) -> Result<(), StoreError> {
+    pub(crate) fn go_on(&self) -> Result<(), StoreError> {
         if let Some(error) = self.poisoned() {
             return Err(error);
         }
@@ -107,10 +143,25 @@ impl Shared {
 impl Install {
     /// Shows it. By the writer, so that nothing changes meanwhile.
     pub(crate) fn put(&self, shared: &Shared) -> Written {
-        let meanwhile = shared.meanwhile.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let written = self.show(shared);
         if let Some(shelf) = &self.new {
-            let Some(deleted) = meanwhile else { return Written::Raced };
-            for (id, revision) in deleted {
+            shared.decided.fetch_max(shelf.number, Ordering::AcqRel);
+        }
+        written
+    }
+
+    fn show(&self, shared: &Shared) -> Written {
+        let shelves = shared.shelves();
+        let is_there = |number: &u64| shelves.list.iter().any(|it| it.number == *number);
+        // Of what has taken their place more may be deleted than is known of this one.
+        if !self.without.iter().all(is_there) {
+            return Written::Raced;
+        }
+        if let Some(shelf) = &self.new {
+            // Whoever made this one may have gone, and another one was begun.
+            let known = shared.meanwhile().take_if(|it| it.shelf == shelf.number);
+            let Some(meanwhile) = known else { return Written::Raced };
+            for (id, revision) in meanwhile.deleted {
                 match shelf.find(id) {
                     Ok(Some(found)) if found.record.revision.get() <= revision => {
                         shelf.set_gone(found.ordinal);
@@ -119,8 +170,9 @@ impl Install {
                     Err(_) => return Written::Raced,
                 }
             }
+            shared.moved().extend(meanwhile.moved);
         }
-        shared.set_shelves(shared.shelves().with(self.new.clone(), &self.without));
+        shared.set_shelves(shelves.with(self.new.clone(), &self.without));
         shared.is_list_stale.store(true, Ordering::Release);
         Written::Done
     }
@@ -156,23 +208,17 @@ impl Journal {
             return Ok(false);
         }
         let looked_at = segments.clone();
-        let made = self.on_mover(move |shared| make(shared, &looked_at, until)).await;
-        let Made { shelf, moved, is_all } = match made {
-            Ok(Some(made)) => made,
-            Ok(None) => return Ok(false),
-            Err(error) => {
-                self.shared.not_moved(&segments);
-                return Err(error);
-            }
+        let mut moving = Moving { shared: Arc::clone(&self.shared), segments, is_done: false };
+        let made = self.on_mover(move |shared| make(shared, &looked_at, until)).await?;
+        let Some(Made { shelf, is_all }) = made else {
+            moving.is_done = true;
+            return Ok(false);
         };
-        let installed = self.install(Install { new: Some(shelf), without: Vec::new() }).await;
-        if installed != Ok(true) || !is_all {
-            self.shared.not_moved(&segments);
-        }
-        if !installed? {
+        if !self.install(Install { new: Some(shelf), without: Vec::new() }).await? {
             return Ok(false);
         }
-        self.shared.moved().extend(moved);
+        moving.is_done = is_all;
+        drop(moving);
         self.write_list().await?;
         Ok(!is_all)
     }
@@ -215,12 +261,12 @@ impl Journal {
     }
 }
 
-fn failed(shared: &Shared, name: &str, error: &std::io::Error) -> StoreError {
+pub(crate) fn failed(shared: &Shared, name: &str, error: &std::io::Error) -> StoreError {
     let place = shared.disk.place(name);
     StoreError::new(StoreErrorKind::NotApplied, JournalError::io(place, error).to_string())
 }
 
-fn damaged(error: JournalError) -> StoreError {
+pub(crate) fn damaged(error: JournalError) -> StoreError {
     StoreError::new(StoreErrorKind::Damaged, error.to_string())
 }
 
@@ -230,7 +276,20 @@ pub(crate) fn make(
     segments: &[(u32, u64)],
     until: u64,
 ) -> Result<Option<Made>, StoreError> {
-    shared.note_meanwhile();
+    let number = shared.begin_shelf();
+    let made = made_as(number, shared, segments, until);
+    if !matches!(made, Ok(Some(_))) {
+        shared.give_up_shelf(number);
+    }
+    made
+}
+
+fn made_as(
+    number: u64,
+    shared: &Shared,
+    segments: &[(u32, u64)],
+    until: u64,
+) -> Result<Option<Made>, StoreError> {
     let is_old = |_: KeyId, slot: Slot| {
         let at = segments.binary_search_by_key(&slot.segment, |(number, _)| *number);
         slot.revision <= until && at.is_ok_and(|at| segments[at].1 <= slot.revision)
@@ -253,27 +312,23 @@ pub(crate) fn make(
     if found.is_empty() {
         return Ok(None);
     }
-    let number = shared.next_shelf.fetch_add(1, Ordering::Relaxed);
     let io = |error: std::io::Error| failed(shared, &shelf::name(number), &error);
-    let made = (|| {
-        let mut builder = Builder::new(&*shared.disk, number, found.len() as u64).map_err(io)?;
-        let mut moved = Vec::with_capacity(found.len());
-        for (done, (id, slot)) in (1..).zip(found) {
-            shared::give_way(done, RECORDS_AT_ONCE);
-            if let Some((payload, due)) = shared.tombstone(id, slot) {
-                builder.add(id, &payload, slot.revision, due).map_err(io)?;
-                moved.push((id, slot));
-            }
-            shared.go_on()?;
+    let mut builder = Builder::new(&*shared.disk, number, found.len() as u64).map_err(io)?;
+    let mut moved = Vec::with_capacity(found.len());
+    for (done, (id, slot)) in (1..).zip(found) {
+        shared::give_way(done, RECORDS_AT_ONCE);
+        if let Some((payload, due)) = shared.tombstone(id, slot) {
+            builder.add(id, &payload, slot.revision, due).map_err(io)?;
+            moved.push((id, slot));
         }
-        builder.finish().map_err(io)?;
-        let shelf = Shelf::open(&*shared.disk, number, &[]).map_err(damaged)?;
-        Ok(Made { shelf: Arc::new(shelf), moved, is_all })
-    })();
-    if made.is_err() {
-        let _ = shared.disk.remove(&shelf::name(number));
+        shared.go_on()?;
     }
-    made.map(Some)
+    builder.finish().map_err(io)?;
+    let shelf = Shelf::open(&*shared.disk, number, &[]).map_err(damaged)?;
+    if let Some(meanwhile) = shared.meanwhile().as_mut() {
+        meanwhile.moved = moved;
+    }
+    Ok(Some(Made { shelf: Arc::new(shelf), is_all }))
 }
 
 impl Shared {
@@ -311,115 +366,6 @@ impl Shared {
     }
 }
 
-/// The shelves that should be one, if any should. What is damaged stays as it is: nobody can say
-/// what a shelf in its place would have to hold.
-fn to_merge(shelves: &Shelves) -> Option<Vec<Arc<Shelf>>> {
-    let list: Vec<&Arc<Shelf>> =
-        shelves.list.iter().filter(|shelf| shelf.damage().is_none()).collect();
-    // Half of it is enough to pay for writing the rest again.
-    if let Some(shelf) = list.iter().find(|it| it.living() <= it.entries / 2) {
-        return Some(vec![Arc::clone(shelf)]);
-    }
-    if list.len() <= SHELVES_MAX {
-        return None;
-    }
-    // Neighbours in time: what dies together stays together.
-    let pairs = list.windows(2);
-    let smallest =
-        pairs.min_by_key(|pair| pair.iter().map(|it| u64::from(it.living())).sum::<u64>());
-    smallest.map(|pair| pair.iter().map(|shelf| Arc::clone(shelf)).collect())
-}
-
-/// Makes one shelf of what counts on several. `None` if nothing does.
-pub(crate) fn merged(
-    shared: &Shared,
-    inputs: &[Arc<Shelf>],
-) -> Result<Option<Arc<Shelf>>, StoreError> {
-    shared.note_meanwhile();
-    let room: u64 = inputs.iter().map(|shelf| u64::from(shelf.living())).sum();
-    if room == 0 {
-        return Ok(None);
-    }
-    let number = shared.next_shelf.fetch_add(1, Ordering::Relaxed);
-    let io = |error: std::io::Error| failed(shared, &shelf::name(number), &error);
-    let made = (|| {
-        let mut builder = Builder::new(&*shared.disk, number, room).map_err(io)?;
-        let walks = inputs.iter().map(|shelf| Walk::new(shelf));
-        let mut walks = walks.collect::<Result<Vec<_>, _>>().map_err(damaged)?;
-        let mut done = 0;
-        while let Some(id) = walks.iter().filter_map(|it| Some(it.next.as_ref()?.id)).min() {
-            done += 1;
-            shared::give_way(done, RECORDS_AT_ONCE);
-            let mut newest: Option<Found> = None;
-            for walk in walks.iter_mut().filter(|it| it.next.as_ref().is_some_and(|it| it.id == id))
-            {
-                let found = walk.step().map_err(damaged)?;
-                let revision = |it: &Option<Found>| it.as_ref().map(|it| it.record.revision);
-                if revision(&newest) < revision(&found) {
-                    newest = found;
-                }
-            }
-            if let Some(Found { id, payload, record, .. }) = &newest {
-                let due = crate::segment::due(record);
-                builder.add(*id, payload, record.revision.get(), due).map_err(io)?;
-            }
-            shared.go_on()?;
-        }
-        if builder.entries() == 0 {
-            return Ok(None);
-        }
-        builder.finish().map_err(io)?;
-        let shelf = Shelf::open(&*shared.disk, number, &[]).map_err(damaged)?;
-        Ok(Some(Arc::new(shelf)))
-    })();
-    if !matches!(made, Ok(Some(_))) {
-        let _ = shared.disk.remove(&shelf::name(number));
-    }
-    made
-}
-
-/// What counts on a shelf, in the order of keys.
-struct Walk<'a> {
-    shelf: &'a Shelf,
-    block: usize,
-    entries: Option<Entries<'a>>,
-    next: Option<Found>,
-}
-
-impl<'a> Walk<'a> {
-    fn new(shelf: &'a Shelf) -> Result<Self, JournalError> {
-        let mut walk = Self { shelf, block: 0, entries: None, next: None };
-        walk.step()?;
-        Ok(walk)
-    }
-
-    /// The present one; goes on to the next. A block that cannot be read is given up.
-    fn step(&mut self) -> Result<Option<Found>, JournalError> {
-        let next = self.read_on().inspect_err(|error| {
-            let block = if self.entries.is_some() { self.block - 1 } else { self.block };
-            self.shelf.give_up(block, error);
-        })?;
-        Ok(std::mem::replace(&mut self.next, next))
-    }
-
-    fn read_on(&mut self) -> Result<Option<Found>, JournalError> {
-        loop {
-            if let Some(entries) = &mut self.entries {
-                match entries.next_found()? {
-                    Some(found) if self.shelf.is_gone(found.ordinal) => continue,
-                    Some(found) => return Ok(Some(found)),
-                    None => self.entries = None,
-                }
-            } else if self.block < self.shelf.blocks() {
-                self.entries = Some(self.shelf.block(self.block)?);
-                self.block += 1;
-            } else {
-                return Ok(None);
-            }
-        }
-    }
-}
-
 /// Writes the list of shelves as it is known here, and removes files that are not in it.
 fn write_list(shared: &Shared, secret: &Secret) -> Result<(), StoreError> {
     shared.go_on()?;
@@ -431,6 +377,8 @@ fn write_list(shared: &Shared, secret: &Secret) -> Result<(), StoreError> {
         label::write(disk, secret, None, true).map_err(io)?;
     }
     shared.is_list_stale.store(false, Ordering::Release);
+    // Before the list is made: what is shown later is kept.
+    let decided = shared.decided.load(Ordering::Acquire);
     let listed = shared.shelves().listed();
     let prepared = shelves::prepare(disk, &listed);
     prepared.map_err(|error| {
@@ -442,7 +390,8 @@ fn write_list(shared: &Shared, secret: &Secret) -> Result<(), StoreError> {
         shared.poison(format!("{} could not be written: {error}", place.display()));
         return shared.go_on();
     }
-    let unlisted = |number: &u64| listed.iter().all(|it| it.number != *number);
+    let unlisted =
+        |number: &u64| *number <= decided && listed.iter().all(|it| it.number != *number);
     for number in shelves::numbers(disk).unwrap_or_default().into_iter().filter(unlisted) {
         // If not now, then when the journal is opened.
         let _ = disk.remove(&shelf::name(number));

@@ -12,6 +12,7 @@ mod restore;
 mod shelves;
 mod shelves_copied;
 mod shelves_damaged;
+mod shelves_left;
 mod sim_disk;
 mod versions;
 
