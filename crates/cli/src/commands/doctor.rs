@@ -14,8 +14,8 @@ use crate::place::Place;
 #[derive(Args, Debug)]
 #[command(after_help = "\
 A store is looked at whenever it is opened, and refused by the first thing that would break a \
-promise. This makes the same checks and shows all of them, with what to do about each; no record is \
-changed. A verdict is one of
+promise. This makes the same checks and shows all of them, with what to do about each; no record \
+is changed. A verdict is one of
 
   ok               it is as it must be
   refused          the store is not opened with it

@@ -1,4 +1,4 @@
-//! The doctor: for each kind of store, a good one passes, and a bad setting is named with what to do.
+//! The doctor: a good store of each kind passes, and a bad setting is named with what to do.
 
 use std::fs;
 use std::os::unix::fs::FileExt as _;
