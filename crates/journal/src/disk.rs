@@ -4,7 +4,7 @@
 use std::fmt;
 use std::fs::{self, File, OpenOptions};
 use std::io;
-use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 
@@ -34,6 +34,8 @@ pub(crate) trait Medium: Send + Sync + fmt::Debug {
     fn read_at(&self, into: &mut [u8], offset: u64) -> io::Result<()>;
     /// Writes all of `data` at `offset`.
     fn write_at(&self, data: &[u8], offset: u64) -> io::Result<()>;
+    /// How many names it has, in this folder or elsewhere.
+    fn names(&self) -> io::Result<u64>;
     /// Gives back what is behind `length`. Of a file that has no name any more.
     fn shorten(&self, length: u64) -> io::Result<()>;
     /// Makes what was written durable. After an error nobody knows what is.
@@ -134,6 +136,10 @@ impl Medium for File {
 
     fn write_at(&self, data: &[u8], offset: u64) -> io::Result<()> {
         self.write_all_at(data, offset)
+    }
+
+    fn names(&self) -> io::Result<u64> {
+        Ok(self.metadata()?.nlink())
     }
 
     fn shorten(&self, length: u64) -> io::Result<()> {

@@ -153,8 +153,12 @@ impl Shared {
     }
 }
 
-/// Closes a file that has no name any more: a piece at a time, unless a backup still reads it.
+/// Closes a file that has no name any more: a piece at a time, unless a backup still reads it. A
+/// copy of the folder by hard links has a name for it.
 fn let_go(Segment { medium, mut length, .. }: Segment) {
+    if medium.names().ok() != Some(0) {
+        return;
+    }
     while Arc::strong_count(&medium) == 1 && 0 < length {
         length = length.saturating_sub(PIECE);
         if medium.shorten(length).is_err() {

@@ -1,11 +1,14 @@
 //! Room comes back once records are gone, and nothing that lives goes with them.
 
+use std::fs;
+
 use futures_executor::block_on;
 use onlyonce_core::Record;
 use onlyonce_store::{Store, StoreErrorKind, Swap};
 
 use super::sim_disk::SimDisk;
-use super::{get, id, new_disk, open, open_with, pair};
+use super::{SMALL, get, id, new_disk, open, open_with, pair};
+use crate::dir::Start;
 use crate::journal::{Journal, Settings, Stats};
 use crate::segment;
 
@@ -78,6 +81,23 @@ fn nobody_waits_while_a_segment_is_closed() {
         reclaiming.join().unwrap();
     });
     assert!(get(&journal, 1_000).is_some());
+}
+
+#[test]
+fn a_copy_of_the_folder_by_hard_links_keeps_what_has_left_the_folder() {
+    let folder = tempfile::tempdir().unwrap();
+    let (dir, copy) = (folder.path().join("journal"), folder.path().join("copy"));
+    Journal::init(&dir, SMALL, Start::First).unwrap();
+    let journal = Journal::open(&dir, SMALL).unwrap();
+    let records: Vec<Record> = (0..40).map(|number| pair(&journal, number, 8_000)).collect();
+    fs::create_dir(&copy).unwrap();
+    let oldest = segment::name(1);
+    fs::hard_link(dir.join(&oldest), copy.join(&oldest)).unwrap();
+    let before = fs::read(copy.join(&oldest)).unwrap();
+    (1..40).for_each(|number| delete(&journal, number, &records[number as usize]));
+    block_on(journal.reclaim()).unwrap();
+    assert!(!dir.join(&oldest).exists());
+    assert!(fs::read(copy.join(&oldest)).unwrap() == before, "the copy was changed");
 }
 
 #[test]

@@ -295,6 +295,10 @@ impl Medium for SimFile {
         Ok(())
     }
 
+    fn names(&self) -> io::Result<u64> {
+        Ok(self.disk.state().names.values().filter(|file| **file == self.file).count() as u64)
+    }
+
     fn shorten(&self, length: u64) -> io::Result<()> {
         let gate = self.disk.state().gate.take();
         if let Some((tell, may)) = gate {
