@@ -80,7 +80,7 @@ enum Command {
         mutants: bool,
     },
     /// Puts planted faults in, one at a time: the tests must fail.
-    Mutants,
+    Mutants(mutants::Arguments),
     /// Runs the seeded simulation: `sim --seed 1`.
     Sim {
         /// Handed to `onlyonce-sim` as they stand.
@@ -105,7 +105,7 @@ fn main() -> ExitCode {
         Command::Fuzz => fuzz::run(),
         Command::Clients { mutants: false } => clients::run(),
         Command::Clients { mutants: true } => clients::run().and_then(|()| clients::try_mutants()),
-        Command::Mutants => mutants::run(),
+        Command::Mutants(arguments) => mutants::run(&arguments),
         Command::Sim { arguments } => forward::sim(&arguments),
         Command::Bench(arguments) => bench::run(&arguments),
     });

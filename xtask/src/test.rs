@@ -39,8 +39,7 @@ pub(crate) fn all(steps: &mut Steps, fast: bool) -> Outcome {
     steps.step("clients", clients::run)?;
     steps.step("killed", || killed::run(None))?;
     steps.step("schemathesis", fuzz::run)?;
-    steps.step("planted mutants", mutants::run)?;
-    steps.step("planted mutants of clients", clients::try_mutants)?;
+    steps.step("planted mutants", mutants::some)?;
     let simulate = ["run", "--release", "-p", "onlyonce-sim", "--", "--seconds", "30"];
     steps.cargo("simulation", &simulate)?;
     steps.step("torture", short_torture)
