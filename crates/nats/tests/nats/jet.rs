@@ -133,6 +133,7 @@ async fn what_was_put_aside_carries_its_record_and_runs_nothing_twice_when_it_co
     stream.send(&[("wrong", "wrong"), ("busy", "busy"), ("", "nameless")]).await;
     until("four are put aside", || running.count(aside) == 4).await;
     assert_eq!(desk.hand.outside.times("busy"), 2);
+    assert_eq!(stream.unacknowledged().await, 0, "what was put aside is not delivered again");
     let why = |why: Why| running.count(|it| matches!(it, Told::Aside(is, _) if *is == why));
     let each = [Why::Unknown, Why::Never, Why::Exhausted, Why::NoKey].map(why);
     assert_eq!(each, [1, 1, 1, 1]);
@@ -171,7 +172,7 @@ async fn a_stop_finishes_what_runs_and_gives_the_rest_back() {
     until("some are done", || 4 <= running.count(is_settled)).await;
     let told = running.stop().await;
     let done = told.iter().filter(|it| is_settled(it)).count();
-    assert_eq!(desk.hand.outside.lines().len(), done);
+    assert_eq!((desk.hand.outside.lines().len(), desk.hand.begun()), (done, done));
     assert!(done < names.len());
     desk.hand.takes(Duration::ZERO);
     let running = Running::start(&desk, &jet);
