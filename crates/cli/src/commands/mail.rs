@@ -26,6 +26,7 @@ const MESSAGE_MAX: u64 = 64 << 20;
 const ABSENT_MAX: i64 = 125;
 
 #[derive(Subcommand)]
+#[allow(clippy::large_enum_variant, reason = "made once a command, boxing would cost more")]
 pub(crate) enum MailCommand {
     /// Put a message into the spool folder, a copy for each recipient
     #[command(after_help = "\
