@@ -2,7 +2,7 @@
 //! behind a checksum, since not every database has one of its own.
 
 use bytes::Bytes;
-use onlyonce_core::{KeyId, Record, State, StateKind, Timestamp};
+use onlyonce_core::{KeyId, Record, State, Timestamp};
 
 use crate::codec;
 use crate::error::{StoreError, StoreErrorKind};
@@ -17,7 +17,7 @@ pub struct Row {
     pub id: KeyId,
     /// The record's revision.
     pub revision: i64,
-    /// The number of [`StateKind`].
+    /// The number of its [`StateKind`](onlyonce_core::StateKind).
     pub state: i16,
     /// When time alone may end it, in milliseconds since the Unix epoch; since when it stands so
     /// for released and unknown records. What [`crate::Due`] compares.
