@@ -7,6 +7,7 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use onlyonce_core::limits::FOREVER;
 
+use crate::commands::copy::CopyArgs;
 use crate::commands::doctor::DoctorArgs;
 use crate::commands::mail::MailCommand;
 use crate::commands::provision::{ApplyArgs, ForecastArgs, ResourcesCommand};
@@ -198,6 +199,18 @@ already. Where there has never been a store there is nothing to lose: say --firs
         #[arg(long)]
         first: bool,
     },
+    /// Move all records to a new store of any kind
+    #[command(after_help = "\
+FROM must be at rest: stop every process that uses it. TO is made with FROM's secret, and gets \
+every record as it is, with fences, revisions and answers, and FROM's floor. Then FROM has given \
+its records up: no command uses it any more, since a key that both knew could run twice.
+
+A copy that was cut off leaves two stores that cannot be used: the same command goes on, and \
+--give-up lets FROM be used again. docs/stores-sql.md says more.
+
+  onlyonce store copy journal:/var/lib/onlyonce postgres://owner@db.example/shop
+  onlyonce store copy --at-rest sqlite:/var/lib/once.db etcd://a,b,c")]
+    Copy(CopyArgs),
 }
 
 #[derive(Subcommand)]

@@ -5,6 +5,7 @@ mod commands;
 mod demo;
 mod exit;
 mod failure;
+mod moved;
 mod operate;
 mod output;
 #[cfg(test)]

@@ -17,6 +17,7 @@ use onlyonce_store::{Check, OpenError, OpenErrorKind, Store};
 
 use crate::exit::Exit;
 use crate::failure::Failure;
+use crate::moved;
 
 /// How far ahead of ours a client's clock may be: what a strict start adds to the present.
 pub(crate) const KEY_AHEAD_MAX: Duration = Duration::from_secs(300);
@@ -75,47 +76,63 @@ impl Place {
     /// Makes a new store there, and says what to keep of it.
     pub(crate) async fn init(&self, first: bool) -> Result<String, Failure> {
         let start = if first { Start::First } else { strict() };
-        match self {
-            Self::Journal(dir) => {
-                Journal::init(dir, Settings::default(), start)?;
-                Ok(format!(
-                    "made a journal in {}\nkeep its file `secret` with your backups: without it no \
-                     record can be found",
-                    dir.display()
-                ))
+        self.make(start, None).await?;
+        Ok(match self {
+            Self::Journal(dir) => format!(
+                "made a journal in {}\nkeep its file `secret` with your backups: without it no \
+                 record can be found",
+                dir.display()
+            ),
+            Self::Sqlite(file) => format!(
+                "made a store in {}\nits secret is in it: back it up as a whole, and let nobody \
+                 else read it",
+                file.display()
+            ),
+            Self::Postgres(_) => format!(
+                "made a store in {self}, schema onlyonce\nits secret is in it: back it up as a \
+                 whole\na proxy needs no more than GRANT USAGE ON SCHEMA onlyonce and GRANT \
+                 SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA onlyonce"
+            ),
+            Self::Redis(_) | Self::Etcd(_) => {
+                format!("made a store in {self}\nits secret is in it: let nobody else read it")
             }
-            Self::Sqlite(file) => {
-                Sqlite::init(file, floor(start)).map_err(|error| self.failure(&error))?;
-                Ok(format!(
-                    "made a store in {}\nits secret is in it: back it up as a whole, and let \
-                     nobody else read it",
-                    file.display()
-                ))
+        })
+    }
+
+    /// Makes a new store there, with this secret or a new one.
+    pub(crate) async fn make(&self, start: Start, secret: Option<&Secret>) -> Result<(), Failure> {
+        let floor = floor(start);
+        let settings = Settings::default();
+        let made = match (self, secret) {
+            (Self::Journal(dir), None) => return Ok(Journal::init(dir, settings, start)?),
+            (Self::Journal(dir), Some(secret)) => {
+                return Ok(Journal::init_with(dir, settings, start, secret)?);
             }
-            Self::Postgres(address) => {
-                let made = Postgres::init(address.clone(), floor(start)).await;
-                made.map_err(|error| self.failure(&error))?;
-                Ok(format!(
-                    "made a store in {self}, schema onlyonce\nits secret is in it: back it up as a \
-                     whole\na proxy needs no more than GRANT USAGE ON SCHEMA onlyonce and GRANT \
-                     SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA onlyonce"
-                ))
+            (Self::Sqlite(file), None) => Sqlite::init(file, floor),
+            (Self::Sqlite(file), Some(secret)) => Sqlite::init_with(file, floor, secret),
+            (Self::Postgres(address), None) => Postgres::init(address.clone(), floor).await,
+            (Self::Postgres(address), Some(secret)) => {
+                Postgres::init_with(address.clone(), floor, secret).await
             }
-            Self::Redis(target) => {
-                let made = Redis::init(target, floor(start)).await;
-                made.map_err(|error| self.failure(&error))?;
-                Ok(self.made())
-            }
-            Self::Etcd(target) => {
-                let made = Etcd::init(target, floor(start)).await;
-                made.map_err(|error| self.failure(&error))?;
-                Ok(self.made())
-            }
-        }
+            (Self::Redis(target), None) => Redis::init(target, floor).await,
+            (Self::Redis(target), Some(secret)) => Redis::init_with(target, floor, secret).await,
+            (Self::Etcd(target), None) => Etcd::init(target, floor).await,
+            (Self::Etcd(target), Some(secret)) => Etcd::init_with(target, floor, secret).await,
+        };
+        made.map_err(|error| self.failure(&error))
     }
 
     /// Opens the store there, for this process and, but for a journal, for others too.
+    ///
+    /// Refused is one that is being moved, or was: see [`moved`].
     pub(crate) async fn open(&self, settings: Settings) -> Result<Opened, Failure> {
+        let opened = self.open_marked(settings).await?;
+        moved::refuse(opened.store(), &self.to_string()).await?;
+        Ok(opened)
+    }
+
+    /// The same, also if it is being moved: for who moves it.
+    pub(crate) async fn open_marked(&self, settings: Settings) -> Result<Opened, Failure> {
         match self {
             Self::Journal(dir) => {
                 Ok(Opened::Journal { journal: Journal::open(dir, settings)?, dir: dir.clone() })
@@ -143,7 +160,10 @@ impl Place {
     pub(crate) async fn open_or_find(&self) -> Result<Result<Opened, &Path>, Failure> {
         if let Self::Journal(dir) = self {
             return match Journal::open(dir, Settings::default()) {
-                Ok(journal) => Ok(Ok(Opened::Journal { journal, dir: dir.clone() })),
+                Ok(journal) => {
+                    moved::refuse(Arc::new(journal.clone()), &self.to_string()).await?;
+                    Ok(Ok(Opened::Journal { journal, dir: dir.clone() }))
+                }
                 Err(error) if error.kind() == JournalErrorKind::Locked => Ok(Err(dir)),
                 Err(error) => Err(error.into()),
             };
@@ -173,10 +193,6 @@ impl Place {
                 Ok(secret)
             }
         }
-    }
-
-    fn made(&self) -> String {
-        format!("made a store in {self}\nits secret is in it: let nobody else read it")
     }
 
     fn failure(&self, error: &OpenError) -> Failure {
@@ -266,14 +282,24 @@ impl Opened {
         }
     }
 
+    /// The store itself.
+    pub(crate) fn store(&self) -> Arc<dyn Store> {
+        match self {
+            Self::Journal { journal, .. } => Arc::new(journal.clone()),
+            Self::Sqlite(sqlite) => Arc::new(sqlite.clone()),
+            Self::Postgres(postgres) => Arc::new(postgres.clone()),
+            Self::Redis(redis) => Arc::new(redis.clone()),
+            Self::Etcd(etcd) => Arc::new(etcd.clone()),
+        }
+    }
+
     /// The store itself, if it is one that others may have too.
     pub(crate) fn shared(&self) -> Option<Arc<dyn Store>> {
         match self {
             Self::Journal { .. } => None,
-            Self::Sqlite(sqlite) => Some(Arc::new(sqlite.clone())),
-            Self::Postgres(postgres) => Some(Arc::new(postgres.clone())),
-            Self::Redis(redis) => Some(Arc::new(redis.clone())),
-            Self::Etcd(etcd) => Some(Arc::new(etcd.clone())),
+            Self::Sqlite(_) | Self::Postgres(_) | Self::Redis(_) | Self::Etcd(_) => {
+                Some(self.store())
+            }
         }
     }
 
@@ -306,12 +332,14 @@ const fn floor(start: Start) -> Floor {
 }
 
 /// Opens the journal, or makes it first; says whether it did.
-pub(crate) fn open_or_create(
+pub(crate) async fn open_or_create(
     dir: &Path,
     settings: Settings,
     start: Start,
 ) -> Result<(Journal, bool), Failure> {
-    Journal::open_or_create(dir, settings, start).map_err(Failure::from)
+    let (journal, created) = Journal::open_or_create(dir, settings, start)?;
+    moved::refuse(Arc::new(journal.clone()), &Place::Journal(dir.into()).to_string()).await?;
+    Ok((journal, created))
 }
 
 impl From<JournalError> for Failure {

@@ -160,6 +160,15 @@ impl Vault {
     }
 }
 
+/// Whether answers in the journal in this folder may be encrypted.
+pub(crate) fn is_encrypted(dir: &Path) -> Result<bool, Failure> {
+    let path = dir.join(NAMES);
+    let names = read(&path).map_err(|error| {
+        Failure::new(Exit::StoreUnavailable, format!("{}: {error}", path.display()))
+    })?;
+    Ok(!names.is_empty())
+}
+
 fn keyring(file: &Path) -> Result<Keyring, Failure> {
     let wrong = |text: String| Failure::new(Exit::Usage, format!("{}: {text}", file.display()));
     let text = fs::read_to_string(file).map_err(|error| wrong(error.to_string()))?;

@@ -43,16 +43,30 @@ impl Etcd {
     /// There is one already, the cluster cannot be reached, or it would not keep what a store
     /// promises.
     pub async fn init(target: &Target, floor: Floor) -> Result<(), OpenError> {
+        let mut secret = [0; 32];
+        getrandom::fill(&mut secret).map_err(|failure| {
+            let text = format!("no random numbers: {failure}");
+            OpenError::new(OpenErrorKind::Unavailable, target.to_string(), text)
+        })?;
+        Self::init_with(target, floor, &Secret::from_bytes(secret)).await
+    }
+
+    /// The same with this secret, which is that of the store whose records are to be moved here:
+    /// key ids are made with it.
+    ///
+    /// # Errors
+    /// As [`Etcd::init`].
+    pub async fn init_with(
+        target: &Target,
+        floor: Floor,
+        secret: &Secret,
+    ) -> Result<(), OpenError> {
         let place = target.to_string();
         let error = |kind, text: &str| OpenError::new(kind, place.as_str(), text);
         let members = Members::new(target)?;
         let cluster = door::look(&members, target).await?.cluster;
         let layout = Layout::new(&target.prefix);
-        let mut secret = [0; 32];
-        getrandom::fill(&mut secret).map_err(|failure| {
-            error(OpenErrorKind::Unavailable, &format!("no random numbers: {failure}"))
-        })?;
-        let facts = Facts { format: FORMAT, cluster, secret: Secret::from_bytes(secret) };
+        let facts = Facts { format: FORMAT, cluster, secret: secret.clone() };
         let records = layout.records();
         let any = Range { range_end: end_of(&records), limit: 1, ..Range::default() };
         let txn = Txn {

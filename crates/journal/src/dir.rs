@@ -41,8 +41,13 @@ impl Start {
     }
 }
 
-/// Makes a new journal with a new secret.
-pub(crate) fn init(dir: &Path, start: Start, segment_bytes: u64) -> Result<(), JournalError> {
+/// Makes a new journal with this secret.
+pub(crate) fn init(
+    dir: &Path,
+    start: Start,
+    segment_bytes: u64,
+    secret: &Secret,
+) -> Result<(), JournalError> {
     let io = |error: io::Error| JournalError::io(dir, &error);
     DirBuilder::new().recursive(true).mode(0o700).create(dir).map_err(io)?;
     let _lock = lock(dir)?;
@@ -58,10 +63,9 @@ pub(crate) fn init(dir: &Path, start: Start, segment_bytes: u64) -> Result<(), J
         let text = format!("there is no journal here, but {} is", segment::name(*number));
         return Err(JournalError::new(JournalErrorKind::Exists, dir, text));
     }
-    let secret = new_secret(dir)?;
     let header = Header { number: 1, floor: start.floor(), revision_max: 0, ..Header::default() };
-    begin(&disk, &header, &secret, segment_bytes)
-        .and_then(|()| label::write(&disk, &secret, None, false))
+    begin(&disk, &header, secret, segment_bytes)
+        .and_then(|()| label::write(&disk, secret, None, false))
         .map_err(io)
 }
 
@@ -168,7 +172,8 @@ impl Names {
     }
 }
 
-fn new_secret(dir: &Path) -> Result<Secret, JournalError> {
+/// 32 random bytes.
+pub(crate) fn new_secret(dir: &Path) -> Result<Secret, JournalError> {
     let mut bytes = [0; 32];
     getrandom::fill(&mut bytes).map_err(|error| {
         JournalError::new(JournalErrorKind::Io, dir, format!("no random numbers: {error}"))

@@ -124,7 +124,21 @@ impl Journal {
     /// # Errors
     /// There is one already, or the system refuses.
     pub fn init(dir: &Path, settings: Settings, start: Start) -> Result<(), JournalError> {
-        dir::init(dir, start, settings.sizes().segment)
+        Self::init_with(dir, settings, start, &dir::new_secret(dir)?)
+    }
+
+    /// The same with this secret, which is that of the store whose records are to be moved here:
+    /// key ids are made with it.
+    ///
+    /// # Errors
+    /// As [`Journal::init`].
+    pub fn init_with(
+        dir: &Path,
+        settings: Settings,
+        start: Start,
+        secret: &Secret,
+    ) -> Result<(), JournalError> {
+        dir::init(dir, start, settings.sizes().segment, secret)
     }
 
     /// Whether there is a journal in `dir`.

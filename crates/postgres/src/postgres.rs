@@ -49,14 +49,27 @@ impl Postgres {
     /// # Errors
     /// There is one already, a setting would break what a store promises, or the server refuses.
     pub async fn init(address: Address, floor: Floor) -> Result<(), OpenError> {
-        let way = Way::to(address);
         let mut secret = [0; 32];
         getrandom::fill(&mut secret).map_err(|error| {
             let text = format!("no random numbers: {error}");
-            OpenError::new(OpenErrorKind::Unavailable, &*way.place, text)
+            OpenError::new(OpenErrorKind::Unavailable, address.to_string(), text)
         })?;
+        Self::init_with(address, floor, &Secret::from_bytes(secret)).await
+    }
+
+    /// The same with this secret, which is that of the store whose records are to be moved here:
+    /// key ids are made with it.
+    ///
+    /// # Errors
+    /// As [`Postgres::init`].
+    pub async fn init_with(
+        address: Address,
+        floor: Floor,
+        secret: &Secret,
+    ) -> Result<(), OpenError> {
+        let way = Way::to(address);
         let mut client = way.connect().await?;
-        door::init(&mut client, &way.place, &secret, floor).await
+        door::init(&mut client, &way.place, secret.as_bytes(), floor).await
     }
 
     /// Opens the store in the database, also while other processes have it.

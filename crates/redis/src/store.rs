@@ -54,19 +54,32 @@ impl Redis {
     /// There is one already, the server cannot be reached, or it would not keep what a store
     /// promises.
     pub async fn init(target: &Target, floor: Floor) -> Result<(), OpenError> {
+        let mut secret = [0; 32];
+        getrandom::fill(&mut secret).map_err(|error| {
+            let text = format!("no random numbers: {error}");
+            OpenError::new(OpenErrorKind::Unavailable, target.to_string(), text)
+        })?;
+        Self::init_with(target, floor, &Secret::from_bytes(secret)).await
+    }
+
+    /// The same with this secret, which is that of the store whose records are to be moved here:
+    /// key ids are made with it.
+    ///
+    /// # Errors
+    /// As [`Redis::init`].
+    pub async fn init_with(
+        target: &Target,
+        floor: Floor,
+        secret: &Secret,
+    ) -> Result<(), OpenError> {
         let target = Arc::new(target.clone());
         let layout = Arc::new(Layout::new(&target.prefix));
         let map = Map::new(&target, &layout);
-        let mut secret = [0; 32];
         let place = target.to_string();
         let failed = |error: Fault| {
             let text = StoreError::from(error).to_string();
             OpenError::new(OpenErrorKind::Unavailable, place.as_str(), text)
         };
-        getrandom::fill(&mut secret).map_err(|error| {
-            let text = format!("no random numbers: {error}");
-            OpenError::new(OpenErrorKind::Unavailable, place.as_str(), text)
-        })?;
         let facts = map.server(Part::Store).await?.link(0).await?;
         if facts::read(&facts, &layout).await.map_err(failed)?.is_some() {
             return Err(exists(&place));
@@ -85,7 +98,8 @@ impl Redis {
         }
         let floor = floor.time().as_millis().to_be_bytes();
         let keys = [layout.store()];
-        let made = facts.run_for_word(Script::Init, &keys, &[FORMAT, &secret, &floor]).await;
+        let made =
+            facts.run_for_word(Script::Init, &keys, &[FORMAT, secret.as_bytes(), &floor]).await;
         match made.map_err(failed)?.0.as_str() {
             "done" => Ok(()),
             _ => Err(exists(&place)),

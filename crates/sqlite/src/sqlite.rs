@@ -53,7 +53,16 @@ impl Sqlite {
         getrandom::fill(&mut secret).map_err(|error| {
             at(file, OpenErrorKind::Unavailable, format!("no random numbers: {error}"))
         })?;
-        door::init(file, &secret, floor)
+        Self::init_with(file, floor, &Secret::from_bytes(secret))
+    }
+
+    /// The same with this secret, which is that of the store whose records are to be moved here:
+    /// key ids are made with it.
+    ///
+    /// # Errors
+    /// As [`Sqlite::init`].
+    pub fn init_with(file: &Path, floor: Floor, secret: &Secret) -> Result<(), OpenError> {
+        door::init(file, secret.as_bytes(), floor)
     }
 
     /// Opens the store in `file`, also while other processes have it.

@@ -136,7 +136,7 @@ async fn open(place: &Place, disk_max: Option<u64>) -> Result<Opened, Failure> {
         return place.open(onlyonce_journal::Settings::default()).await;
     };
     let settings = onlyonce_journal::Settings { disk_max, ..Default::default() };
-    let (journal, created) = place::open_or_create(dir, settings, place::strict())?;
+    let (journal, created) = place::open_or_create(dir, settings, place::strict()).await?;
     if created {
         output::line(&format!(
             "made a journal in {}. It is strict: keys with a time from before now and five minutes \

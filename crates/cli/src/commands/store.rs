@@ -1,11 +1,15 @@
-//! `onlyonce store init`
+//! `onlyonce store init` and `copy`
 
 use crate::args::StoreCommand;
+use crate::commands::copy;
 use crate::failure::Failure;
 use crate::output;
 
 pub(crate) async fn run(command: StoreCommand) -> Result<(), Failure> {
-    let StoreCommand::Init { store, first } = command;
+    let (store, first) = match command {
+        StoreCommand::Init { store, first } => (store, first),
+        StoreCommand::Copy(args) => return copy::run(args).await,
+    };
     output::line(&store.store.init(first).await?)?;
     if !first {
         output::line(

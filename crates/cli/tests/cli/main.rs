@@ -7,6 +7,7 @@ mod backup;
 mod balancers;
 mod caller;
 mod config;
+mod copy;
 mod damage;
 mod doctor;
 mod failpoints;
