@@ -19,7 +19,8 @@ pub use settle::settle;
 /// What `command` means for `record` at `now`: what to tell the asker and what to store first.
 ///
 /// `floor` is the store's durable floor and `policy` the route's or effect's. The caller may tell
-/// the outcome only after the store has confirmed `next`.
+/// the outcome only after the store has confirmed `next`; but [`Outcome::SecondReply`] is true of
+/// `record` whether or not what notes it can be stored.
 pub fn decide(
     now: Timestamp,
     floor: Floor,

@@ -27,6 +27,8 @@ pub struct Act {
     /// Whether `current` was read from the store after the command was given.
     fresh: bool,
     conflicts: u32,
+    /// Whether the last decision was that it had been answered before, differently.
+    is_second_reply: bool,
     pending: Option<Acted>,
 }
 
@@ -69,8 +71,16 @@ impl Act {
     /// Starts by guessing that there is no record: right for every first request, and for every
     /// other the conflict brings the record along, so either costs one round trip.
     pub fn new(command: Command, policy: Policy) -> Self {
-        let (current, fresh, conflicts) = (None, false, 0);
-        Self { command, policy, refingerprint: None, current, fresh, conflicts, pending: None }
+        Self {
+            command,
+            policy,
+            refingerprint: None,
+            current: None,
+            fresh: false,
+            conflicts: 0,
+            is_second_reply: false,
+            pending: None,
+        }
     }
 
     /// Starts from a record that the caller believes to be current.
@@ -89,6 +99,7 @@ impl Act {
     pub fn step(&mut self, now: Timestamp, floor: Floor) -> Step {
         self.match_fingerprint_version();
         let decision = decide(now, floor, &self.policy, self.current.as_ref(), &self.command);
+        self.is_second_reply = decision.outcome == Outcome::SecondReply;
         let expected = self.current.as_ref().map(|record| record.revision);
         let (next, record) = match decision.next {
             // That nothing changes may be told only of a record read since the question.
@@ -100,15 +111,33 @@ impl Act {
             Next::Write(next) => (Some(next.clone()), Some(next)),
             Next::Delete => (None, None),
         };
-        self.second_reply_of = match decision.outcome {
-            Outcome::SecondReply if self.fresh => self.command.speaks_of(),
-            _ => None,
-        };
         if self.conflicts == CONFLICTS_MAX {
             return Step::Contended;
         }
         self.pending = Some(Acted { outcome: decision.outcome, record });
         Step::Swap { expected, next }
+    }
+
+    /// That the operation was answered before, differently, if that was decided, and by which claim
+    /// it was answered now. It is true of the record as it stands here, whether or not a note of it
+    /// is written: the first reply stays the only one.
+    pub fn second_reply(&self) -> Option<(Fence, Acted)> {
+        let fence = match &self.command {
+            Command::Complete { fence, .. } | Command::Resolve { fence, .. } => *fence,
+            Command::Claim(_)
+            | Command::Look(_)
+            | Command::Commit { .. }
+            | Command::Renew { .. }
+            | Command::Note { .. }
+            | Command::Release { .. }
+            | Command::Abandon { .. }
+            | Command::CertifyDeath { .. }
+            | Command::Seal { .. }
+            | Command::Erase { .. }
+            | Command::Sweep => return None,
+        };
+        let acted = || Acted { outcome: Outcome::SecondReply, record: self.current.clone() };
+        self.is_second_reply.then(|| (fence, acted()))
     }
 
     /// The outcome of the command on what was read, with nothing written: for questions only.

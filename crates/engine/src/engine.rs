@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use futures_util::future::{Either, select};
 use onlyonce_core::{
-    Cause, Claim, ClaimId, Command, Credential, Fence, Fingerprint, Floor, KeyId, Look, Outcome,
-    Phase, Policy, Record, Reply, State, StateKind, Timestamp, Verdict,
+    Cause, Claim, ClaimId, Command, Credential, Fingerprint, Floor, KeyId, Look, Outcome, Phase,
+    Policy, Record, Reply, State, StateKind, Timestamp,
 };
 use onlyonce_failpoint::failpoint;
 use onlyonce_store::{Cursor, Filter, Page, Store, StoreError};
@@ -288,28 +288,6 @@ impl Engine {
         self.inner.store.list(filter, after).await
     }
 
-    /// Settles an unknown outcome with what somebody found out about the claim `fence`.
-    ///
-    /// # Errors
-    /// The store could not say; the verdict may be repeated.
-    pub async fn resolve(
-        &self,
-        id: KeyId,
-        policy: &Policy,
-        fence: Fence,
-        verdict: Verdict,
-        by: &str,
-        why: &str,
-    ) -> Result<Acted, EngineError> {
-        let (by, why) = (by.to_owned(), why.to_owned());
-        let command = Command::Resolve { fence, verdict, by, why };
-        let acted = self.command(id, policy, command).await?;
-        if acted.outcome == Outcome::SecondReply {
-            self.inner.observer.on(&EngineEvent::SecondReply { id, fence });
-        }
-        Ok(acted)
-    }
-
     /// Says that this key must never run. Granted for keys that are absent or released.
     ///
     /// # Errors
@@ -461,7 +439,8 @@ impl Inner {
         Ok(floor)
     }
 
-    /// Carries one command to its end, repeating it after store errors until `deadline`.
+    /// Carries one command to its end, repeating it after store errors until `deadline`. A second
+    /// reply is an alarm as soon as it is found, and told also if no note of it can be written.
     pub(crate) async fn drive(
         &self,
         id: KeyId,
@@ -469,23 +448,32 @@ impl Inner {
         deadline: Timestamp,
     ) -> Result<Acted, EngineError> {
         let mut pause = Duration::from_millis(10);
+        let mut is_alarmed = false;
         loop {
-            let attempt = pin!(self.advance(id, &mut act));
             // One that hangs is asked again, since it may have lost the question. A zero wait would
             // lose against a store that answers at once.
             let left = deadline.since(self.now()).min(self.settings.store_wait);
             let left = left.max(Duration::from_millis(1));
-            let result = match select(attempt, self.runtime.sleep(left)).await {
-                Either::Left((result, _)) => result,
-                Either::Right(((), _)) => Err(EngineError::StoreTimeout),
+            let result = {
+                let attempt = pin!(self.advance(id, &mut act));
+                match select(attempt, self.runtime.sleep(left)).await {
+                    Either::Left((result, _)) => result,
+                    Either::Right(((), _)) => Err(EngineError::StoreTimeout),
+                }
             };
+            let second = act.second_reply();
+            if let Some((fence, _)) = second.as_ref().filter(|_| !is_alarmed) {
+                self.observer.on(&EngineEvent::SecondReply { id, fence: *fence });
+                is_alarmed = true;
+            }
             let error = match result {
                 Ok(acted) => return Ok(acted),
                 Err(error) => error,
             };
             self.observer.on(&EngineEvent::StoreFailed { error: error.clone() });
             if !error.is_transient() || deadline <= self.now().plus(pause) {
-                return Err(error);
+                // Only the note of it is missing.
+                return second.map(|(_, acted)| acted).ok_or(error);
             }
             self.runtime.sleep(pause).await;
             pause = (pause * 2).min(Duration::from_millis(500));

@@ -140,14 +140,15 @@ impl Held<'_> {
         };
         let observer = &self.engine.inner.observer;
         match acted.outcome {
-            Outcome::SecondReply => observer.on(&EngineEvent::SecondReply { id, fence }),
             Outcome::Done => {
                 observer.on(&EngineEvent::Completed { id, fence });
                 if !is_kept(&acted) {
                     observer.on(&EngineEvent::ReplyNotKept { id, fence });
                 }
             }
-            Outcome::Granted(_)
+            // The alarm was given when it was found.
+            Outcome::SecondReply
+            | Outcome::Granted(_)
             | Outcome::Replay { .. }
             | Outcome::InFlight { .. }
             | Outcome::Mismatch

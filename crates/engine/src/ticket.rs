@@ -127,10 +127,10 @@ impl Ticket {
         self.check_lease(self.policy.lease / 3)
     }
 
-    /// Runs `operation` while the lease is renewed, at a third of it and each tenth after a failure,
-    /// and drops it when the lease is over, since it could not be renewed, or at once when the claim
-    /// is found to be lost: `None`. Nothing that `operation` does itself comes after that; what it
-    /// has handed to others (a task, a connection's buffer) may.
+    /// Runs `operation` while the lease is renewed, at a third of it and each tenth after a
+    /// failure, and drops it when the lease is over, since it could not be renewed, or at once
+    /// when the claim is found to be lost: `None`. Nothing that `operation` does itself comes
+    /// after that; what it has handed to others (a task, a connection's buffer) may.
     pub async fn hold<F: Future>(&mut self, operation: F) -> Option<F::Output> {
         let lease = self.lease();
         self.listen(lease.bounds(operation)).await
@@ -178,15 +178,16 @@ impl Ticket {
         let result = match self.end(Command::Complete { fence: self.fence, reply: first }).await {
             Err(error) if is_full(&error) => {
                 let reply = reply.without_content();
-                self.end(Command::Complete { fence: self.fence, reply }).await
+                let command = Command::Complete { fence: self.fence, reply };
+                // Reads first: a store that is full may not have looked what stands.
+                self.drive_to_end(Act::new(command, self.policy)).await
             }
             result => result,
         };
         let (id, fence) = (self.id, self.fence);
         match &result {
-            Ok(acted) if acted.outcome == Outcome::SecondReply => {
-                self.inner.observer.on(&EngineEvent::SecondReply { id, fence });
-            }
+            // The alarm was given when it was found.
+            Ok(acted) if acted.outcome == Outcome::SecondReply => {}
             Ok(acted) => {
                 self.inner.observer.on(&EngineEvent::Completed { id, fence });
                 if !is_kept(acted) {
@@ -259,7 +260,10 @@ impl Ticket {
     }
 
     async fn end(&self, command: Command) -> Result<Acted, EngineError> {
-        let act = Act::from_record(command, self.policy, self.record.clone());
+        self.drive_to_end(Act::from_record(command, self.policy, self.record.clone())).await
+    }
+
+    async fn drive_to_end(&self, act: Act) -> Result<Acted, EngineError> {
         let least = self.inner.now().plus(self.inner.settings.store_wait);
         self.inner.drive(self.id, act, self.lease.until().max(least)).await
     }

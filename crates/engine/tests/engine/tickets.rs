@@ -130,6 +130,38 @@ async fn a_second_reply_changes_nothing_and_raises_the_alarm() {
     assert_eq!(shop.ask(seconds(1)).await, Ok(Answer::Replayed(confirmed())));
 }
 
+/// The store has no room, or loses every write; what stands can be read.
+#[tokio::test(start_paused = true)]
+async fn a_second_reply_is_told_and_an_alarm_also_where_no_note_of_it_can_be_written() {
+    for (has_room, is_ticket) in [(false, true), (false, false), (true, false)] {
+        let shop = Shop::open().await;
+        let late = shop.claim(Phase::Committing).await;
+        pass(seconds(40)).await;
+        let fence = late.fence();
+        let happened = Verdict::Happened(confirmed());
+        assert_eq!(shop.resolve(fence, happened).await, Outcome::Done);
+        shop.store.stuffed.store(!has_room, SeqCst);
+        for _lost in 0..if has_room { 100 } else { 0 } {
+            shop.store.fail_next(StateKind::Completed, Fault::LostThere);
+        }
+        let other = Reply::kept(201, "order confirmed, 7830");
+        let acted = if is_ticket {
+            late.complete(other).await.unwrap()
+        } else {
+            let held = shop.engine.held(request().id, policy(), fence);
+            held.complete(other.clone()).await.unwrap()
+        };
+        assert_eq!(acted.outcome, Outcome::SecondReply);
+        assert!(!acted.record.unwrap().has_alarm(), "it was not written");
+        let alarm = EngineEvent::SecondReply { id: request().id, fence };
+        let unrecorded = |event: &EngineEvent| matches!(event, EngineEvent::Unrecorded { .. });
+        assert_eq!(shop.log.count(|event| *event == alarm), 1);
+        assert_eq!(shop.log.count(unrecorded), 0);
+        shop.store.stuffed.store(false, SeqCst);
+        assert_eq!(shop.ask(seconds(1)).await, Ok(Answer::Replayed(confirmed())));
+    }
+}
+
 /// Connects first and charges then: an effect with a moment before which nothing can happen.
 struct TwoSteps {
     connecting_takes: Duration,
