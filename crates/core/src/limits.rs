@@ -9,7 +9,8 @@ pub const SCOPE_BYTES_MAX: usize = 1024;
 /// Most entries a record's history keeps; when full, the oldest but the first are dropped.
 pub const HISTORY_ENTRIES_MAX: usize = 16;
 /// Most second replies that a record's history tells of; later ones are alarms that leave no entry.
-/// So few that none of them, and nothing that is told before them, is dropped for another.
+/// So few that none of them is dropped for another, and that at most so many older entries are
+/// dropped for them, where a history is full already.
 pub const SECOND_REPLIES_MAX: usize = 4;
 /// Longest text (who, why) in a history entry, in bytes. Longer text is cut at a character.
 pub const HISTORY_TEXT_BYTES_MAX: usize = 256;

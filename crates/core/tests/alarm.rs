@@ -7,10 +7,10 @@ mod world;
 
 use std::time::Duration;
 
-use onlyonce_core::limits::SECOND_REPLIES_MAX;
+use onlyonce_core::limits::{HISTORY_ENTRIES_MAX, SECOND_REPLIES_MAX};
 use onlyonce_core::{
-    Command, Event, Fence, Floor, Next, Outcome, Policy, Record, Reply, State, Timestamp, Verdict,
-    decide, settle,
+    Command, Entry, Event, Fence, Floor, History, Next, Outcome, Policy, Record, Reply, State,
+    Timestamp, Verdict, decide, settle,
 };
 use world::{NOW, latest, older, policy, record, reply};
 
@@ -61,14 +61,27 @@ fn it_is_noted_once_however_often_it_is_said_and_the_first_stays_the_answer() {
 }
 
 #[test]
-fn the_list_of_them_is_bounded_and_drops_nothing_else() {
+fn the_list_of_them_is_bounded_and_drops_no_more_than_it_is_long() {
     let mut record = answered();
+    let entry = |at| Entry {
+        at: Timestamp::from_millis(at),
+        event: Event::RetriedByPolicy,
+        fence: older(),
+        by: "policy".to_owned(),
+        why: String::new(),
+    };
+    record.history = History::from_entries((0..HISTORY_ENTRIES_MAX as u64).map(entry));
+    let before = record.history.clone();
     for (status, noted) in (400..450).zip(1..) {
         let (outcome, next) = act(NOW, &record, &complete(latest(), status));
         assert_eq!(outcome, Outcome::SecondReply, "each is an alarm");
         record = next;
         assert_eq!(record.history.count(Event::SecondReply), SECOND_REPLIES_MAX.min(noted));
     }
+    let after = record.history.entries();
+    assert_eq!(after[0], before.entries()[0]);
+    let kept = HISTORY_ENTRIES_MAX - SECOND_REPLIES_MAX;
+    assert_eq!(after[1..kept], before.entries()[1 + SECOND_REPLIES_MAX..]);
 }
 
 #[test]
