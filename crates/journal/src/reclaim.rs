@@ -16,15 +16,22 @@ use crate::index::Slot;
 use crate::journal::{Handle, Journal, told};
 use crate::recover::{self, Segment};
 use crate::segment::{self, Fact, HEADER, Header};
-use crate::shared::{self, KEYS_AT_ONCE, Shared};
+use crate::shared::{self, KEYS_AT_ONCE, RECORDS_AT_ONCE, Shared};
 use crate::snapshot::{self, Snapshot};
 use crate::writer::{Change, Written};
 
 /// So many copies are on their way at once: enough to share syncs, few enough that callers find
 /// room between them.
 const COPIES: usize = 256;
+/// Or so many bytes of them and one more: a caller's claim waits behind no more than that.
+pub(crate) const COPY_BYTES: usize = 1 << 20;
 /// So much of a file is given back at once, in bytes: a few hundred microseconds' work.
 const PIECE: u64 = 4 << 20;
+
+/// A segment and what lives in it.
+type Oldest = (Arc<Snapshot>, Arc<[Fact]>);
+/// An entry and its bytes.
+type Copied = (Fact, Vec<u8>);
 
 impl Journal {
     pub(crate) async fn reclaim_now(&self) -> Result<(), StoreError> {
@@ -58,36 +65,73 @@ impl Journal {
     }
 
     /// Copies entries to the end of the journal. `false` if one of them still stands where it was.
-    async fn carry(&self, oldest: &Snapshot, living: &[Fact]) -> Result<bool, StoreError> {
-        let stands = |fact: &Fact| self.shared.index.get(fact.id) == Some(slot(oldest, fact));
-        for some in living.chunks(COPIES) {
-            let mut asked = Vec::with_capacity(some.len());
-            for fact in some.iter().filter(|fact| stands(fact)) {
-                let from = slot(oldest, fact);
-                let payload = match self.shared.payload(from) {
-                    Ok(payload) => payload.to_vec(),
-                    Err(_) if !stands(fact) => continue,
-                    Err(error) => return Err(error),
-                };
-                asked.push(self.ask(payload, Change::Copy { from, fact: *fact })?);
-            }
+    async fn carry(
+        &self,
+        oldest: &Arc<Snapshot>,
+        living: &Arc<[Fact]>,
+    ) -> Result<bool, StoreError> {
+        let mut next = 0;
+        while next < living.len() {
+            let (of, all) = (Arc::clone(oldest), Arc::clone(living));
+            let (copies, until) =
+                self.on_mover(move |shared| shared.to_copy(&of, &all, next)).await?;
+            next = until;
+            let ask = |(fact, payload)| {
+                self.ask(payload, Change::Copy { from: slot(oldest, &fact), fact })
+            };
+            let asked = copies.into_iter().map(ask).collect::<Result<Vec<_>, _>>()?;
             for one in asked {
                 // One that was changed meanwhile stands somewhere else anyway.
                 let (Written::Done | Written::Raced) = told(one).await?;
             }
         }
-        Ok(!living.iter().any(stands))
+        let (of, all) = (Arc::clone(oldest), Arc::clone(living));
+        self.on_mover(move |shared| Ok(!all.iter().any(|fact| shared.stands(&of, fact)))).await
     }
 }
 
 impl Shared {
+    /// Of what lives in the oldest segment some that still stands there, with its bytes, from this
+    /// one on; and where the next are.
+    pub(crate) fn to_copy(
+        &self,
+        oldest: &Snapshot,
+        living: &[Fact],
+        mut next: usize,
+    ) -> Result<(Vec<Copied>, usize), StoreError> {
+        // Who came while the last ones were written has the core first.
+        shared::give_way(0, 1);
+        let (mut copies, mut bytes) = (Vec::new(), 0);
+        while copies.len() < COPIES && bytes < COPY_BYTES {
+            let Some(fact) = living.get(next) else { break };
+            next += 1;
+            shared::give_way(next, RECORDS_AT_ONCE);
+            if !self.stands(oldest, fact) {
+                continue;
+            }
+            match self.payload(slot(oldest, fact)) {
+                Ok(payload) => {
+                    bytes += payload.len();
+                    copies.push((*fact, payload.to_vec()));
+                }
+                Err(_) if !self.stands(oldest, fact) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok((copies, next))
+    }
+
+    fn stands(&self, oldest: &Snapshot, fact: &Fact) -> bool {
+        self.index.get(fact.id) == Some(slot(oldest, fact))
+    }
+
     /// The oldest segment and what lives in it, if it should go.
-    fn to_unlink(&self) -> Result<Option<(Snapshot, Vec<Fact>)>, StoreError> {
+    pub(crate) fn to_unlink(&self) -> Result<Option<Oldest>, StoreError> {
         let Some(oldest) = self.oldest()? else { return Ok(None) };
         let living = self.living(&oldest);
         let is_mostly_dead = living.len() * 2 <= oldest.facts.len();
         let should_go = is_mostly_dead || self.is_mostly_garbage();
-        Ok(should_go.then_some((oldest, living)))
+        Ok(should_go.then(|| (Arc::new(oldest), living.into())))
     }
 
     /// The oldest segment, unless it is the one that is written to.
@@ -116,7 +160,7 @@ impl Shared {
     fn living(&self, oldest: &Snapshot) -> Vec<Fact> {
         let lives = |(done, fact): &(usize, &Fact)| {
             shared::give_way(*done, KEYS_AT_ONCE);
-            self.index.get(fact.id) == Some(slot(oldest, fact))
+            self.stands(oldest, fact)
         };
         (1..).zip(&oldest.facts).filter(lives).map(|(_, fact)| *fact).collect()
     }

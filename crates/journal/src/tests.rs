@@ -72,9 +72,14 @@ fn written(record: Option<&Record>, at: u64, command: &Command) -> Record {
 
 /// A disk with a new journal on it.
 fn new_disk() -> SimDisk {
+    new_disk_of(SMALL.segment_bytes)
+}
+
+/// The same with a first segment of this size.
+fn new_disk_of(bytes: u64) -> SimDisk {
     let disk = SimDisk::default();
     let header = Header { number: 1, ..Header::default() };
-    let medium = keeper::zeros(&disk, &segment::name(1), SMALL.segment_bytes).unwrap();
+    let medium = keeper::zeros(&disk, &segment::name(1), bytes).unwrap();
     medium.write_at(&header.bytes(), 0).unwrap();
     medium.sync().unwrap();
     disk.sync_names().unwrap();

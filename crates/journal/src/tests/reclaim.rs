@@ -7,9 +7,10 @@ use onlyonce_core::Record;
 use onlyonce_store::{Store, StoreErrorKind, Swap};
 
 use super::sim_disk::SimDisk;
-use super::{SMALL, get, id, new_disk, open, open_with, pair};
+use super::{SMALL, get, id, new_disk, new_disk_of, open, open_with, pair};
 use crate::dir::Start;
 use crate::journal::{Journal, Settings, Stats};
+use crate::reclaim::COPY_BYTES;
 use crate::segment;
 
 const KEYS: u64 = 100;
@@ -98,6 +99,36 @@ fn a_copy_of_the_folder_by_hard_links_keeps_what_has_left_the_folder() {
     block_on(journal.reclaim()).unwrap();
     assert!(!dir.join(&oldest).exists());
     assert!(fs::read(copy.join(&oldest)).unwrap() == before, "the copy was changed");
+}
+
+#[test]
+fn what_is_carried_on_is_read_by_a_thread_for_it() {
+    let disk = new_disk();
+    let (journal, records) = filled(&disk);
+    (1..KEYS).for_each(|number| delete(&journal, number, &records[number as usize]));
+    disk.readers();
+    block_on(journal.reclaim()).unwrap();
+    assert!(disk.readers().iter().all(|name| name.starts_with("journal ")));
+    assert_eq!(get(&journal, 0).as_ref(), Some(&records[0]));
+}
+
+#[test]
+fn nobody_waits_behind_more_than_a_megabyte_of_copies_and_each_is_made() {
+    let settings = Settings { segment_bytes: 6 << 20, ..Settings::DEFAULT };
+    let disk = new_disk_of(settings.segment_bytes);
+    let journal = open_with(&disk, settings).unwrap();
+    let records: Vec<Record> = (0..70).map(|number| pair(&journal, number, 100_000)).collect();
+    (0..33).for_each(|number| delete(&journal, number, &records[number as usize]));
+    let (oldest, living) = journal.shared.to_unlink().unwrap().unwrap();
+    assert!(2 * COPY_BYTES < living.len() * 100_000);
+    let (mut next, mut copied) = (0, 0);
+    while next < living.len() {
+        let (copies, until) = journal.shared.to_copy(&oldest, &living, next).unwrap();
+        let bytes: usize = copies.iter().map(|(_, payload)| payload.len()).sum();
+        assert!(bytes < COPY_BYTES + 101_000, "{bytes} bytes at once");
+        (next, copied) = (until, copied + copies.len());
+    }
+    assert_eq!(copied, living.len());
 }
 
 #[test]

@@ -1,10 +1,11 @@
 //! A disk in memory that remembers every call, so that a crash can be put after any of them.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::PathBuf;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex, MutexGuard};
+use std::thread;
 
 use crate::disk::{Disk, Medium};
 
@@ -35,6 +36,8 @@ struct State {
     room: Option<usize>,
     /// The file that cannot be made.
     refused: Option<String>,
+    /// The threads that have read.
+    readers: BTreeSet<String>,
     /// Who is told when a file is cut, and is waited for.
     gate: Option<(Sender<()>, Receiver<()>)>,
 }
@@ -78,6 +81,11 @@ impl SimDisk {
     pub(super) fn created(&self, ending: &str) -> usize {
         let is_one = |call: &&Call| matches!(call, Call::Create(_, name) if name.ends_with(ending));
         self.state().log.iter().filter(is_one).count()
+    }
+
+    /// The names of the threads that have read since this was asked for.
+    pub(super) fn readers(&self) -> BTreeSet<String> {
+        std::mem::take(&mut self.state().readers)
     }
 
     pub(super) fn fail_syncs_after(&self, syncs: u32) {
@@ -276,7 +284,8 @@ impl Medium for SimFile {
     }
 
     fn read_at(&self, into: &mut [u8], offset: u64) -> io::Result<()> {
-        let state = self.disk.state();
+        let mut state = self.disk.state();
+        state.readers.insert(thread::current().name().unwrap_or_default().to_owned());
         let from = offset as usize;
         let found = state.files[self.file].get(from..from + into.len());
         into.copy_from_slice(found.ok_or(io::ErrorKind::UnexpectedEof)?);
