@@ -9,12 +9,12 @@ use crate::process::{Folder, Proxy};
 use crate::upstream::{Manner, Upstream};
 
 /// Longer than lease and skew together; only time itself ends a lease.
-const FROZEN: Duration = Duration::from_millis(600);
+const FROZEN: Duration = Duration::from_secs(4);
 
 #[test]
 fn a_holder_that_wakes_up_after_its_lease_makes_no_second_effect() {
     let (upstream, folder) = (Upstream::open(), Folder::with_store());
-    let config = "[policy]\nlease = \"200ms\"\nskew_max = \"100ms\"\nwait = \"100ms\"\n";
+    let config = "[policy]\nlease = \"2s\"\nskew_max = \"100ms\"\nwait = \"100ms\"\n";
     let config = folder.write("proxy.toml", config);
     let proxy = Proxy::start_with(&folder.store(), &upstream, &["--config", &config]);
     upstream.manner(Manner::Hold);
