@@ -222,7 +222,8 @@ fn only_what_is_old_enough_goes_and_nothing_but_tombstones() {
     }
     // The time that the sweeper names counts too: a quiet journal forgets as well.
     let over_at = Timestamp::from_millis(1_764_000_000_000 + 3 * DAY);
-    block_on(journal.due(Due { over_at, forget_until: over_at, released_until: over_at }, 1)).unwrap();
+    let asked = Due { over_at, forget_until: over_at, released_until: over_at };
+    block_on(journal.due(asked, 1)).unwrap();
     reclaim(&journal);
     assert_eq!(journal.stats().shelved, 2);
 }

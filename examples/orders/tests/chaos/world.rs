@@ -109,28 +109,19 @@ impl World {
             [counter_relay.address(), counters[1].address()].map(|it| format!("http://{it}"));
         let service = format!("http://{}", records.address());
         let (port, printing) = (shop.number().to_string(), printer.url());
-        let arguments = [
-            PYTHON,
-            &script,
-            "--book",
-            &book,
-            "--listen",
-            &port,
-            "--amqp",
-            &amqp,
-            "--warehouse",
-            &first,
-            "--warehouse",
-            &second,
-            "--records",
-            &service,
-            "--token",
-            &token,
-            "--printer",
-            &printing,
-            "--copies",
-            "2",
+        let options = [
+            ("--book", book.as_str()),
+            ("--listen", &port),
+            ("--amqp", &amqp),
+            ("--warehouse", &first),
+            ("--warehouse", &second),
+            ("--records", &service),
+            ("--token", &token),
+            ("--printer", &printing),
+            ("--copies", "2"),
         ];
+        let options = options.into_iter().flat_map(|(name, value)| [name, value]);
+        let arguments: Vec<&str> = [PYTHON, script.as_str()].into_iter().chain(options).collect();
         programs.push(Program::new("shop", folder.path(), &arguments));
         let (onlyonce, listen) = (text(&onlyonce), records.address().to_string());
         let arguments =
