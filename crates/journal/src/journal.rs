@@ -93,6 +93,7 @@ pub struct Stats {
 ///
 /// It is a [`Store`]: a swap returns once it is synced. Reads and conflicts take no lock of the
 /// writer and no sync; they read a record from the page cache or the disk on the caller's thread.
+/// Listings and searches, which read many, are made by threads of the journal's own.
 #[derive(Clone)]
 pub struct Journal {
     pub(crate) shared: Arc<Shared>,
@@ -110,6 +111,8 @@ pub(crate) struct Handle {
     /// How old a tombstone is when it leaves the index, in milliseconds.
     shelve_after: u64,
     mover: Mutex<Option<Sender<Job>>>,
+    /// Pages of listings. Who looks at one does not wait until a million tombstones have moved.
+    lister: Mutex<Option<Sender<Job>>>,
     /// Somebody gives room back: one at a time does.
     pub(crate) reclaims: AtomicBool,
     shared: Arc<Shared>,
@@ -223,15 +226,20 @@ impl Journal {
         let mover_shared = Arc::clone(&shared);
         let moving =
             spawn("mover", Box::new(move || jobs.iter().for_each(|job| job(&mover_shared))))?;
+        let (lister, jobs) = channel::<Job>();
+        let lister_shared = Arc::clone(&shared);
+        let listing =
+            spawn("lister", Box::new(move || jobs.iter().for_each(|job| job(&lister_shared))))?;
         let handle = Handle {
             queue: Mutex::new(Some(queue)),
             queued,
-            threads: Mutex::new(vec![writer, keeper, moving]),
+            threads: Mutex::new(vec![writer, keeper, moving, listing]),
             lock: Mutex::new(lock),
             reply_max: REPLY_MAX.min(sizes.segment as usize / 4),
             cut,
             shelve_after: settings.shelve_after.as_millis().try_into().unwrap_or(u64::MAX),
             mover: Mutex::new(Some(mover)),
+            lister: Mutex::new(Some(lister)),
             reclaims: AtomicBool::new(false),
             shared: Arc::clone(&shared),
         };
@@ -309,9 +317,17 @@ impl Journal {
         Ok(told)
     }
 
-    /// Has work on files done by the thread for it. Not at all if the journal is closed before.
+    /// Has long work on files done by the thread for it. Not at all if the journal is closed.
     pub(crate) async fn on_mover<T: Send + 'static>(
         &self,
+        work: impl FnOnce(&Shared) -> Result<T, StoreError> + Send + 'static,
+    ) -> Result<T, StoreError> {
+        self.on_thread(&self.handle.mover, work).await
+    }
+
+    async fn on_thread<T: Send + 'static>(
+        &self,
+        jobs: &Mutex<Option<Sender<Job>>>,
         work: impl FnOnce(&Shared) -> Result<T, StoreError> + Send + 'static,
     ) -> Result<T, StoreError> {
         let (tell, told) = oneshot::channel();
@@ -321,8 +337,8 @@ impl Journal {
         });
         let closed = || StoreError::new(StoreErrorKind::NotApplied, "the journal is closed");
         {
-            let mover = self.handle.mover.lock().unwrap_or_else(PoisonError::into_inner);
-            mover.as_ref().and_then(|mover| mover.send(job).ok()).ok_or_else(closed)?;
+            let jobs = jobs.lock().unwrap_or_else(PoisonError::into_inner);
+            jobs.as_ref().and_then(|jobs| jobs.send(job).ok()).ok_or_else(closed)?;
         }
         told.await.unwrap_or_else(|_| Err(closed()))
     }
@@ -433,7 +449,13 @@ impl Store for Journal {
     ) -> BoxFuture<'_, Result<Page, StoreError>> {
         Box::pin(async move {
             let after = after.and_then(|cursor| cursor.0.try_into().ok()).map(KeyId::from_bytes);
-            Ok(self.page(&filter, after))
+            // It reads thousands of records too.
+            let page = move |shared: &Shared| Ok(shared.page(&filter, after));
+            // What is closed can still be read, and has no threads.
+            if self.shared.is_closing.load(Ordering::Relaxed) {
+                return page(&self.shared);
+            }
+            self.on_thread(&self.handle.lister, page).await
         })
     }
 
@@ -451,6 +473,7 @@ impl Handle {
         self.shared.is_closing.store(true, Ordering::Relaxed);
         // Without a sender the writer ends after what is queued, and then the keeper.
         drop(self.mover.lock().unwrap_or_else(PoisonError::into_inner).take());
+        drop(self.lister.lock().unwrap_or_else(PoisonError::into_inner).take());
         drop(self.queue.lock().unwrap_or_else(PoisonError::into_inner).take());
         let threads =
             std::mem::take(&mut *self.threads.lock().unwrap_or_else(PoisonError::into_inner));

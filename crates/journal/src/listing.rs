@@ -9,7 +9,6 @@ use onlyonce_store::{Cursor, Due, Filter, Page, StoreError};
 
 use crate::error::JournalError;
 use crate::index::{Index, Keys, Slot};
-use crate::journal::Journal;
 use crate::shared::{self, RECORDS_AT_ONCE, Shared};
 use crate::shelf::{Found, Shelf, due_unit};
 
@@ -17,10 +16,10 @@ const PAGE: usize = 1_000;
 /// Records that one page of a listing reads at most, however few match.
 const PAGE_READS: usize = 20_000;
 
-impl Journal {
+impl Shared {
     pub(crate) fn page(&self, filter: &Filter, after: Option<KeyId>) -> Page {
         let limit = if filter.limit == 0 { PAGE } else { filter.limit };
-        let index = &self.shared.index;
+        let index = &self.index;
         let is_in_index = matches!(filter.state, Some(StateKind::Released | StateKind::Completed));
         let whole = |keys: Vec<KeyId>| Rest { after, keys: keys.into_iter(), is_all: true };
         let (mut rest, broken) = match filter.state {
@@ -29,7 +28,7 @@ impl Journal {
             }
             Some(StateKind::Unknown) => (whole(sorted(&index.sides().unknown, after)), Vec::new()),
             Some(StateKind::Released | StateKind::Completed) => {
-                (self.shared.rest(after), Vec::new())
+                (self.rest(after), Vec::new())
             }
             Some(StateKind::Tombstone) => {
                 let (keys, broken) = self.all_keys(after, PAGE_READS);
@@ -41,9 +40,10 @@ impl Journal {
             }
         };
         let mut page = Page::default();
-        for _ in 0..PAGE_READS {
+        for done in 1..=PAGE_READS {
             let Some(id) = rest.next(index) else { break };
-            match self.shared.read(id) {
+            shared::give_way(done, RECORDS_AT_ONCE);
+            match self.read(id) {
                 Ok(Some(record)) if filter.state.is_none_or(|it| it == record.state.kind()) => {
                     page.records.push((id, record));
                 }
@@ -60,7 +60,7 @@ impl Journal {
         let is_here = |id: &KeyId| !more || last.is_some_and(|last| *id <= last);
         page.damaged.extend(broken.into_iter().filter(|(id, _)| is_here(id)));
         if is_in_index {
-            self.shared.keep_rest(more.then_some(rest));
+            self.keep_rest(more.then_some(rest));
         }
         page
     }
@@ -75,7 +75,7 @@ impl Journal {
         // Shelves first: what leaves the index meanwhile is seen in both or in it alone, unless
         // the shelves change, and then all is looked at again.
         loop {
-            let shelves = self.shared.shelves();
+            let shelves = self.shelves();
             let (mut keys, mut broken) = (Vec::new(), Vec::new());
             // Of a source with more than was taken, nothing is known behind its last one.
             let mut until: Option<KeyId> = None;
@@ -89,8 +89,8 @@ impl Journal {
             for shelf in &shelves.list {
                 add(on_shelf(shelf, after, limit, &mut broken));
             }
-            add(self.shared.index.page(after, limit).0);
-            if shelves.generation == self.shared.shelves().generation {
+            add(self.index.page(after, limit).0);
+            if shelves.generation == self.shelves().generation {
                 keys.retain(|id| until.is_none_or(|until| *id <= until));
                 keys.sort_unstable();
                 keys.dedup();

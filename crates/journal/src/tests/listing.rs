@@ -1,7 +1,10 @@
 //! Listings of many small pages: each key once, and looked at about once.
 
 use std::collections::BTreeSet;
+use std::pin::pin;
 use std::sync::atomic::Ordering;
+use std::sync::mpsc::channel;
+use std::task::{Context, Waker};
 
 use futures_executor::block_on;
 use onlyonce_core::{KeyId, StateKind, Timestamp};
@@ -132,4 +135,22 @@ fn a_search_that_ends_early_misses_nothing_in_the_next_and_names_nothing_twice()
     due(&journal, 40);
     pair(&journal, KEYS + 1, 10);
     assert_eq!(due(&journal, usize::MAX).len(), KEYS as usize + 1);
+}
+
+#[test]
+fn a_listing_is_read_by_a_thread_for_it_whatever_else_is_done_with_the_files() {
+    let disk = new_disk();
+    let journal = open(&disk).unwrap();
+    (0..KEYS).for_each(|number| drop(pair(&journal, number, 10)));
+    // As if a million tombstones were being moved.
+    let (go_on, may) = channel::<()>();
+    let mut held = pin!(journal.on_mover(move |_| Ok(may.recv())));
+    assert!(held.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_pending());
+    disk.readers();
+    for state in [None, Some(StateKind::Completed), Some(StateKind::Tombstone)] {
+        let page = block_on(journal.list(Filter { state, limit: 0 }, None)).unwrap();
+        assert_eq!(page.records.is_empty(), state == Some(StateKind::Tombstone));
+    }
+    assert!(disk.readers().iter().all(|name| name == "journal lister"));
+    go_on.send(()).unwrap();
 }
