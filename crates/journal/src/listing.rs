@@ -27,9 +27,7 @@ impl Shared {
                 (whole(sorted(&index.sides().in_flight, after)), Vec::new())
             }
             Some(StateKind::Unknown) => (whole(sorted(&index.sides().unknown, after)), Vec::new()),
-            Some(StateKind::Released | StateKind::Completed) => {
-                (self.rest(after), Vec::new())
-            }
+            Some(StateKind::Released | StateKind::Completed) => (self.rest(after), Vec::new()),
             Some(StateKind::Tombstone) => {
                 let (keys, broken) = self.all_keys(after, PAGE_READS);
                 (whole(keys), broken)

@@ -13,8 +13,8 @@ use super::{SMALL, claimed, completed, get, id, new_disk, open_with, pair, put, 
 use crate::disk::Disk as _;
 use crate::error::JournalErrorKind;
 use crate::journal::{Journal, Settings};
-use crate::segment;
 use crate::merge;
+use crate::segment;
 use crate::shelve::{self, Install};
 use crate::shelves;
 use crate::writer::{Change, Written};
