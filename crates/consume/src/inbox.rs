@@ -35,7 +35,7 @@ pub fn never(why: impl Into<String>) -> Ran {
 /// Makes an effect of a message.
 ///
 /// What it answers ([`Ran::Happened`]) is recorded, whatever it says, and the message is done with.
-/// [`later`] and [`never`] say that it did not happen. [`Ran::CannotTell`] says the rest.
+/// [`later`] and [`never()`] say that it did not happen. [`Ran::CannotTell`] says the rest.
 pub trait Handler: Send + Sync + 'static {
     /// The effect.
     type Run: Run;
