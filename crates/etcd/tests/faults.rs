@@ -130,8 +130,7 @@ fn a_member_that_is_cut_off_neither_confirms_nor_tells_what_is_old() {
         let alone = cluster.members()[leader].address();
         let opened = common::try_open(&format!("etcd://{alone}"));
         assert!(opened.is_err(), "it knows no majority");
-        let found = RUNTIME.block_on(store.get(id(number))).unwrap();
-        assert_eq!(found, Some(two));
+        assert_eq!(common::get(&store, number), Some(two));
         cluster.mend();
         await_more(count);
     });
