@@ -9,7 +9,7 @@ use crate::{Outcome, repo, steps};
 pub(crate) type Package = (&'static str, &'static str);
 
 /// What the tests use.
-pub(crate) const TEST_PACKAGES: [Package; 14] = [
+pub(crate) const TEST_PACKAGES: [Package; 17] = [
     ("nginx", "nginx"),
     ("chromium", "chromium"),
     ("chromedriver", "chromium-driver"),
@@ -21,6 +21,10 @@ pub(crate) const TEST_PACKAGES: [Package; 14] = [
     ("node", "nodejs"),
     ("npm", "npm"),
     ("pg_ctlcluster", "postgresql"),
+    // The server without a service, and what makes a node of a cluster of it.
+    ("/usr/sbin/mariadbd", "mariadb-server-core"),
+    ("mariadb", "mariadb-client-core"),
+    ("/usr/lib/galera/libgalera_smm.so", "galera-4"),
     ("rabbitmq-server", "rabbitmq-server"),
     ("nats-server", "nats-server"),
     // No program: a library for the system's Python.
@@ -47,6 +51,12 @@ pub(crate) fn run(packages: &[Package]) -> Outcome {
     })
 }
 
+/// Installs packages that have no program to be looked for.
+pub(crate) fn run_packages(packages: &[String]) -> Outcome {
+    let packages: Vec<&str> = packages.iter().map(String::as_str).collect();
+    install(&packages)
+}
+
 fn install(packages: &[&str]) -> Outcome {
     if !repo::on_path("apt-get") {
         return Err("there is no apt-get here".into());
@@ -63,13 +73,13 @@ fn install(packages: &[&str]) -> Outcome {
     ended
 }
 
-fn apt(verb: &str) -> Command {
+pub(crate) fn apt(verb: &str) -> Command {
     let mut command = as_root("env");
     command.args(["DEBIAN_FRONTEND=noninteractive", "apt-get", verb]);
     command
 }
 
-fn as_root(program: &str) -> Command {
+pub(crate) fn as_root(program: &str) -> Command {
     if rustix::process::geteuid().is_root() {
         return Command::new(program);
     }

@@ -23,6 +23,7 @@ mod repo;
 mod steps;
 mod test;
 mod tidy;
+mod unpack;
 mod venv;
 
 use std::process::ExitCode;
@@ -61,7 +62,8 @@ enum Command {
     Deny,
     /// Writes the generated pages again.
     Docs,
-    /// Installs the Debian packages that tests and benchmarks use, and servers in Python.
+    /// Installs the Debian packages that tests and benchmarks use, servers in Python, and mail
+    /// servers below `target`.
     Install,
     /// Kills the real binary under load, or takes its disk, and checks the history: `torture kill
     /// --seed 1`, `torture disk --seed 1`. `torture orders --seed 1 --minutes 10` does it to a shop
@@ -100,7 +102,9 @@ fn main() -> ExitCode {
         Command::Arrows => arrows::run(),
         Command::Deny => deny::run(),
         Command::Docs => docs::run(),
-        Command::Install => install::run(&install::TEST_PACKAGES).and_then(|()| venv::servers()),
+        Command::Install => install::run(&install::TEST_PACKAGES)
+            .and_then(|()| venv::servers())
+            .and_then(|()| unpack::mail_servers()),
         Command::Torture { arguments } => forward::torture(&arguments),
         Command::Fuzz => fuzz::run(),
         Command::Clients { mutants: false } => clients::run(),

@@ -4,7 +4,7 @@ use std::process::Command;
 
 use crate::install::{self, TEST_PACKAGES};
 use crate::steps::{self, Steps};
-use crate::{Outcome, arrows, cases, clients, fuzz, killed, mutants, repo, tidy, venv};
+use crate::{Outcome, arrows, cases, clients, fuzz, killed, mutants, repo, tidy, unpack, venv};
 
 /// Runs it with a table of steps at the end.
 pub(crate) fn run(fast: bool) -> Outcome {
@@ -21,6 +21,7 @@ pub(crate) fn run(fast: bool) -> Outcome {
 pub(crate) fn all(steps: &mut Steps, fast: bool) -> Outcome {
     steps.step("packages", || install::run(&TEST_PACKAGES))?;
     steps.step("servers in Python", venv::servers)?;
+    steps.step("mail servers", unpack::mail_servers)?;
     steps.cargo("build binaries", &["build", "--workspace", "--bins", "--examples"])?;
     if repo::on_path("cargo-nextest") {
         steps.cargo("tests", &["nextest", "run", "--workspace", "--no-fail-fast"])?;

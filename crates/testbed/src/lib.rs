@@ -1,13 +1,16 @@
 //! Real servers for tests: started on free loopback ports in temporary folders, killed, frozen,
 //! started again, and cut off by a [`Relay`].
 //!
+//! Mail servers have more: [`MailRelay`] loses a word of a session or the answer to it, and a
+//! [`MailSink`] behind them counts what arrives. They need the superuser.
+//!
 //! A server belongs to its test. It ends when it is dropped, also by a panic, and when the test's
 //! process ends in any other way. No service of the machine is used or changed. A server that is
 //! not installed fails its test with the command that installs it.
 //!
 //! `ONLYONCE_TEST_REDIS_SERVER`, `ONLYONCE_TEST_ETCD`, `ONLYONCE_TEST_POSTGRES`,
-//! `ONLYONCE_TEST_MOTO` and `ONLYONCE_TEST_RABBITMQ` name other programs to be tried than the ones
-//! in the search path.
+//! `ONLYONCE_TEST_MARIADB`, `ONLYONCE_TEST_MOTO` and `ONLYONCE_TEST_RABBITMQ` name other programs
+//! to be tried than the ones in the search path.
 
 #![allow(
     clippy::unwrap_used,
@@ -16,6 +19,8 @@
 )]
 
 mod etcd;
+mod mail;
+mod mariadb;
 mod moto;
 mod nats;
 mod port;
@@ -28,6 +33,8 @@ mod relay;
 mod relay_owner;
 
 pub use etcd::{Etcd, EtcdCluster};
+pub use mail::{Arrived, Cut, Exim, Fate, MailRelay, MailSink, Postfix, Word};
+pub use mariadb::MariaDb;
 pub use moto::Moto;
 pub use nats::Nats;
 pub use port::Port;

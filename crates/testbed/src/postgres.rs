@@ -2,14 +2,13 @@
 
 use std::fs;
 use std::net::SocketAddr;
-use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use tempfile::TempDir;
 
 use crate::port::Port;
-use crate::process::{Server, until};
+use crate::process::{Server, processes_in, until};
 use crate::program::find;
 
 /// Settings of a small server; those that decide what is kept are the server's own.
@@ -189,17 +188,4 @@ fn said(command: &mut Command) -> String {
     let error = String::from_utf8_lossy(&ended.stderr);
     assert!(ended.status.success(), "{command:?}: {error}");
     String::from_utf8_lossy(&ended.stdout).trim_end().to_owned()
-}
-
-/// The processes that work in a folder.
-fn processes_in(folder: &Path) -> Vec<u32> {
-    let Ok(wanted) = fs::metadata(folder) else { return Vec::new() };
-    let processes = fs::read_dir("/proc").unwrap().filter_map(Result::ok);
-    processes
-        .filter_map(|process| process.file_name().to_str()?.parse().ok())
-        .filter(|id: &u32| {
-            fs::metadata(format!("/proc/{id}/cwd"))
-                .is_ok_and(|it| (it.dev(), it.ino()) == (wanted.dev(), wanted.ino()))
-        })
-        .collect()
 }

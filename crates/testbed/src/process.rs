@@ -1,6 +1,7 @@
 //! A server's process: it ends with its test, and can be killed, frozen and started again.
 
 use std::fs::File;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::LazyLock;
@@ -111,4 +112,17 @@ impl Drop for Server {
     fn drop(&mut self) {
         self.kill();
     }
+}
+
+/// The processes that work in a folder.
+pub(crate) fn processes_in(folder: &Path) -> Vec<u32> {
+    let Ok(wanted) = std::fs::metadata(folder) else { return Vec::new() };
+    let processes = std::fs::read_dir("/proc").unwrap().filter_map(Result::ok);
+    processes
+        .filter_map(|process| process.file_name().to_str()?.parse().ok())
+        .filter(|id: &u32| {
+            std::fs::metadata(format!("/proc/{id}/cwd"))
+                .is_ok_and(|it| (it.dev(), it.ino()) == (wanted.dev(), wanted.ino()))
+        })
+        .collect()
 }
