@@ -86,6 +86,16 @@ pub enum Command {
         /// The reason.
         why: String,
     },
+    /// The store was put back from an older copy of itself: what may have gone on since the copy
+    /// was made is in doubt. Time does not act first: a lease may have been renewed since.
+    Restore {
+        /// When that was begun: what was said since then need not be said again.
+        begun: Timestamp,
+        /// Who puts it back into use.
+        by: String,
+        /// The reason.
+        why: String,
+    },
     /// Make durable what time alone has done; the only command that may delete.
     Sweep,
 }

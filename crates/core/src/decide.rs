@@ -5,6 +5,7 @@
 
 mod holder;
 mod operator;
+mod restored;
 mod settle;
 
 use crate::command::{Claim, Command, Decision, Look, Next, Outcome};
@@ -14,6 +15,7 @@ use crate::record::{Doubt, Entry, Event, Flight, History, Phase, Record, State};
 use crate::reply::Reply;
 use crate::revision::{Fence, Revision};
 use crate::time::{Floor, Timestamp};
+pub use restored::restored;
 pub use settle::settle;
 
 /// What `command` means for `record` at `now`: what to tell the asker and what to store first.
@@ -32,7 +34,9 @@ pub fn decide(
     let Some(record) = record else {
         return context.absent(command);
     };
-    let settled = settle(now, policy, record);
+    // Of a copy time tells nothing: a lease in it may have been renewed since.
+    let is_copy = matches!(command, Command::Restore { .. });
+    let settled = if is_copy { record.clone() } else { settle(now, policy, record) };
     let (outcome, wish) = context.present(&settled, command);
     let revision = Revision::after(Some(record.revision), now);
     let next = match wish {
@@ -105,6 +109,7 @@ impl Context<'_> {
             | Command::CertifyDeath { .. }
             | Command::Resolve { .. }
             | Command::Erase { .. }
+            | Command::Restore { .. }
             | Command::Sweep => refuse(Outcome::Absent),
         }
     }
@@ -142,6 +147,10 @@ impl Context<'_> {
             }
             Command::Seal { reply, by, why, .. } => self.seal_present(record, reply, by, why),
             Command::Erase { by, why } => self.erase(record, by, why),
+            Command::Restore { begun, by, why } => {
+                let next = restored(self.now, *begun, record, by, why);
+                (Outcome::Done, next.map_or(Wish::Stay, Wish::Become))
+            }
             Command::Sweep => self.sweep(record),
         }
     }

@@ -56,7 +56,7 @@ pub mod secret;
 pub mod time;
 
 pub use command::{Claim, Command, Decision, Look, Next, Outcome, Verdict};
-pub use decide::{decide, settle};
+pub use decide::{decide, restored, settle};
 pub use fingerprint::{Credential, Fingerprint};
 pub use key::{Key, KeyError, KeyId, Scope, ScopeError};
 pub use policy::{OnUnknown, Policy, PolicyError, PolicyWarning, Remedy};

@@ -134,6 +134,7 @@ impl Act {
             | Command::CertifyDeath { .. }
             | Command::Seal { .. }
             | Command::Erase { .. }
+            | Command::Restore { .. }
             | Command::Sweep => return None,
         };
         let acted = || Acted { outcome: Outcome::SecondReply, record: self.current.clone() };
@@ -187,6 +188,7 @@ impl Act {
             | Command::Resolve { .. }
             | Command::Seal { .. }
             | Command::Erase { .. }
+            | Command::Restore { .. }
             | Command::Sweep => return,
         };
         if ours.version() != stored.version() {

@@ -426,6 +426,14 @@ impl Inner {
         self.floor.lock().unwrap_or_else(PoisonError::into_inner).0
     }
 
+    /// Raises the floor, for whatever this engine grants from then on too.
+    pub(crate) async fn raise_floor(&self, to: Floor) -> Result<Floor, StoreError> {
+        self.store.raise_floor(to).await?;
+        let (now, floor) = (self.now(), self.store.floor().await?);
+        *self.floor.lock().unwrap_or_else(PoisonError::into_inner) = (floor, now);
+        Ok(floor)
+    }
+
     /// The floor, read again if it is older than [`FLOOR_AGE_MAX`].
     pub(crate) async fn floor(&self) -> Result<Floor, StoreError> {
         let (floor, read_at) = *self.floor.lock().unwrap_or_else(PoisonError::into_inner);

@@ -9,7 +9,7 @@ use bytes::Bytes;
 use futures_executor::block_on;
 use futures_util::future::join_all;
 use onlyonce_core::{
-    Cause, Doubt, Entry as Note, Event, Floor, KeyId, Record, Revision, Secret, State, Timestamp,
+    Floor, KeyId, Record, Revision, Secret, State, StateKind, Timestamp, restored,
 };
 use onlyonce_store::Store as _;
 
@@ -365,23 +365,12 @@ impl<'a> Copy<'a> {
     }
 
     /// What can be said of a record whose later entries may be missing.
-    fn in_doubt(&mut self, mut record: Record) -> Record {
-        match &record.state {
-            State::InFlight(_) | State::Released { .. } => {}
-            State::Completed { .. } | State::Unknown(_) | State::Tombstone { .. } => return record,
-        }
+    fn in_doubt(&mut self, record: Record) -> Record {
         let Order { now, by, why, .. } = *self.order;
-        self.made_unknown += 1;
-        record.revision = Revision::after(Some(record.revision), now);
-        record.history.push(Note {
-            at: now,
-            event: Event::Restored,
-            fence: record.fence,
-            by: by.to_owned(),
-            why: why.to_owned(),
-        });
-        record.state = State::Unknown(Doubt { since: now, cause: Cause::Restored, only: None });
-        record
+        let was_unknown = record.state.kind() == StateKind::Unknown;
+        let Some(restored) = restored(now, now, &record, by, why) else { return record };
+        self.made_unknown += u64::from(!was_unknown);
+        restored
     }
 }
 

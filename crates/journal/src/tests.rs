@@ -9,6 +9,7 @@ mod listing;
 mod order;
 mod reclaim;
 mod restore;
+mod restored_ages;
 mod shelves;
 mod shelves_copied;
 mod shelves_damaged;

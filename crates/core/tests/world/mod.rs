@@ -325,6 +325,10 @@ fn of_operators() -> Vec<(&'static str, Make)> {
         why: "cancelled".to_owned(),
     };
     let erase = || Command::Erase { by: "anna".to_owned(), why: "asked for".to_owned() };
+    let restore = || {
+        let (by, why) = ("anna".to_owned(), "put back from a dump".to_owned());
+        Command::Restore { begun: NOW, by, why }
+    };
     let above = Floor::at(NOW);
     vec![
         ("Resolve, happened", plain(move |it| resolve(current(it), Verdict::Happened(reply())))),
@@ -339,6 +343,7 @@ fn of_operators() -> Vec<(&'static str, Make)> {
         ("Seal", plain(move |_| seal())),
         ("Seal, below the floor", Box::new(move |_| (seal(), policy(), above))),
         ("Erase", plain(move |_| erase())),
+        ("Restore", plain(move |_| restore())),
         ("Sweep", plain(|_| Command::Sweep)),
         ("Sweep, below the floor", Box::new(move |_| (Command::Sweep, policy(), above))),
     ]

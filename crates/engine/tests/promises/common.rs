@@ -80,6 +80,18 @@ impl Rigged {
         *self.damaged.lock().unwrap() = Some(id);
     }
 
+    /// A copy of all that is in it, as a dump or a snapshot is, for processes on any machines.
+    pub(crate) async fn copied(&self) -> Self {
+        let (from, copy) = (self.faults.inner(), Self::shared());
+        let to = copy.faults.inner();
+        let all = Filter { state: None, limit: usize::MAX };
+        for (id, record) in from.list(all, None).await.unwrap().records {
+            assert_eq!(to.swap(id, None, Some(record)).await.unwrap(), Swap::Done);
+        }
+        to.raise_floor(from.floor().await.unwrap()).await.unwrap();
+        copy
+    }
+
     /// The next swap takes place at once, and its answer comes after `late`.
     pub(crate) fn answer_late(&self, late: Duration) {
         self.slow.lock().unwrap().push_back(late);
@@ -219,6 +231,11 @@ impl Outside {
 
     pub(crate) fn run(&self, attempt: Attempt) -> Reply {
         self.attempts.lock().unwrap().push(attempt);
+        self.run_once()
+    }
+
+    /// It is begun by somebody who has no attempt of ours.
+    pub(crate) fn run_once(&self) -> Reply {
         order(self.runs.fetch_add(1, Ordering::SeqCst) + 1)
     }
 }
@@ -264,6 +281,7 @@ pub(crate) struct World {
     pub(crate) outside: Arc<Outside>,
     pub(crate) policy: Policy,
     pub(crate) wait: Duration,
+    pub(crate) clock: Arc<TokioRuntime>,
 }
 
 impl World {
@@ -277,12 +295,24 @@ impl World {
 
     /// Another process on the same store, with a clock of its own.
     pub(crate) async fn on(store: Arc<Rigged>, settings: Settings) -> Self {
-        let (runtime, events) = (Arc::new(TokioRuntime::new()), Arc::new(Events::default()));
+        Self::at(store, settings, Arc::new(TokioRuntime::new())).await
+    }
+
+    /// Another store in the same world: its time is as late as here.
+    pub(crate) async fn beside(&self, store: Rigged) -> Self {
+        let settings = Settings { clock_is_right: true, ..Settings::default() };
+        let other = Self::at(Arc::new(store), settings, Arc::clone(&self.clock)).await;
+        Self { outside: Arc::clone(&self.outside), ..other }
+    }
+
+    async fn at(store: Arc<Rigged>, settings: Settings, clock: Arc<TokioRuntime>) -> Self {
+        let events = Arc::new(Events::default());
+        let runtime = Arc::<TokioRuntime>::clone(&clock);
         let as_store: Arc<dyn Store> = Arc::<Rigged>::clone(&store);
         let observer: Arc<dyn Observer> = Arc::<Events>::clone(&events);
         let engine = Engine::start(as_store, runtime, settings, Some(observer)).await.unwrap();
         let (outside, policy) = (Arc::default(), Policy::default());
-        Self { engine, store, events, outside, policy, wait: WAIT }
+        Self { engine, store, events, outside, policy, wait: WAIT, clock }
     }
 
     /// Asks once for the effect `run`.

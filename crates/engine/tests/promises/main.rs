@@ -10,6 +10,7 @@ mod holding;
 mod loss;
 mod probing;
 mod receivers;
+mod restored;
 mod retention;
 mod room;
 mod sharing;

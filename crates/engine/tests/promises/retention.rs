@@ -10,11 +10,11 @@ use onlyonce::{Answer, Engine, EngineEvent, Ran, Request, Settings, Sweeper, Swe
 
 use crate::common::{Rigged, World, order, request, seconds};
 
-const DAY: Duration = Duration::from_secs(24 * 60 * 60);
+pub(crate) const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 const HOUR: Duration = Duration::from_secs(60 * 60);
 
 /// When the same request comes back, and what it is then told if its key carries its time.
-const LATER: [(Duration, fn() -> Answer); 5] = [
+pub(crate) const LATER: [(Duration, fn() -> Answer); 5] = [
     (Duration::from_secs(1), || Answer::Replayed(order(1))),
     (Duration::from_secs(23 * 60 * 60), || Answer::Replayed(order(1))),
     (Duration::from_secs(29 * 24 * 60 * 60), gone),
@@ -31,12 +31,17 @@ fn gone() -> Answer {
 }
 
 /// The answer without the moment of the first one.
-fn shown(answer: Answer) -> Answer {
+pub(crate) fn shown(answer: Answer) -> Answer {
     if matches!(answer, Answer::Refused(Outcome::Gone { .. })) { gone() } else { answer }
 }
 
 /// Asks for an order under the policy; every run has a number of its own.
-async fn ask(world: &World, request: &Request, policy: &Policy, takes: Duration) -> Answer {
+pub(crate) async fn ask(
+    world: &World,
+    request: &Request,
+    policy: &Policy,
+    takes: Duration,
+) -> Answer {
     let outside = std::sync::Arc::clone(&world.outside);
     let run = direct(move |attempt| async move {
         let reply = outside.run(attempt);
@@ -47,7 +52,7 @@ async fn ask(world: &World, request: &Request, policy: &Policy, takes: Duration)
 }
 
 /// As many passes as it takes until what may be forgotten now is.
-async fn swept(engine: &Engine, policy: Policy) -> Swept {
+pub(crate) async fn swept(engine: &Engine, policy: Policy) -> Swept {
     let mut sweeper = Sweeper::new(engine.clone(), policy);
     let mut sum = Swept::default();
     for _ in 0..3 {
@@ -63,11 +68,10 @@ async fn swept(engine: &Engine, policy: Policy) -> Swept {
 }
 
 /// A new store in the place of one that is lost: strict, since nobody knows what that one knew.
-async fn lost() -> World {
-    let world = World::new().await;
-    let floor = Floor::at(world.engine.now().plus(seconds(300)));
-    world.store.raise_floor(floor).await.unwrap();
-    World::on(world.store, Settings::default()).await
+async fn lost(world: &World) -> World {
+    let store = Rigged::new();
+    store.raise_floor(Floor::at(world.engine.now().plus(seconds(300)))).await.unwrap();
+    world.beside(store).await
 }
 
 /// Cases B57 and B60.
@@ -100,14 +104,14 @@ async fn a_key_that_carries_its_time_is_refused_after_the_store_was_lost() {
         let timed = Request { key_time: Some(first.engine.now()), ..request() };
         ask(&first, &timed, &first.policy, seconds(0)).await;
         tokio::time::sleep(later).await;
-        let world = lost().await;
+        let world = lost(&first).await;
         let again = ask(&world, &timed, &world.policy, seconds(0)).await;
         assert_eq!(again, Answer::Refused(Outcome::Expired), "{later:?}");
-        assert_eq!(world.outside.runs(), 0);
+        assert_eq!(world.outside.runs(), 1);
         // What is made from then on is accepted.
         tokio::time::sleep(seconds(301)).await;
         let new = Request { key_time: Some(world.engine.now()), ..request() };
-        assert_eq!(ask(&world, &new, &world.policy, seconds(0)).await, Answer::Reply(order(1)));
+        assert_eq!(ask(&world, &new, &world.policy, seconds(0)).await, Answer::Reply(order(2)));
     }
 }
 
