@@ -1,7 +1,7 @@
 //! What callers notice while a journal forgets a million records, what it gives back, and what a
 //! tombstone costs once it is old.
 //!
-//! `cargo run --release -p onlyonce-cli --example expiry` prints what it does; `--json` prints two
+//! `cargo run --release -p onlyonce-cli --example expiry` prints what it does; `--json` prints three
 //! objects for `cargo xtask bench`. `--keys` says how many records expire, and how many tombstones
 //! grow old.
 
@@ -42,9 +42,15 @@ struct World {
     engine: Engine,
     policy: Policy,
     next: AtomicU64,
+    /// Whether keys carry their time.
+    timed: bool,
 }
 
 impl World {
+    fn new(engine: Engine, policy: Policy, timed: bool) -> Arc<Self> {
+        Arc::new(Self { engine, policy, next: AtomicU64::new(0), timed })
+    }
+
     /// One operation: claimed and answered. How long the claim took.
     async fn operate(&self) -> Duration {
         let number = self.next.fetch_add(1, Ordering::Relaxed);
@@ -52,7 +58,8 @@ impl World {
         let mixed = number.wrapping_add(1).wrapping_mul(0x9E37_79B9_7F4A_7C15);
         id[..8].copy_from_slice(&mixed.to_be_bytes());
         id[8..].copy_from_slice(&mixed.rotate_left(29).to_be_bytes());
-        let request = Request::new(KeyId::from_bytes(id), Fingerprint::new(1, [7; 32]));
+        let mut request = Request::new(KeyId::from_bytes(id), Fingerprint::new(1, [7; 32]));
+        request.key_time = self.timed.then(|| self.engine.now());
         let begun = Instant::now();
         let claimed = self.engine.claim(&request, &self.policy, Phase::Committing).await.unwrap();
         let took = begun.elapsed();
@@ -129,7 +136,7 @@ async fn main() {
             other => panic!("{other:?} is not known: --json, --keys N"),
         }
     }
-    for line in [tombstones(keys).await, expiry(keys).await] {
+    for line in [tombstones(keys).await, expiry(keys, false).await, expiry(keys, true).await] {
         if json {
             println!("{line}");
         } else {
@@ -166,7 +173,7 @@ async fn tombstones(keys: u64) -> Value {
     let (dir, empty) = (folder.path().join("journal"), folder.path().join("empty"));
     let (journal, engine) = new(&dir, AGED).await;
     let policy = Policy { retention: Duration::from_secs(1), ..Policy::default() };
-    let world = Arc::new(World { engine: engine.clone(), policy, next: AtomicU64::new(0) });
+    let world = World::new(engine.clone(), policy, false);
     fill(&world, keys).await;
     tokio::time::sleep(Duration::from_secs(2)).await;
     // Every answer becomes a tombstone, and a pass later each is old.
@@ -184,7 +191,7 @@ async fn tombstones(keys: u64) -> Value {
     drop(world);
     journal.close();
     let (other, engine) = new(&empty, AGED).await;
-    fill(&Arc::new(World { engine, policy, next: AtomicU64::new(keys) }), LATER).await;
+    fill(&World::new(engine, policy, false), LATER).await;
     other.close();
     let shelves: u64 = std::fs::read_dir(&dir)
         .unwrap()
@@ -204,41 +211,64 @@ async fn tombstones(keys: u64) -> Value {
     })
 }
 
-/// What callers notice while records expire.
-async fn expiry(keys: u64) -> Value {
+/// What callers notice while records expire, beside half as many that stay. Keys that carry their
+/// time are deleted a pass later: first the floor is raised, and everyone is given the time to read
+/// it.
+async fn expiry(keys: u64, timed: bool) -> Value {
     let folder = tempfile::tempdir_in("target").unwrap();
     let dir = folder.path().join("journal");
     let (journal, engine) = new(&dir, Default::default()).await;
     // All that is written while it fills is due when it is swept, and nothing before.
-    let kept = Duration::from_secs(120 + keys / 20_000);
+    let kept = Duration::from_secs(if timed { 240 } else { 120 } + keys / 20_000);
     let policy = Policy { retention: kept, remember: kept, ..Policy::default() };
-    let world = Arc::new(World { engine: engine.clone(), policy, next: AtomicU64::new(0) });
+    let world = World::new(engine.clone(), policy, timed);
     let begun = Instant::now();
     fill(&world, keys).await;
     let filled = begun.elapsed();
     let before = p99_for(&world, BEFORE).await;
+    let due = filled + kept + Duration::from_secs(1);
+    tokio::time::sleep(due.saturating_sub(begun.elapsed() + BEFORE * 3)).await;
+    fill(&world, keys / 2).await;
+    tokio::time::sleep(due.saturating_sub(begun.elapsed())).await;
     let full = journal.stats();
-    tokio::time::sleep((filled + kept + Duration::from_secs(1)).saturating_sub(begun.elapsed()))
-        .await;
-    let over = Arc::new(AtomicBool::new(false));
-    let sweeping = tokio::spawn({
-        let (over, mut sweeper) = (Arc::clone(&over), Sweeper::new(engine, policy));
-        async move {
-            let begun = Instant::now();
-            let swept = sweeper.pass().await.unwrap();
-            over.store(true, Ordering::Relaxed);
-            (swept, begun.elapsed())
+    let mut sweeper = Sweeper::new(engine, policy);
+    let (mut during, mut sweep_s, mut deleted) = (0.0_f64, 0.0, 0);
+    for pass in 0..1 + u32::from(timed) {
+        if 0 < pass {
+            tokio::time::sleep(sweeper.pause()).await;
         }
-    });
-    let during = p99(&world, over).await;
-    let (swept, took) = sweeping.await.unwrap();
+        let over = Arc::new(AtomicBool::new(false));
+        let sweeping = tokio::spawn({
+            let over = Arc::clone(&over);
+            async move {
+                let begun = Instant::now();
+                let swept = sweeper.pass().await.unwrap();
+                over.store(true, Ordering::Relaxed);
+                (sweeper, swept.deleted, begun.elapsed())
+            }
+        });
+        during = during.max(p99(&world, over).await);
+        let took;
+        (sweeper, deleted, took) = sweeping.await.unwrap();
+        sweep_s += took.as_secs_f64();
+    }
     let empty = journal.stats();
     let after = p99_for(&world, AFTER).await;
     json!({
-        "name": "expiry", "deleted": swept.deleted, "sweep_s": took.as_secs_f64(),
+        "name": if timed { "expiry_timed" } else { "expiry" }, "deleted": deleted,
+        "sweep_s": sweep_s,
         "p99_before_ms": before, "p99_during_ms": during, "p99_after_ms": after,
         "disk_before": full.disk_bytes, "disk_after": empty.disk_bytes,
+        "disk_needed": needed(empty.keys as u64).await,
         "index_before": full.index_bytes, "index_after": empty.index_bytes,
         "keys_before": full.keys, "keys_after": empty.keys,
     })
+}
+
+/// What so many living records take in a journal in which there never was anything else.
+async fn needed(keys: u64) -> u64 {
+    let folder = tempfile::tempdir_in("target").unwrap();
+    let (journal, engine) = new(&folder.path().join("journal"), Default::default()).await;
+    fill(&World::new(engine, Policy::default(), false), keys).await;
+    journal.stats().disk_bytes
 }

@@ -134,7 +134,7 @@ where
         // A grant may have been long on its way: nothing is sent under a lease that is nearly over.
         ticket.check_start()?;
         let operation = (self.0)(attempt(ticket));
-        Ok(ticket.hold(operation).await.unwrap_or(CUT_OFF))
+        Ok(ticket.hold(operation).await.unwrap_or_else(|| ticket.cut_off()))
     }
 }
 
@@ -153,7 +153,7 @@ impl<E: Effect> Run for E {
         ticket.check_start()?;
         let committing = self.commit(prepared, attempt);
         Ok(match at_end {
-            AtLeaseEnd::CutOff => ticket.hold(committing).await.unwrap_or(CUT_OFF),
+            AtLeaseEnd::CutOff => ticket.hold(committing).await.unwrap_or_else(|| ticket.cut_off()),
             AtLeaseEnd::Listens => ticket.listen(committing).await,
         })
     }
@@ -166,9 +166,6 @@ impl<E: Effect> Run for E {
         Effect::seal(self, doubt).await
     }
 }
-
-/// How an operation ended that was cut off when its lease was over.
-const CUT_OFF: Ran = Ran::CannotTell(Cause::Lapsed);
 
 fn attempt(ticket: &Ticket) -> Attempt {
     Attempt { fence: ticket.fence(), number: ticket.attempt() }

@@ -21,7 +21,8 @@ use crate::ticket::Ticket;
 use crate::wait::{Ended, Waiters};
 
 /// A grant of an absent timed key relies on a floor read at most this long ago. Sweepers wait
-/// twice as long after raising it.
+/// twice as long after raising it, so that a grant may be as long on its way; one that was longer
+/// is good only if the floor is still below its key.
 pub const FLOOR_AGE_MAX: Duration = Duration::from_secs(30);
 
 /// How the engine behaves, beyond the policy of each request.
@@ -173,7 +174,8 @@ impl Engine {
     ///
     /// # Errors
     /// The store could not say within [`Settings::store_wait`]. Nothing was run; a claim that was
-    /// made without our knowing is released in the background, as it is if this future is dropped.
+    /// made without our knowing is released in the background, as it is if this future is dropped,
+    /// and as is one that was so long on its way that its key may have run and be deleted again.
     pub async fn claim(
         &self,
         request: &Request,
@@ -193,16 +195,17 @@ impl Engine {
         let deadline = self.now().plus(self.inner.settings.store_wait);
         let mut asked = Asked { engine: self, request, claim_id, policy, open: true };
         let answered = self.inner.drive(request.id, act, deadline).await;
-        asked.open = answered.is_err();
-        match answered {
-            Ok(Acted { outcome: Outcome::Granted(fence), record: Some(record) }) => {
+        let acted = answered?;
+        self.inner.check_age(request, policy, &acted).await?;
+        asked.open = false;
+        match acted {
+            Acted { outcome: Outcome::Granted(fence), record: Some(record) } => {
                 let (id, attempt) = (request.id, record.attempt);
                 self.inner.observer.on(&EngineEvent::Granted { id, fence, attempt });
                 let inner = Arc::clone(&self.inner);
                 Ok(Claimed::Granted(Ticket::new(inner, id, *policy, fence, record)))
             }
-            Ok(acted) => Ok(Claimed::Refused(acted)),
-            Err(error) => Err(error),
+            acted => Ok(Claimed::Refused(acted)),
         }
     }
 
@@ -445,6 +448,27 @@ impl Inner {
         let floor = self.store.floor().await?;
         *self.floor.lock().unwrap_or_else(PoisonError::into_inner) = (floor, now);
         Ok(floor)
+    }
+
+    /// That a grant was not so long on its way, as when this process was stopped after it had
+    /// decided, that its key may have run, by somebody else, and have been deleted meanwhile.
+    pub(crate) async fn check_age(
+        &self,
+        request: &Request,
+        policy: &Policy,
+        acted: &Acted,
+    ) -> Result<(), EngineError> {
+        let Outcome::Granted(fence) = acted.outcome else { return Ok(()) };
+        // A claim's fence tells when it was decided.
+        let age = self.now().since(Timestamp::from_millis(fence.get()));
+        if age <= FLOOR_AGE_MAX.min(policy.remember) {
+            return Ok(());
+        }
+        let is_outlived = match request.key_time {
+            Some(_) => self.store.floor().await?.is_above(request.key_time),
+            None => policy.remember < age,
+        };
+        if is_outlived { Err(EngineError::StoreTimeout) } else { Ok(()) }
     }
 
     /// Carries one command to its end, repeating it after store errors until `deadline`. A second

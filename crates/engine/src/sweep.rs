@@ -1,5 +1,6 @@
 //! The sweeper: writes down what time has done, and forgets what may be forgotten.
 
+use std::collections::HashSet;
 use std::time::Duration;
 
 use futures_util::future::join_all;
@@ -15,11 +16,12 @@ use crate::observe::EngineEvent;
 /// Keys that the store is asked for at once: few, since an embedded store reads each record for it,
 /// on a core that callers need too.
 const FOUND_MAX: usize = 512;
-/// Keys that a pass finds in vain before it ends: it finds all of them again each time it asks.
+/// Keys that may not go yet and that a pass finds before it ends: it is told of all of them again
+/// each time it asks. Those that cannot be read are not among them, since no later pass can do more.
 const STAY_MAX: usize = 8 * FOUND_MAX;
 /// Keys that are on their way at once: they share syncs and round trips, and callers wait behind
 /// so many at most.
-const TOGETHER: usize = 64;
+const TOGETHER: usize = 32;
 
 /// Forgets, pass by pass. One at a time is enough for all processes on a store; more do no harm.
 ///
@@ -117,20 +119,26 @@ impl Sweeper {
         let forget_until = self.forget_until.unwrap_or(now);
         let released_until = forget_until.minus(self.policy.remember);
         let due = Due { over_at: now, forget_until, released_until };
-        let (mut swept, mut stay) = (Swept::default(), 0);
+        let (mut swept, mut stay) = (Swept::default(), HashSet::new());
         loop {
-            // Those that stay are found again.
-            let found = self.engine.inner.store.due(due, stay + FOUND_MAX).await?;
-            let is_all = found.len() < stay + FOUND_MAX;
-            stay = 0;
+            // Those that stay are found again, and are not looked at again.
+            let limit = stay.len() + FOUND_MAX;
+            let mut found = self.engine.inner.store.due(due, limit).await?;
+            let is_all = found.len() < limit;
+            found.retain(|id| !stay.contains(id));
+            let is_done = is_all || found.is_empty();
             for some in found.chunks(TOGETHER) {
                 let begun = self.engine.now();
-                for one in join_all(some.iter().map(|id| self.one(*id))).await {
+                let ones = join_all(some.iter().map(|id| self.one(*id))).await;
+                for (id, one) in some.iter().zip(ones) {
                     match one? {
-                        One::Stays => stay += 1,
+                        One::Stays => _ = stay.insert(*id),
                         One::Ended(_) => swept.ended += 1,
                         One::Deleted => swept.deleted += 1,
-                        One::Damaged => (swept.damaged, stay) = (swept.damaged + 1, stay + 1),
+                        One::Damaged => {
+                            swept.damaged += 1;
+                            stay.insert(*id);
+                        }
                     }
                 }
                 // Half of the time belongs to the callers.
@@ -138,7 +146,7 @@ impl Sweeper {
                 self.engine.inner.runtime.sleep(took.max(Duration::from_millis(1))).await;
             }
             // What lies behind so many that stay is for a pass under a higher floor.
-            if is_all || STAY_MAX < stay {
+            if is_done || STAY_MAX < stay.len() - swept.damaged as usize {
                 return Ok(swept);
             }
         }

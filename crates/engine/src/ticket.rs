@@ -13,6 +13,7 @@ use onlyonce_core::{
 use onlyonce_store::StoreErrorKind;
 
 use crate::act::{Act, Acted};
+use crate::effect::Ran;
 use crate::engine::Inner;
 use crate::error::EngineError;
 use crate::lease::Lease;
@@ -120,6 +121,13 @@ impl Ticket {
     /// Why nothing may be begun under a lease that is over, or nearly so.
     pub(crate) fn why_not(&self) -> EngineError {
         if self.lease.is_lost() { EngineError::ClaimLost } else { EngineError::LeaseShort }
+    }
+
+    /// How an operation ended that [`hold`](Self::hold) has dropped. What was dropped under a lease
+    /// that goes on had no more time at its receiver.
+    pub(crate) fn cut_off(&self) -> Ran {
+        let lapses = self.lease.is_lost() || self.lease.until() <= self.now();
+        Ran::CannotTell(if lapses { Cause::Lapsed } else { Cause::TimedOut })
     }
 
     /// [`Self::check_lease`] with a third of the lease, after which a renewal is due.

@@ -15,6 +15,7 @@ use onlyonce_core::{
     State, Timestamp,
 };
 
+use self::ask::Call;
 use crate::bug::Bug;
 use crate::random::Random;
 use crate::world::{Asker, KEYS, NODES, World};
@@ -41,6 +42,8 @@ enum Doing {
         act: Act,
         then: Then,
     },
+    /// It was decided what to write, and then the process was stopped, or what it sends was.
+    Frozen(Call),
     /// The claim is ours, in this phase, and nothing was sent.
     Holding {
         key: usize,
@@ -122,7 +125,10 @@ impl Actor {
         let doing = std::mem::replace(&mut self.doing, Doing::Idle);
         let (Doing::Holding { key, held, .. }
         | Doing::Waiting { key, held }
-        | Doing::Asking { key, then: Then::Committed(held) | Then::Renewed(held, _), .. }) = doing
+        | Doing::Asking { key, then: Then::Committed(held) | Then::Renewed(held, _), .. }
+        | Doing::Frozen(Call {
+            key, then: Then::Committed(held) | Then::Renewed(held, _), ..
+        })) = doing
         else {
             return;
         };
@@ -134,6 +140,10 @@ impl Actor {
         self.doing = match std::mem::replace(&mut self.doing, Doing::Idle) {
             Doing::Idle => self.begin(world, random),
             Doing::Asking { key, act, then } => self.ask(key, act, then, world, random),
+            Doing::Frozen(call) if !world.faults || random.once_in(6) => {
+                call.swap(None, world, random)
+            }
+            doing @ Doing::Frozen(_) => doing,
             Doing::Holding { key, held, phase } => self.hold(key, held, phase, world, random),
             Doing::Waiting { key, held } => hold::wait(key, held, world, random),
             Doing::Following { key, asker } => self.follow(key, asker, world, random),

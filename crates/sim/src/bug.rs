@@ -18,6 +18,8 @@ pub enum Bug {
     LostIsAbsent,
     /// A node never reads the floor again.
     FloorNeverRead,
+    /// A grant that took longer than a floor may be used is taken for good.
+    LateGrantTaken,
     /// The sweeper deletes without raising the floor first.
     DeletesBeforeFloor,
     /// The sweeper deletes by a floor that others may not have read yet.

@@ -75,7 +75,10 @@ impl World {
         let (on_unknown, receiver) = receiver::declared(class, bug);
         // Short, so that a run lives through them.
         let (retention, remember) = (Duration::from_secs(60), Duration::from_secs(120));
-        let policy = Policy { retention, remember, on_unknown, receiver, ..Policy::default() };
+        // A long lease outlives what was deleted while its grant was on its way.
+        let lease = Duration::from_secs(if random.once_in(3) { 200 } else { 30 });
+        let policy =
+            Policy { retention, remember, lease, on_unknown, receiver, ..Policy::default() };
         let skew = policy.skew_max.as_millis() as u64;
         Self {
             now: BEGIN,
@@ -99,6 +102,11 @@ impl World {
         }
     }
 
+    /// The true time, in milliseconds.
+    pub(crate) const fn moment(&self) -> u64 {
+        self.now
+    }
+
     /// A node's present time.
     pub(crate) const fn now(&self, node: usize) -> Timestamp {
         Timestamp::from_millis(self.now + self.skews[node])
@@ -107,6 +115,11 @@ impl World {
     /// The time that a key carries.
     pub(crate) fn key_time(&self, key: usize) -> Option<Timestamp> {
         KEY_TIMES[key].map(|after| Timestamp::from_millis(BEGIN + after))
+    }
+
+    /// Whether the floor has passed a key, as the store says now.
+    pub(crate) fn floor_above(&self, key: usize) -> bool {
+        self.floor.is_above(self.key_time(key))
     }
 
     pub(crate) fn pass_time(&mut self, random: &mut Random) {

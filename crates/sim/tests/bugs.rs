@@ -44,6 +44,7 @@ fn every_fault_is_found_by_the_promise_that_it_breaks() {
         (Bug::LostIsDone, "marked"),
         (Bug::LostIsAbsent, "truth"),
         (Bug::FloorNeverRead, "floor"),
+        (Bug::LateGrantTaken, "once"),
         (Bug::DeletesBeforeFloor, "kept"),
         (Bug::SweepsByNewerFloor, "kept"),
         (Bug::SweepsDoubt, "kept"),

@@ -133,6 +133,14 @@ pub(super) fn journal(lines: Option<&[Line]>) -> Vec<Goal> {
             Bound::AtMost(2.0),
             over_before("p99_after_ms"),
         ),
+        bounded(
+            "disk after 1 M records expired / a journal of what still lives",
+            Bound::AtMost(1.1),
+            lines
+                .iter()
+                .filter_map(|line| Some(line.figure("disk_after")? / line.figure("disk_needed")?))
+                .reduce(f64::max),
+        ),
     ]);
     goals
 }

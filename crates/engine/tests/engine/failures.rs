@@ -1,11 +1,12 @@
 //! A store that loses calls, answers late, is down or full.
 
+use std::sync::Arc;
 use std::sync::atomic::Ordering::SeqCst;
 use std::time::Duration;
 
-use onlyonce::core::{Outcome, Phase, StateKind};
+use onlyonce::core::{ClaimId, Outcome, Phase, Policy, StateKind};
 use onlyonce::store::StoreErrorKind;
-use onlyonce::{Answer, EngineError, EngineEvent, Ran};
+use onlyonce::{Answer, EngineError, EngineEvent, Ran, Request, Settings, Sweeper};
 
 use crate::support::*;
 
@@ -174,4 +175,71 @@ async fn a_release_whose_answer_is_lost_frees_the_key_all_the_same() {
     assert_eq!((released.outcome, shop.store.faults_left()), (Outcome::Done, 0));
     assert_eq!(shop.ask(seconds(1)).await, Ok(Answer::Reply(confirmed())));
     assert_eq!(shop.charges(), 1);
+}
+
+/// Two processes on one store, and a claim of the first that decides that the key is new. It is then
+/// on its way for 200 s: the second process runs the key meanwhile,
+/// and its sweeper deletes what it recorded.
+async fn outlived<T>(
+    timed: bool,
+    claim: impl AsyncFnOnce(&Shop, &Request, &Policy) -> T,
+) -> (T, usize) {
+    let patient = Settings { store_wait: seconds(500), ..Settings::default() };
+    let first = Shop::open_on(Arc::default(), patient).await;
+    let line = Arc::new(first.store.another_line());
+    let second = Shop::open_on(line, Settings::default()).await;
+    let (lease, retention, remember) = (seconds(400), seconds(1), seconds(2));
+    let policy = Policy { lease, retention, remember, ..policy() }.check().unwrap();
+    let request = Request { key_time: timed.then(|| first.engine.now()), ..request() };
+    first.store.fail_next(StateKind::InFlight, Fault::LateThere(seconds(200)));
+    let meanwhile = async {
+        pass(seconds(1)).await;
+        let charge = second.charge(seconds(1), Ran::Happened(confirmed()));
+        let answer = second.engine.once(&request, &policy, seconds(5), charge).await;
+        assert_eq!(answer, Ok(Answer::Reply(confirmed())));
+        let mut sweeper = Sweeper::new(second.engine.clone(), policy);
+        for _ in 0..3 {
+            pass(sweeper.pause()).await;
+            sweeper.pass().await.unwrap();
+        }
+        assert_eq!(second.engine.get(request.id).await, Ok(None));
+    };
+    let (told, ()) = tokio::join!(claim(&first, &request, &policy), meanwhile);
+    pass(seconds(1)).await;
+    (told, first.charges() + second.charges())
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_claim_that_has_outlived_its_key_runs_nothing() {
+    for (timed, again) in [
+        (true, Answer::Refused(Outcome::Expired)),
+        // A key without a time runs as new once it is forgotten, but under a fence of its own.
+        (false, Answer::Reply(confirmed())),
+    ] {
+        let twice = async |shop: &Shop, request: &Request, policy: &Policy| {
+            let charge = || shop.charge(seconds(1), Ran::Happened(confirmed()));
+            let late = shop.engine.once(request, policy, seconds(5), charge()).await;
+            let charges = shop.charges();
+            pass(seconds(5)).await;
+            assert_eq!(shop.state().await, Some(StateKind::Released));
+            let again = shop.engine.once(request, policy, seconds(5), charge()).await;
+            (late, charges, again)
+        };
+        let ((late, charges, then), all) = outlived(timed, twice).await;
+        assert_eq!((late, charges, then), (Err(EngineError::StoreTimeout), 0, Ok(again)));
+        assert_eq!(all, if timed { 1 } else { 2 });
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_claim_for_another_process_that_has_outlived_its_key_is_not_granted_however_often_asked()
+{
+    let twice = async |shop: &Shop, request: &Request, policy: &Policy| {
+        let id = ClaimId::from_bytes([9; 16]);
+        let claim = || shop.engine.claim_for(request, policy, Phase::Committing, id);
+        [claim().await.map(|acted| acted.outcome), claim().await.map(|acted| acted.outcome)]
+    };
+    let (told, charges) = outlived(true, twice).await;
+    let no = Err(EngineError::StoreTimeout);
+    assert_eq!((told, charges), ([no.clone(), no], 1));
 }

@@ -272,6 +272,10 @@ async fn a_run_that_the_receivers_memory_allows_ends_with_it() {
         let answer = once(&shop, &policy, parts).await;
         let unknown = matches!(answer, Ok(Answer::Refused(Outcome::OutcomeUnknown { .. })));
         assert_eq!(unknown, window == 100, "{answer:?}");
+        let timed_out = |event: &EngineEvent| {
+            matches!(event, EngineEvent::OutcomeUnknown { cause: Cause::TimedOut, .. })
+        };
+        assert_eq!(shop.log.count(timed_out), usize::from(unknown), "its lease has not lapsed");
         pass(seconds(300)).await;
         assert_eq!(shop.charges(), charges, "one, and one each 20 s until the window closes");
     }

@@ -9,5 +9,6 @@ mod operators;
 mod remote;
 mod starting;
 mod support;
+mod sweeping;
 mod tickets;
 mod waiting;

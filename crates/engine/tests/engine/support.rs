@@ -44,6 +44,8 @@ pub(crate) struct FaultyStore {
     pub(crate) brimming: AtomicBool,
     /// Whether there is no room for anything.
     pub(crate) stuffed: AtomicBool,
+    /// Whether records cannot be read whose key's id begins with a zero.
+    pub(crate) unreadable: AtomicBool,
     /// Whether other processes use the store too.
     pub(crate) shared: AtomicBool,
     /// The largest reply it keeps, in bytes; zero for the most there may be.
@@ -109,6 +111,9 @@ impl Store for FaultyStore {
         Box::pin(async move {
             self.gets.fetch_add(1, SeqCst);
             self.reach()?;
+            if id.as_bytes()[0] == 0 && self.unreadable.load(SeqCst) {
+                return Err(lost(StoreErrorKind::Damaged));
+            }
             self.inner.get(id).await
         })
     }

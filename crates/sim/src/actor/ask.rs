@@ -1,10 +1,13 @@
 //! One store call of a command, and what its answer leads to.
 
+use std::time::Duration;
+
+use onlyonce::FLOOR_AGE_MAX;
 use onlyonce::act::{Act, Step};
-use onlyonce_core::{Fence, Floor, Outcome, Phase, Record, Timestamp};
+use onlyonce_core::{Fence, Floor, Outcome, Phase, Record, Revision, Timestamp};
 use onlyonce_store::Swap;
 
-use super::{Actor, Doing, Held, Next, Then, faults};
+use super::{Actor, Doing, Held, Next, Then, faults, hold};
 use crate::bug::Bug;
 use crate::invariants::{
     alarm, answered, erased, fences, mismatch, not_executed, replay, truth, waiters,
@@ -34,33 +37,65 @@ impl Actor {
             | Then::Released
             | Then::Ended => world.floor_at(self.node),
         };
-        let acted = match act.step(now, floor) {
+        match act.step(now, floor) {
             Step::Get => {
                 if let Called::Answer(found) = world.get(key, random) {
                     act.read(faults::read(found, &then, world));
                     return answer(key, act, then, (now, floor), world);
                 }
-                return Doing::Asking { key, act, then };
+                Doing::Asking { key, act, then }
             }
-            Step::Swap { expected, next } => match world.swap(key, expected, next, random) {
-                Called::Answer(Swap::Conflict(found)) => {
-                    let found = faults::read(found, &then, world);
-                    act.swapped(Swap::Conflict(found));
-                    return answer(key, act, then, (now, floor), world);
+            Step::Swap { expected, next } => {
+                let call = Call { key, act, expected, next, then };
+                if world.faults && random.once_in(24) {
+                    world.note(key, || "is stopped before it writes".to_owned());
+                    return Doing::Frozen(call);
                 }
-                Called::Answer(done) => match act.swapped(done) {
-                    Some(acted) => acted,
-                    None => return Doing::Asking { key, act, then },
-                },
-                Called::Lost if random.once_in(3) && world.faults => return Doing::Idle,
-                Called::Lost => return Doing::Asking { key, act, then },
-            },
+                call.swap(Some((now, floor)), world, random)
+            }
             // Decided anew, later, on what was read before: true of a moment that is over, so the
             // oracle has nothing to compare it with.
-            Step::Done(acted) => return go_on(key, acted.outcome, acted.record, then, world),
-            Step::Contended => return Doing::Idle,
-        };
-        told(key, acted.outcome, acted.record, then, world)
+            Step::Done(acted) => go_on(key, acted.outcome, acted.record, then, world),
+            Step::Contended => Doing::Idle,
+        }
+    }
+}
+
+/// What was decided to write, on its way.
+#[derive(Debug)]
+pub(super) struct Call {
+    pub(super) key: usize,
+    act: Act,
+    expected: Option<Revision>,
+    next: Option<Record>,
+    pub(super) then: Then,
+}
+
+impl Call {
+    /// Writes it, unless something else is there by now; `at` is when that was decided, if it was
+    /// just now.
+    pub(super) fn swap(
+        self,
+        at: Option<(Timestamp, Floor)>,
+        world: &mut World,
+        random: &mut Random,
+    ) -> Doing {
+        let Self { key, mut act, expected, next, then } = self;
+        match world.swap(key, expected, next, random) {
+            Called::Answer(Swap::Conflict(found)) => {
+                act.swapped(Swap::Conflict(faults::read(found, &then, world)));
+                match at {
+                    Some(at) => answer(key, act, then, at, world),
+                    None => Doing::Asking { key, act, then },
+                }
+            }
+            Called::Answer(done) => match act.swapped(done) {
+                Some(acted) => told(key, acted.outcome, acted.record, then, world),
+                None => Doing::Asking { key, act, then },
+            },
+            Called::Lost if random.once_in(3) && world.faults => Doing::Idle,
+            Called::Lost => Doing::Asking { key, act, then },
+        }
     }
 }
 
@@ -89,6 +124,10 @@ fn check(
 ) {
     let timed = world.key_time(key).is_some();
     let known = &mut world.keys[key];
+    // It is below the floor, so that nothing is granted; people may say of it what they like.
+    if known.reborn {
+        return;
+    }
     let shown = if let Outcome::Replay { reply, sealed: false, .. } = outcome {
         mismatch::check(known, asker, reply).or_else(|| replay::check(known, reply))
     } else {
@@ -111,6 +150,9 @@ fn told(
     world: &mut World,
 ) -> Doing {
     match &then {
+        // Nobody is told of a grant that is taken back.
+        Then::Claimed { .. } if matches!(outcome, Outcome::Granted(fence) if is_outlived(key, fence, world)) =>
+            {}
         Then::Claimed { asker, waited, .. } | Then::Looked { asker, waited } => {
             check(key, (*asker, *waited), &outcome, record.as_ref(), world);
         }
@@ -136,6 +178,11 @@ fn go_on(
 ) -> Doing {
     world.note(key, || format!("is told {outcome:?}"));
     match (then, outcome, record) {
+        (Then::Claimed { .. }, Outcome::Granted(fence), Some(record))
+            if is_outlived(key, fence, world) =>
+        {
+            hold::disown(key, record, world)
+        }
         (Then::Claimed { claim, asker, phase, .. }, Outcome::Granted(fence), Some(record)) => {
             granted(key, (fence, claim), (asker, phase), record, world)
         }
@@ -161,6 +208,16 @@ fn go_on(
         (Then::Renewed(held, Next::Waiting), _, _) => Doing::Waiting { key, held },
         _ => Doing::Idle,
     }
+}
+
+/// Whether a grant was so long on its way that its key may have been deleted: nobody is told of it.
+fn is_outlived(key: usize, fence: Fence, world: &World) -> bool {
+    let age = Duration::from_millis(world.moment().saturating_sub(fence.get()));
+    let is_outlived = match world.key_time(key) {
+        Some(_) => FLOOR_AGE_MAX < age && world.floor_above(key),
+        None => world.policy.remember < age,
+    };
+    is_outlived && world.bug != Bug::LateGrantTaken
 }
 
 fn granted(

@@ -1,6 +1,6 @@
 //! A holder with its claim: it marks, sends, waits for the answer, and says how it ended.
 
-use onlyonce_core::{Cause, Command, Phase};
+use onlyonce_core::{Cause, Command, Phase, Record};
 
 use super::{Actor, Doing, Held, Next, Then, faults, from, lease_until};
 use crate::bug::Bug;
@@ -70,4 +70,10 @@ fn releasing(key: usize, held: Held, stranger: bool, world: &World) -> Doing {
 fn abandoning(key: usize, held: Held, world: &World) -> Doing {
     let command = Command::Abandon { fence: held.fence, cause: Cause::TimedOut };
     from(key, command, held.record, world, Then::Ended)
+}
+
+/// Takes back a grant that nobody is told of.
+pub(super) fn disown(key: usize, record: Record, world: &World) -> Doing {
+    let command = Command::Release { fence: record.fence, stranger: false };
+    from(key, command, record, world, Then::Ended)
 }

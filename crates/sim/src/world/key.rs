@@ -73,6 +73,9 @@ pub struct KeyWorld {
     pub sealed: bool,
     /// Whether what it was answered was erased in this life.
     pub erased: bool,
+    /// Whether a claim that was stopped on its way has arrived after the key was deleted. It does
+    /// not run.
+    pub reborn: bool,
     /// When the floor passed its time, in the world's milliseconds.
     pub passed_at: Option<u64>,
 }

@@ -1,6 +1,9 @@
 //! The store and the line to it. A call can be lost on its way there, on its way back, or be given
 //! up by its caller and take place later.
 
+use std::time::Duration;
+
+use onlyonce::FLOOR_AGE_MAX;
 use onlyonce_core::{Event, Floor, Phase, Record, Revision, State};
 use onlyonce_store::Swap;
 
@@ -108,6 +111,10 @@ impl World {
     /// The oracle looks at a write that takes place now.
     fn written(&mut self, key: usize, next: &Record) {
         self.note(key, || format!("written: {} {:?}", next.revision.get(), next.state));
+        let (now, timed) = (self.now, self.key_time(key).is_some());
+        let known = &mut self.keys[key];
+        let late = FLOOR_AGE_MAX < Duration::from_millis(now.saturating_sub(next.fence.get()));
+        known.reborn |= timed && late && known.record.is_none() && !known.revisions.is_empty();
         let known = &self.keys[key];
         let before = known.record.as_ref();
         let broken = revisions::check(known, next)
@@ -118,7 +125,7 @@ impl World {
             let still = matches!(next.state, State::InFlight(_)) && before.fence == next.fence;
             matches!(before.state, State::InFlight(_)) && !still
         });
-        let (ended, now) = (ended.map(|before| before.fence), self.now);
+        let ended = ended.map(|before| before.fence);
         let known = &mut self.keys[key];
         known.given_up.extend(ended.map(|fence| (fence, now)));
         known.revisions.push(next.revision.get());
