@@ -20,6 +20,9 @@ pub struct InDoubt {
     /// it ended, and nothing more of it was begun; what was on its way, or lay in the buffers of a
     /// process that was stopped, may have gone out later.
     pub written_at: Timestamp,
+    /// When the first attempt that may have happened was about to begin, this one or an earlier
+    /// one: there is nothing older to be found.
+    pub first_commit_at: Option<Timestamp>,
     /// What the attempt noted, such as an external id.
     pub evidence: Option<Evidence>,
 }
@@ -69,6 +72,7 @@ impl Engine {
             since: *since,
             cause: *cause,
             written_at: Timestamp::from_millis(record.revision.get()),
+            first_commit_at: record.first_commit_at,
             evidence: record.evidence.clone(),
         };
         // The answer speaks of the moment of the question, however long it takes to come.

@@ -6,7 +6,8 @@
 //! - [`frozen`] makes of a text one [`Message`] a recipient, whose bytes never change again.
 //! - [`Spool`] is the folder where they wait. Nothing disappears from it by itself.
 //! - [`Letter`] is the effect: what cannot deliver anything, then the end of the content.
-//! - [`Rules`] say what becomes of an outcome that nobody knows: it is held, or a command is asked.
+//! - [`Rules`] say what becomes of an outcome that nobody knows: it is held, or somebody is asked,
+//!   such as the server's own queue and log.
 //! - [`Sender`] takes what waits and sends it, several at once, with pauses after refusals for now.
 
 mod letter;
@@ -19,7 +20,7 @@ mod trust;
 
 pub use letter::{Letter, Ready, Route};
 pub use message::{Message, MessageError, frozen, item_key};
-pub use probe::Asking;
+pub use probe::{Asking, Place, Whom};
 pub use rules::Rules;
 pub use sender::{Became, Pace, Sender, SenderError};
 pub use spool::{Added, Shelf, Spool, SpoolError};

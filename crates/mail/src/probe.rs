@@ -1,15 +1,19 @@
-//! Asking whether the server has a message of which nobody knows: by a command that looks.
+//! Asking whether the server has a message of which nobody knows: its queue and its log, or a
+//! command that looks.
+
+mod command;
+mod exim;
+mod log;
+mod postfix;
+mod program;
 
 use std::ffi::OsString;
-use std::os::unix::ffi::OsStringExt as _;
-use std::process::Stdio;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use onlyonce::{InDoubt, Probed};
 use onlyonce_core::Reply;
 use serde_json::json;
-use tokio::io::AsyncReadExt as _;
-use tokio::process::Command;
 
 use crate::message::Message;
 
@@ -20,21 +24,89 @@ const EVIDENCE_MAX: usize = 512;
 /// What stands for "taken" where the server's own answer was lost (RFC 5321, section 4.2.3).
 const TAKEN: u16 = 250;
 
-/// A command that knows whether the server has a message, and when its "no" counts.
+/// Who knows whether the server has a message, and when a "no" counts.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Asking {
-    /// For `sh -c`. It exits with 0 if the server has the message, and the first line that it
-    /// writes to standard output is kept as evidence, such as the server's queue id.
-    pub command: OsString,
-    /// The exit codes that say that the server does not have it. All others say nothing.
-    pub absent: Vec<u8>,
-    /// How long what the server has taken may need to be seen by the command.
+    /// Who is asked.
+    pub whom: Whom,
+    /// How long what the server has taken may need to be seen there.
     pub settle: Duration,
     /// How long what was sent may need to arrive, from when it became unknown.
     pub late: Duration,
 }
 
-/// Runs the command. Its standard error is ours; it is ended when nobody waits for it any more.
+/// Who knows whether the server has a message.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Whom {
+    /// A command of the user's.
+    Command {
+        /// For `sh -c`. It exits with 0 if the server has the message, and the first line that it
+        /// writes to standard output is kept as evidence, such as the server's queue id.
+        command: OsString,
+        /// The exit codes that say that the server does not have it. All others say nothing.
+        absent: Vec<u8>,
+    },
+    /// A Postfix of this machine that is the server: its queue, and its log.
+    Postfix(Place),
+    /// An Exim of this machine that is the server: its queue, and its log.
+    Exim(Place),
+}
+
+/// Where a server's files are.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Place {
+    /// Its configuration: the folder of Postfix, the file of Exim. `None`: the usual one.
+    pub config: Option<PathBuf>,
+    /// Its log. `None`: the one that the server says it writes.
+    pub log: Option<PathBuf>,
+}
+
+/// What queue and log say of a message.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Seen {
+    /// The server has it, or had it; with what it is found by there.
+    There(String),
+    /// There is nothing of it.
+    Nothing,
+    /// There is something that it may be.
+    Unsure,
+}
+
+/// A message as it is looked for.
+struct Wanted<'a> {
+    /// Its Message-ID, without the brackets.
+    id: &'a str,
+    to: &'a str,
+}
+
+impl Wanted<'_> {
+    /// Whether an address is the recipient's. Servers may write either part otherwise.
+    fn is_for(&self, address: &str) -> bool {
+        address.eq_ignore_ascii_case(self.to)
+    }
+}
+
+impl Asking {
+    /// Looks once whether it can be asked: the server's programs run and its log can be read.
+    ///
+    /// # Errors
+    /// What cannot be done, for a person. A command is not tried.
+    pub async fn check(&self) -> Result<(), String> {
+        match &self.whom {
+            Whom::Command { .. } => Ok(()),
+            Whom::Postfix(place) => {
+                postfix::queue(place).await?;
+                log::Log::open(&postfix::log(place).await?).map(drop)
+            }
+            Whom::Exim(place) => {
+                exim::queue(place).await?;
+                log::Log::open(&exim::log(place).await?).map(drop)
+            }
+        }
+    }
+}
+
+/// Asks about a message. Whatever goes wrong, nobody can tell.
 pub(crate) async fn ask(asking: &Asking, message: &Message, doubt: &InDoubt) -> Probed {
     let asked = tokio::time::timeout(TIME_MAX, asked(asking, message, doubt));
     asked.await.ok().flatten().unwrap_or(Probed::CannotTell)
@@ -46,36 +118,51 @@ async fn asked(asking: &Asking, message: &Message, doubt: &InDoubt) -> Option<Pr
     if id.is_empty() {
         return None;
     }
-    let mut command = Command::new("sh");
-    command.arg("-c").arg(&asking.command);
-    command.env("ONLYONCE_KEY", message.key().as_str());
-    command.env("ONLYONCE_MESSAGE_ID", OsString::from_vec(id));
-    command.env("ONLYONCE_RECIPIENT", message.to().as_str());
-    command.env("ONLYONCE_FENCE", doubt.fence.get().to_string());
-    command.stdin(Stdio::null()).stdout(Stdio::piped()).kill_on_drop(true);
-    let mut child = command.spawn().ok()?;
-    let mut out = child.stdout.take()?;
-    let (mut kept, mut buffer) = (Vec::new(), vec![0; 4 << 10]);
-    loop {
-        match out.read(&mut buffer).await.ok()? {
-            0 => break,
-            read => {
-                let room = EVIDENCE_MAX - kept.len();
-                kept.extend_from_slice(&buffer[..read.min(room)]);
-            }
-        }
+    if let Whom::Command { command, absent } = &asking.whom {
+        return command::ask(command, absent, message, id, doubt).await;
     }
-    let code = child.wait().await.ok()?.code().and_then(|it| u8::try_from(it).ok())?;
-    Some(match code {
-        0 => Probed::Happened(receipt(&kept)),
-        code if asking.absent.contains(&code) => Probed::DidNotHappen,
-        _ => Probed::CannotTell,
-    })
+    // Servers write an odd one in ways of their own, and it would not be found.
+    let id = String::from_utf8(id).ok()?;
+    let id = id.strip_prefix('<')?.strip_suffix('>')?;
+    let is_plain = |it: u8| it.is_ascii_graphic() && !b"<>\"\\()".contains(&it);
+    if id.is_empty() || !id.bytes().all(is_plain) {
+        return None;
+    }
+    let wanted = Wanted { id, to: message.to().as_str() };
+    let (seen, log) = match &asking.whom {
+        Whom::Postfix(place) => postfix::look(place, &wanted).await.ok()?,
+        Whom::Exim(place) => exim::look(place, &wanted).await.ok()?,
+        Whom::Command { .. } => return None,
+    };
+    let tells_all = seen == Seen::Nothing && log.covers(doubt.first_commit_at?).await;
+    Some(answered(seen, tells_all))
 }
 
-/// What the command has found it by.
-fn receipt(printed: &[u8]) -> Reply {
-    let line = printed.split(|it| *it == b'\n').next().unwrap_or_default().trim_ascii();
-    let evidence = String::from_utf8_lossy(line);
+/// What that answers. A log that does not tell all of the time in question cannot say "no".
+fn answered(seen: Seen, tells_all: bool) -> Probed {
+    match seen {
+        Seen::There(evidence) => Probed::Happened(receipt(&evidence)),
+        Seen::Nothing if tells_all => Probed::DidNotHappen,
+        Seen::Nothing | Seen::Unsure => Probed::CannotTell,
+    }
+}
+
+/// What it was found by.
+fn receipt(evidence: &str) -> Reply {
     Reply::kept(TAKEN, json!({ "found_by": "probe", "evidence": evidence }).to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_log_that_tells_all_can_say_no() {
+        let there = || Seen::There("4F8A".to_owned());
+        assert!(matches!(answered(there(), false), Probed::Happened(_)));
+        assert_eq!(answered(Seen::Nothing, true), Probed::DidNotHappen);
+        for (seen, tells_all) in [(Seen::Nothing, false), (Seen::Unsure, true)] {
+            assert_eq!(answered(seen, tells_all), Probed::CannotTell);
+        }
+    }
 }

@@ -39,13 +39,14 @@ impl Rules {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::probe::{Place, Whom};
 
     #[test]
     fn all_rules_hold_by_themselves() {
         let rules = Rules::default();
         assert!(rules.policy().check().is_ok());
         let (settle, late) = (Duration::ZERO, Duration::ZERO);
-        let asking = Asking { command: "true".into(), absent: vec![10], settle, late };
+        let asking = Asking { whom: Whom::Postfix(Place::default()), settle, late };
         assert!(Rules { asking: Some(asking), ..rules }.policy().check().is_ok());
     }
 }

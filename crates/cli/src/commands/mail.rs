@@ -45,10 +45,12 @@ Refusals for now are tried again, refusals for good are kept. Where the connecti
 the end of a message nobody knows whether the server has it: it is not sent again by itself, and \
 `onlyonce mail status` shows it.
 
+  onlyonce mail run --server 127.0.0.1:25 --tls none --on-unknown probe --probe postfix
   onlyonce mail run --server SERVER --on-unknown probe --probe ./find --probe-absent 10
 
-The probe is told ONLYONCE_MESSAGE_ID, ONLYONCE_RECIPIENT, ONLYONCE_KEY and ONLYONCE_FENCE. It \
-exits with 0 if the server has the message, and what it prints first is kept as evidence.
+`postfix` and `exim` look for it in queue and log of the server on this host. A command is told \
+ONLYONCE_MESSAGE_ID, ONLYONCE_RECIPIENT, ONLYONCE_KEY and ONLYONCE_FENCE. It exits with 0 if the \
+server has the message, and what it prints first is kept as evidence.
 
 SIGTERM and SIGINT let what is on its way end; a second one ends \
 at once.")]
@@ -135,10 +137,14 @@ pub(crate) struct DoubtArgs {
     /// What is done if nobody knows whether the server has a message
     #[arg(long, value_enum, default_value_t = Unknown::Hold, requires_if("probe", "probe"))]
     on_unknown: Unknown,
-    /// A command for `sh -c` that looks for it: it exits with 0 if the server has it
-    #[arg(long, value_name = "COMMAND")]
+    /// Who looks for it: postfix[:DIR] or exim[:FILE] with its configuration, or a command for
+    /// `sh -c` that exits with 0 if the server has it
+    #[arg(long, value_name = "WHO")]
     probe: Option<OsString>,
-    /// Exit codes of the probe that say that the server does not have it; all others say nothing
+    /// The log of postfix or exim, if it does not write one by itself
+    #[arg(long, value_name = "FILE", requires = "probe")]
+    probe_log: Option<PathBuf>,
+    /// Exit codes of a command that say that the server does not have it; all others say nothing
     #[arg(long, value_name = "CODES", value_delimiter = ',', requires = "probe",
           value_parser = clap::value_parser!(u8).range(1..=ABSENT_MAX))]
     probe_absent: Vec<u8>,
@@ -155,7 +161,7 @@ pub(crate) struct DoubtArgs {
 pub(crate) enum Unknown {
     /// It is not sent; a person settles it with `onlyonce keys resolve`
     Hold,
-    /// The command of --probe is asked
+    /// Whoever --probe names is asked
     Probe,
 }
 

@@ -56,8 +56,9 @@ const COMMANDS: [(&[&str], &[&[&str]]); 25] = [
             &["--server <HOST>", "--tls <TLS>", "- starttls:", "- tls:", "- none:"],
             &["--user <NAME>", "--password-file <FILE>", "--hello <NAME>", "--workers <N>"],
             &["--once", "--spool <DIR>", "--retention <DURATION>"],
-            &["--on-unknown <ON_UNKNOWN>", "- hold:", "- probe:", "--probe <COMMAND>"],
-            &["--probe-absent <CODES>", "--settle <DURATION>", "--late <DURATION>"],
+            &["--on-unknown <ON_UNKNOWN>", "- hold:", "- probe:", "--probe <WHO>"],
+            &["--probe-absent <CODES>", "--probe-log <FILE>", "--settle <DURATION>"],
+            &["--late <DURATION>"],
         ],
     ),
     (

@@ -2,6 +2,7 @@
 //! write down what became of it.
 
 mod doubt;
+mod real;
 
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -116,6 +117,8 @@ impl Shared {
 struct Shop {
     folder: Folder,
     server: Server,
+    /// The mail server that it uses.
+    address: SocketAddr,
     spool: String,
 }
 
@@ -123,7 +126,12 @@ impl Shop {
     fn open() -> Self {
         let (folder, server) = (Folder::with_store(), Server::open());
         let spool = folder.path("spool").display().to_string();
-        Self { folder, server, spool }
+        Self { folder, address: server.address, server, spool }
+    }
+
+    /// One that uses another server.
+    fn before(address: SocketAddr) -> Self {
+        Self { address, ..Self::open() }
     }
 
     fn add(&self, key: &str, to: &[&str], text: &str) -> crate::process::Ran {
@@ -136,10 +144,16 @@ impl Shop {
     }
 
     fn run(&self, more: &[&str]) -> Running {
-        let (store, server) = (self.folder.store(), self.server.address.to_string());
+        let more = more.iter().map(ToString::to_string);
+        Running::start(self.arguments().into_iter().chain(more))
+    }
+
+    /// Of a sender.
+    fn arguments(&self) -> Vec<String> {
+        let (store, server) = (self.folder.store(), self.address.to_string());
         let arguments = ["mail", "run", "--spool", &self.spool, "--store", &store];
         let server = ["--server", &server, "--tls", "none"];
-        Running::start(arguments.iter().chain(&server).chain(more))
+        arguments.iter().chain(&server).map(ToString::to_string).collect()
     }
 
     fn status(&self) -> Value {

@@ -80,10 +80,22 @@ impl Running {
         Self::start_in(Path::new("."), arguments)
     }
 
+    /// With this in its environment too.
+    pub(crate) fn start_with<S: AsRef<OsStr>>(
+        arguments: impl IntoIterator<Item = S>,
+        environment: impl IntoIterator<Item = (&'static str, String)>,
+    ) -> Self {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_onlyonce"));
+        Self::spawn(command.args(arguments).envs(environment))
+    }
+
     fn start_in<S: AsRef<OsStr>>(folder: &Path, arguments: impl IntoIterator<Item = S>) -> Self {
-        let mut child = Command::new(env!("CARGO_BIN_EXE_onlyonce"))
-            .args(arguments)
-            .current_dir(folder)
+        let mut command = Command::new(env!("CARGO_BIN_EXE_onlyonce"));
+        Self::spawn(command.args(arguments).current_dir(folder))
+    }
+
+    fn spawn(command: &mut Command) -> Self {
+        let mut child = command
             .env_remove("ONLYONCE_STORE")
             .stdin(Stdio::null())
             .stdout(Stdio::piped())

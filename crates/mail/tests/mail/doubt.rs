@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use onlyonce_mail::{Asking, Became, Rules, Shelf};
+use onlyonce_mail::{Asking, Became, Rules, Shelf, Whom};
 
 use crate::server::{At, Does};
 use crate::{ANN, Shop, TEXT, unlike};
@@ -12,7 +12,8 @@ const BOB: &str = "bob@mail.example";
 /// Asks this; its "no" is 10, and counts once clocks that differ can hide nothing.
 fn asking(command: &str) -> Rules {
     let (settle, late) = (Duration::ZERO, Duration::ZERO);
-    let asking = Asking { command: command.into(), absent: vec![10], settle, late };
+    let whom = Whom::Command { command: command.into(), absent: vec![10] };
+    let asking = Asking { whom, settle, late };
     Rules { asking: Some(asking), ..Rules::default() }
 }
 

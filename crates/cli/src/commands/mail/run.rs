@@ -1,5 +1,6 @@
 //! `onlyonce mail run`
 
+use std::ffi::OsStr;
 use std::future::Future;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
@@ -7,7 +8,7 @@ use std::sync::Arc;
 
 use onlyonce::Sweeper;
 use onlyonce_mail::{
-    Asking, Became, Pace, Route, Rules, Sender, SenderError, Shelf, Spool, trusted,
+    Asking, Became, Pace, Place, Route, Rules, Sender, SenderError, Shelf, Spool, Whom, trusted,
 };
 use onlyonce_smtp::{Login, Relay, Security, Waits};
 use tokio::signal::unix::{SignalKind, signal};
@@ -23,6 +24,11 @@ pub(super) async fn run(args: RunArgs) -> Result<(), Failure> {
     let (mut interrupt, mut terminate) =
         (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
     let (relay, rules) = (relay(&args)?, rules(&args)?);
+    if let Some(asking) = &rules.asking {
+        // Before anything is sent: else it would be found out when it is needed.
+        let asked = asking.check().await;
+        asked.map_err(|error| Failure::new(Exit::Unavailable, format!("--probe: {error}")))?;
+    }
     let spool = spool(&args.spool)?;
     let (dir, secret) = journal(&args.store)?;
     let operator = Operator::at(&args.store).await?;
@@ -107,23 +113,47 @@ fn told(spool: &Spool, name: &str, became: &Became) -> Result<(), Failure> {
 }
 
 fn rules(args: &RunArgs) -> Result<Rules, Failure> {
-    let wrong = |text: String| Failure::new(Exit::Usage, text);
-    let DoubtArgs { on_unknown, probe, probe_absent, settle, late } = &args.doubt;
+    let wrong = |text: &str| Failure::new(Exit::Usage, text.to_owned());
+    let DoubtArgs { on_unknown, probe, settle, late, .. } = &args.doubt;
     let asking = match (on_unknown, probe) {
         (Unknown::Hold, None) => None,
         (Unknown::Hold, Some(_)) => {
-            return Err(wrong("--probe is asked by --on-unknown probe only".to_owned()));
+            return Err(wrong("--probe is asked by --on-unknown probe only"));
         }
-        (Unknown::Probe, command) => command.clone().map(|command| Asking {
-            command,
-            absent: probe_absent.clone(),
-            settle: (*settle).into(),
-            late: (*late).into(),
-        }),
+        (Unknown::Probe, who) => {
+            let whom = who.as_ref().map(|who| whom(who, &args.doubt)).transpose()?;
+            let bounds = ((*settle).into(), (*late).into());
+            whom.map(|whom| Asking { whom, settle: bounds.0, late: bounds.1 })
+        }
     };
     let rules = Rules { retention: args.retention.into(), asking };
-    rules.policy().check().map_err(|error| wrong(error.to_string()))?;
+    rules.policy().check().map_err(|error| wrong(&error.to_string()))?;
     Ok(rules)
+}
+
+/// Who is asked: a server by its name, or a command.
+fn whom(who: &OsStr, args: &DoubtArgs) -> Result<Whom, Failure> {
+    let wrong = |text: &str| Failure::new(Exit::Usage, text.to_owned());
+    let text = who.to_str().unwrap_or_default();
+    let (name, config) = text.split_once(':').map_or((text, None), |(name, it)| (name, Some(it)));
+    let server: fn(Place) -> Whom = match name {
+        "postfix" => Whom::Postfix,
+        "exim" => Whom::Exim,
+        _ if args.probe_log.is_some() => {
+            return Err(wrong("--probe-log is the log of postfix or exim, and not of a command"));
+        }
+        _ => {
+            let (command, absent) = (who.to_owned(), args.probe_absent.clone());
+            return Ok(Whom::Command { command, absent });
+        }
+    };
+    if !args.probe_absent.is_empty() {
+        return Err(wrong("--probe-absent is for a command: postfix and exim have no exit codes"));
+    }
+    if config == Some("") {
+        return Err(wrong("--probe: nothing stands behind the colon"));
+    }
+    Ok(server(Place { config: config.map(Into::into), log: args.probe_log.clone() }))
 }
 
 fn relay(args: &RunArgs) -> Result<Relay, Failure> {

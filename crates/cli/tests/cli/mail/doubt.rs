@@ -108,10 +108,13 @@ fn a_probe_that_cannot_tell_leaves_the_message_unknown() {
 fn a_probe_that_would_not_be_asked_or_could_not_be_told_from_a_failure_is_refused() {
     let shop = Shop::open();
     for (flags, says) in [
-        (&["--on-unknown", "probe"][..], "--probe <COMMAND>"),
+        (&["--on-unknown", "probe"][..], "--probe <WHO>"),
         (&["--probe", "true"], "--on-unknown probe"),
         (&["--on-unknown", "probe", "--probe", "true", "--probe-absent", "0"], "0 is not in"),
         (&["--on-unknown", "probe", "--probe", "true", "--probe-absent", "127"], "127 is not in"),
+        (&["--on-unknown", "probe", "--probe", "true", "--probe-log", "x"], "not of a command"),
+        (&["--on-unknown", "probe", "--probe", "exim", "--probe-absent", "1"], "no exit codes"),
+        (&["--on-unknown", "probe", "--probe", "postfix:"], "behind the colon"),
     ] {
         let told = shop.run(flags).ended().failed(2);
         assert!(told.contains(says), "{flags:?}: {told}");
