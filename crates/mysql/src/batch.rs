@@ -1,0 +1,122 @@
+//! The swaps of one transaction, and what stands in the way of those that did not take place.
+
+use std::collections::{HashMap, HashSet};
+
+use bytes::Bytes;
+use onlyonce_core::{KeyId, Record};
+use onlyonce_store::{Row, StoreError};
+
+use crate::queue::Ask;
+use crate::schema::{self, hex};
+use crate::script::{Script, Stopped};
+use crate::session::{Session, value};
+
+/// The statement of a swap, which changes one row if it takes place and none if not. Where there
+/// is a row already nothing is set to another value, and that counts as no row.
+fn statement(ask: &Ask) -> Option<String> {
+    let id = hex(ask.id.as_bytes());
+    match (ask.expected, &ask.next) {
+        (None, Some(row)) => Some(format!(
+            "INSERT INTO onlyonce_records (id, revision, state, due_at, record) \
+             VALUES ({id}, {}, {}, {}, {}) ON DUPLICATE KEY UPDATE id = id",
+            row.revision,
+            row.state,
+            row.due_at,
+            hex(&row.bytes)
+        )),
+        (Some(expected), Some(row)) => Some(format!(
+            "UPDATE onlyonce_records SET revision = {}, state = {}, due_at = {}, record = {} \
+             WHERE id = {id} AND revision = {expected}",
+            row.revision,
+            row.state,
+            row.due_at,
+            hex(&row.bytes)
+        )),
+        (Some(expected), None) => {
+            Some(format!("DELETE FROM onlyonce_records WHERE id = {id} AND revision = {expected}"))
+        }
+        (None, None) => None,
+    }
+}
+
+/// Notes the largest revision that these keys have by now: what was written, and for a swap that
+/// was not done what somebody else has written.
+fn raise(slot: u8, asks: &[&Ask]) -> String {
+    let ids = schema::ids(asks.iter().filter(|ask| ask.next.is_some()).map(|ask| &ask.id));
+    format!(
+        "UPDATE onlyonce_revisions SET revision = GREATEST(revision, COALESCE((\
+         SELECT MAX(r.revision) FROM onlyonce_records r WHERE r.id IN ({ids})), 0)) \
+         WHERE slot = {slot}"
+    )
+}
+
+/// Carries them out in one transaction and one round trip, each key at most once. The keys whose
+/// swap took place; all others are in conflict.
+///
+/// # Errors
+/// Of [`onlyonce_store::StoreErrorKind::Unknown`] if nobody knows; of any other kind nothing was
+/// changed.
+pub(crate) async fn carry_out(
+    session: &mut Session,
+    slot: u8,
+    asks: &[&Ask],
+) -> Result<HashSet<KeyId>, Stopped> {
+    // Rows are locked in the order of their ids, so that two processes never wait for each other.
+    let mut asks = asks.to_vec();
+    asks.sort_unstable_by_key(|ask| ask.id);
+    let mut script = Script::begin();
+    let mut places = Vec::with_capacity(asks.len());
+    for ask in &asks {
+        if let Some(statement) = statement(ask) {
+            places.push((ask.id, script.add(&statement)));
+        }
+    }
+    if places.is_empty() {
+        return Ok(HashSet::new());
+    }
+    if asks.iter().any(|ask| ask.next.is_some()) {
+        script.add(&raise(slot, &asks));
+    }
+    let answers = script.commit(session).await?;
+    let done = places.into_iter().filter(|(_, at)| answers[*at].affected == 1);
+    Ok(done.map(|(id, _)| id).collect())
+}
+
+pub(crate) type Found = HashMap<KeyId, Result<Record, StoreError>>;
+
+/// The records of these keys that have one.
+///
+/// A server without a binary log shows a transaction to others before it is synced, and a crash
+/// could take back what we would have told by then. So something is written too: once that is
+/// synced, all that was seen before it is.
+///
+/// # Errors
+/// They cannot be read.
+pub(crate) async fn find(
+    session: &mut Session,
+    slot: u8,
+    keys: &[KeyId],
+) -> Result<Found, Stopped> {
+    let records = schema::records(keys.iter());
+    let rows = if session.syncs {
+        let mut script = Script::begin();
+        let at = script.add(&records);
+        script.add(&format!("UPDATE onlyonce_revisions SET syncs = syncs + 1 WHERE slot = {slot}"));
+        script.commit(session).await?.swap_remove(at).rows
+    } else {
+        let read = session.read(&records).await;
+        read.map_err(|error| Stopped { error, again: false, goes_on: false })?
+    };
+    let place = &session.place;
+    let read = |row: &mysql_async::Row| {
+        let id = key(row)?;
+        let (revision, bytes) = (value(row, 1)?, value::<Vec<u8>>(row, 2)?);
+        Some((id, Row::read(place, id, revision, Bytes::from(bytes))))
+    };
+    Ok(rows.iter().filter_map(read).collect())
+}
+
+/// The id in the first column.
+pub(crate) fn key(row: &mysql_async::Row) -> Option<KeyId> {
+    value::<Vec<u8>>(row, 0)?.try_into().ok().map(KeyId::from_bytes)
+}

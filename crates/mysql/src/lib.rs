@@ -1,0 +1,28 @@
+//! A store in MariaDB or MySQL, for any number of processes on any machines.
+//!
+//! Each process has one connection that writes: a task takes all that has been asked for meanwhile,
+//! and sends it as one text, a transaction with a statement for each swap, so that many callers
+//! share a round trip and a sync. Every statement compares the revision, and the server says of
+//! each whether it changed something. Other connections read.
+//!
+//! It is tested on MariaDB. MySQL should behave alike where it is used here, and was not tried.
+//!
+//! It cannot decide anything: it knows records and revisions, not what they mean. It refuses a
+//! server that would lose what it has confirmed, and looks again at every new connection.
+
+mod address;
+mod batch;
+mod door;
+mod error;
+mod mysql;
+mod queue;
+mod reader;
+mod schema;
+mod script;
+mod session;
+mod settings;
+mod writer;
+
+pub use address::{Address, AddressError};
+pub use door::doctor;
+pub use mysql::Mysql;

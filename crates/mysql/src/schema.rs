@@ -1,0 +1,102 @@
+//! The tables, and the statements about them.
+//!
+//! Values stand in the text as numbers and as hexadecimal literals, so nothing that somebody else
+//! has written can be read as a statement, whatever a server or a proxy does to the session.
+
+use onlyonce_core::KeyId;
+
+/// The format of the tables. A program refuses a database with a higher one.
+pub(crate) const VERSION: i64 = 1;
+
+/// Rows in which processes note their largest revision. One for all would be locked by one
+/// transaction until it is synced, and make all others wait.
+pub(crate) const SLOTS: u8 = 64;
+
+/// Makes the tables. A server commits each of these statements by itself, so a store is there when
+/// its row is; what an init that was cut short has left is used by the next.
+///
+/// `onlyonce_due` serves the sweeper and listings of one state. Ids are bytes, and are compared as
+/// bytes: a collation would take some of them for equal.
+pub(crate) const TABLES: [&str; 3] = [
+    "CREATE TABLE IF NOT EXISTS onlyonce_records (
+  id binary(16) NOT NULL PRIMARY KEY,
+  revision bigint NOT NULL,
+  state tinyint NOT NULL,
+  due_at bigint NOT NULL,
+  record longblob NOT NULL,
+  KEY onlyonce_due (state, due_at, id)
+) ENGINE=InnoDB CHARACTER SET binary ROW_FORMAT=DYNAMIC",
+    "CREATE TABLE IF NOT EXISTS onlyonce_revisions (
+  slot tinyint NOT NULL PRIMARY KEY,
+  revision bigint NOT NULL,
+  syncs bigint NOT NULL
+) ENGINE=InnoDB CHARACTER SET binary",
+    "CREATE TABLE IF NOT EXISTS onlyonce_store (
+  only_row tinyint NOT NULL PRIMARY KEY,
+  version int NOT NULL,
+  secret binary(32) NOT NULL,
+  floor bigint NOT NULL
+) ENGINE=InnoDB CHARACTER SET binary",
+];
+
+/// Their names and their engines.
+pub(crate) const ENGINES: &str = "SELECT TABLE_NAME, ENGINE FROM information_schema.TABLES
+WHERE TABLE_SCHEMA = DATABASE()
+AND TABLE_NAME IN ('onlyonce_records', 'onlyonce_revisions', 'onlyonce_store')";
+
+/// What we must be allowed to do, as statements that do nothing.
+pub(crate) const RIGHTS: [&str; 8] = [
+    "EXPLAIN SELECT floor FROM onlyonce_store",
+    "EXPLAIN UPDATE onlyonce_store SET floor = 0 WHERE only_row = 0",
+    "EXPLAIN SELECT revision FROM onlyonce_revisions",
+    "EXPLAIN UPDATE onlyonce_revisions SET revision = 0 WHERE slot = -1",
+    "EXPLAIN SELECT record FROM onlyonce_records WHERE id = x'00'",
+    "EXPLAIN INSERT INTO onlyonce_records (id, revision, state, due_at, record)
+VALUES (x'00', 0, 0, 0, x'')",
+    "EXPLAIN UPDATE onlyonce_records SET record = x'' WHERE id = x'00'",
+    "EXPLAIN DELETE FROM onlyonce_records WHERE id = x'00'",
+];
+
+pub(crate) const STORE: &str = "SELECT version, secret FROM onlyonce_store";
+pub(crate) const ANY_RECORD: &str = "SELECT 1 FROM onlyonce_records LIMIT 1";
+pub(crate) const FLOOR: &str = "SELECT floor FROM onlyonce_store";
+pub(crate) const REVISION_MAX: &str = "SELECT MAX(revision) FROM onlyonce_revisions";
+
+/// Bytes as a literal.
+pub(crate) fn hex(bytes: &[u8]) -> String {
+    const DIGITS: &[u8; 16] = b"0123456789abcdef";
+    let mut text = String::with_capacity(3 + 2 * bytes.len());
+    text.push_str("x'");
+    for byte in bytes {
+        text.push(char::from(DIGITS[usize::from(byte >> 4)]));
+        text.push(char::from(DIGITS[usize::from(byte & 15)]));
+    }
+    text.push('\'');
+    text
+}
+
+/// Ids as a list.
+pub(crate) fn ids<'a>(ids: impl Iterator<Item = &'a KeyId>) -> String {
+    let list: Vec<String> = ids.map(|id| hex(id.as_bytes())).collect();
+    list.join(",")
+}
+
+/// The records of these keys.
+pub(crate) fn records<'a>(keys: impl Iterator<Item = &'a KeyId>) -> String {
+    let keys = ids(keys);
+    format!("SELECT id, revision, record FROM onlyonce_records WHERE id IN ({keys})")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_byte_of_a_value_can_end_its_literal() {
+        let all: Vec<u8> = (0..=u8::MAX).collect();
+        let text = hex(&all);
+        assert_eq!(text.len(), 2 + 512 + 1);
+        assert!(text[2..514].bytes().all(|digit| digit.is_ascii_hexdigit()));
+        assert_eq!(hex(b"'\\\0"), "x'275c00'");
+    }
+}

@@ -1,0 +1,198 @@
+//! Connections that are cut, closed or held, rows that others hold, and transactions that see what
+//! is not synced: what an error says is true, and nothing takes place by half.
+
+use onlyonce_conformance::{answered, block_on, claimed, id};
+use onlyonce_core::{Floor, Timestamp};
+use onlyonce_mysql::Mysql;
+use onlyonce_store::{Store as _, StoreErrorKind, Swap};
+use onlyonce_testbed::{MariaDb as Server, Relay, Way, until};
+
+use crate::common::{database, end_connections, init, open, open_as};
+
+/// A server, a store in it, and a relay in front of it.
+fn behind_relay() -> (Server, Relay, String, Mysql) {
+    let server = Server::start();
+    let name = database(&server);
+    init(&server, &name).unwrap();
+    let relay = Relay::to(server.address());
+    let store = open_as(&format!("mysql://root@{}/{name}", relay.address())).unwrap();
+    (server, relay, name, store)
+}
+
+fn claim(store: &Mysql, number: u64) {
+    let swap = store.swap(id(number), None, Some(claimed(number)));
+    assert_eq!(block_on(swap).unwrap(), Swap::Done);
+}
+
+#[test]
+fn an_answer_that_is_lost_is_unknown_and_the_claim_is_there() {
+    let (_server, relay, _, store) = behind_relay();
+    claim(&store, 1);
+    // After the commit: the server answers, and the connection is cut before that arrives.
+    relay.cut_after(Way::ToClient, 0);
+    let error = block_on(store.swap(id(2), None, Some(claimed(2)))).unwrap_err();
+    assert_eq!(error.kind(), StoreErrorKind::Unknown, "{error}");
+    relay.mend();
+    let found = until("it is reached again", || block_on(store.get(id(2))).ok());
+    assert_eq!(found, Some(claimed(2)));
+    let again = block_on(store.swap(id(2), None, Some(claimed(3)))).unwrap();
+    assert_eq!(again, Swap::Conflict(Some(claimed(2))));
+}
+
+/// All but the last bytes of the text arrive, and with them every statement but the commit.
+#[test]
+fn a_swap_that_is_cut_on_its_way_takes_place_whole_or_not_at_all() {
+    let (server, relay, name, store) = behind_relay();
+    claim(&store, 1);
+    let before = relay.passed(Way::ToServer);
+    claim(&store, 2);
+    let text = relay.passed(Way::ToServer) - before;
+    for (number, bytes) in [(3, 10), (4, text / 2), (5, text - 4)] {
+        claim(&store, 10 + number);
+        relay.cut_after(Way::ToServer, bytes);
+        let error = block_on(store.swap(id(number), None, Some(claimed(number)))).unwrap_err();
+        assert_eq!(error.kind(), StoreErrorKind::Unknown, "{error}");
+        relay.mend();
+        let found = until("it is reached again", || block_on(store.get(id(number))).ok());
+        assert_eq!(found, None, "{number}");
+    }
+    assert_eq!(server.sql(&name, "SELECT COUNT(*) FROM onlyonce_records"), "5");
+}
+
+/// A server that stands still finds in its socket what was sent meanwhile when it goes on, however
+/// long the caller has been gone.
+#[test]
+fn a_swap_that_comes_too_late_does_not_take_place() {
+    let (server, _relay, name, store) = behind_relay();
+    claim(&store, 1);
+    server.server().freeze();
+    let error = block_on(store.swap(id(2), None, Some(claimed(2)))).unwrap_err();
+    assert_eq!(error.kind(), StoreErrorKind::Unknown, "{error}");
+    server.server().thaw();
+    let inserts = || {
+        let told = server.sql(&name, "SHOW GLOBAL STATUS LIKE 'Com_insert'");
+        told.split('\t').nth(1).unwrap().parse::<u64>().unwrap()
+    };
+    // One made the store's row, one its slots, one the first claim.
+    until("the server has come to it", || (4 <= inserts()).then_some(()));
+    let ours = "SELECT COUNT(*) FROM information_schema.INNODB_TRX";
+    until("it has ended it", || (server.sql(&name, ours) == "0").then_some(()));
+    assert_eq!(until("it answers", || block_on(store.get(id(2))).ok()), None);
+    claim(&store, 2);
+}
+
+#[test]
+fn connections_that_the_server_has_closed_are_made_anew() {
+    let (server, _relay, _, store) = behind_relay();
+    claim(&store, 1);
+    end_connections(&server);
+    // Whether this one was taken nobody can tell who only sees the connection end.
+    let first = block_on(store.swap(id(2), None, Some(claimed(2))));
+    if let Err(error) = first {
+        assert_eq!(error.kind(), StoreErrorKind::Unknown, "{error}");
+    }
+    claim(&store, 3);
+    end_connections(&server);
+    let found = until("it is read again", || block_on(store.get(id(3))).ok());
+    assert_eq!(found, Some(claimed(3)));
+}
+
+/// Somebody who holds a row for long keeps its keys waiting, for a while, and no others.
+#[test]
+fn a_row_that_somebody_holds_is_refused_and_was_not_changed() {
+    let (server, _relay, name, store) = behind_relay();
+    let one = claimed(1);
+    claim(&store, 1);
+    std::thread::scope(|scope| {
+        let held = format!(
+            "START TRANSACTION; SELECT GET_LOCK('end', 0); \
+             SELECT revision FROM onlyonce_records WHERE id = x'{}' FOR UPDATE; \
+             DO SLEEP(60)",
+            id(1)
+        );
+        let (server, name) = (&server, &name);
+        let holding = scope.spawn(move || {
+            // It is killed before its minute is over.
+            std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| server.sql(name, &held)))
+        });
+        let holder = until("it is held", || {
+            let sleeping =
+                "SELECT ID FROM information_schema.PROCESSLIST WHERE STATE = 'User sleep'";
+            Some(server.sql(name, sleeping)).filter(|id| !id.is_empty())
+        });
+        let two = answered(&one, 2, "order");
+        let swap = store.swap(id(1), Some(one.revision), Some(two.clone()));
+        let error = block_on(swap).unwrap_err();
+        assert_eq!(error.kind(), StoreErrorKind::NotApplied, "{error}");
+        server.sql(name, &format!("KILL {holder}"));
+        assert!(holding.join().unwrap().is_err());
+        let swap = store.swap(id(1), Some(one.revision), Some(two));
+        assert_eq!(block_on(swap).unwrap(), Swap::Done);
+    });
+}
+
+#[test]
+fn a_deadlock_with_somebody_else_is_tried_again() {
+    let (server, _relay, name, store) = behind_relay();
+    for number in [1, 2] {
+        claim(&store, number);
+    }
+    let ask = |number: u64| {
+        let one = claimed(number);
+        let two = answered(&one, number + 10, "order");
+        block_on(store.swap(id(number), Some(one.revision), Some(two)))
+    };
+    std::thread::scope(|scope| {
+        let (server, name) = (&server, &name);
+        // It takes the rows from the other end, and waits in between until we wait for it.
+        let lock = |number: u64| {
+            let id = id(number);
+            format!("SELECT revision FROM onlyonce_records WHERE id = x'{id}' FOR UPDATE;")
+        };
+        let more = "UPDATE onlyonce_records SET state = state + 0 WHERE id <> x'00';";
+        let script =
+            format!("START TRANSACTION; {} {more} DO SLEEP(1); {} COMMIT", lock(2), lock(1));
+        let other = scope.spawn(move || {
+            std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| server.sql(name, &script)))
+        });
+        let swaps = [1, 2].map(|number| scope.spawn(move || ask(number)));
+        for swap in swaps {
+            assert_eq!(swap.join().unwrap().unwrap(), Swap::Done);
+        }
+        drop(other.join().unwrap());
+    });
+}
+
+/// What others have committed may be seen before it is synced. What we tell of it must survive a
+/// crash, so it is told after something that we have written ourselves is synced.
+#[test]
+fn what_is_told_of_others_is_synced_first_where_the_server_shows_it_earlier() {
+    let mut server = Server::start();
+    let name = database(&server);
+    init(&server, &name).unwrap();
+    let syncs = |server: &Server| -> u64 {
+        server.sql(&name, "SELECT SUM(syncs) FROM onlyonce_revisions").parse().unwrap()
+    };
+    let store = open(&server, &name).unwrap();
+    claim(&store, 1);
+    let conflict = || block_on(store.swap(id(1), None, Some(claimed(2)))).unwrap();
+    assert_eq!(syncs(&server), 0);
+    assert_eq!(conflict(), Swap::Conflict(Some(claimed(1))));
+    assert_eq!(syncs(&server), 1);
+    assert_eq!(block_on(store.get(id(1))).unwrap(), Some(claimed(1)));
+    assert_eq!(syncs(&server), 2);
+    block_on(store.raise_floor(Floor::at(Timestamp::from_millis(5)))).unwrap();
+    assert_eq!(syncs(&server), 3);
+    drop(store);
+    // A binary log is synced first, and what is in it is shown then.
+    for (setting, value) in [("log_bin", "bin"), ("server_id", "1"), ("sync_binlog", "1")] {
+        server.set(setting, value);
+    }
+    server.restart();
+    let store = open(&server, &name).unwrap();
+    let before = syncs(&server);
+    let again = block_on(store.swap(id(1), None, Some(claimed(2)))).unwrap();
+    assert_eq!(again, Swap::Conflict(Some(claimed(1))));
+    assert_eq!(block_on(store.get(id(1))).unwrap(), Some(claimed(1)));
+    assert_eq!(syncs(&server), before);
+}
