@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::sync::Mutex;
 
 use futures_util::future::pending;
-use onlyonce_core::{Floor, KeyId, Record, Revision};
+use onlyonce_core::{Floor, KeyId, Record, Revision, Timestamp};
 use onlyonce_store::{
     BoxFuture, Cursor, Due, Filter, Page, Store, StoreError, StoreErrorKind, Swap,
 };
@@ -97,6 +97,10 @@ impl<S: Store> Store for FaultyStore<S> {
 
     fn floor(&self) -> BoxFuture<'_, Result<Floor, StoreError>> {
         self.inner.floor()
+    }
+
+    fn clock(&self) -> BoxFuture<'_, Result<Option<Timestamp>, StoreError>> {
+        self.inner.clock()
     }
 
     fn raise_floor(&self, to: Floor) -> BoxFuture<'_, Result<(), StoreError>> {

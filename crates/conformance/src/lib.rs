@@ -31,6 +31,11 @@ pub trait StoreBuilder {
     /// The same store after its process has ended without a word to it and another has begun.
     /// Only called by [`durable_suite!`].
     fn after_crash(&self, store: Self::Store) -> Self::Store;
+
+    /// Whether the store has a clock that all who use it go by. Default `false`.
+    fn has_clock(&self) -> bool {
+        false
+    }
 }
 
 /// Makes stores whose bytes can be spoiled: all that keep bytes.
@@ -63,6 +68,7 @@ macro_rules! each_case {
             facts::a_new_store_has_no_floor_and_no_revision,
             facts::the_floor_only_rises,
             facts::the_largest_revision_is_never_forgotten,
+            facts::a_clock_tells_milliseconds_and_goes_on,
             listing::pages_hold_every_record_once,
             listing::a_listing_can_be_of_one_state,
             listing::an_empty_listing_has_no_next_page,

@@ -5,7 +5,7 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use onlyonce_conformance::{StoreBuilder, case_names, each_case};
-use onlyonce_core::{Floor, KeyId, Record, Revision};
+use onlyonce_core::{Floor, KeyId, Record, Revision, Timestamp};
 use onlyonce_store::{BoxFuture, Cursor, Due, Filter, MemoryStore, Page, Store, StoreError, Swap};
 
 /// What is wrong with a store.
@@ -27,6 +27,7 @@ enum Bug {
     ListsForEver,
     OverlooksDue,
     NamesTooManyDue,
+    TellsSeconds,
 }
 
 struct Broken {
@@ -45,6 +46,10 @@ impl StoreBuilder for Builder {
 
     fn after_crash(&self, store: Broken) -> Broken {
         store
+    }
+
+    fn has_clock(&self) -> bool {
+        self.0 == Bug::TellsSeconds
     }
 }
 
@@ -120,6 +125,11 @@ impl Store for Broken {
         })
     }
 
+    fn clock(&self) -> BoxFuture<'_, Result<Option<Timestamp>, StoreError>> {
+        let told = (self.bug == Bug::TellsSeconds).then(|| Timestamp::from_millis(1_764_000_000));
+        Box::pin(std::future::ready(Ok(told)))
+    }
+
     fn raise_floor(&self, to: Floor) -> BoxFuture<'_, Result<(), StoreError>> {
         self.inner.raise_floor(to)
     }
@@ -184,7 +194,7 @@ type Case = (&'static str, fn(&Builder));
 
 /// The cases that fail for a store with this bug.
 fn failing(bug: Bug) -> Vec<&'static str> {
-    let cases: [Case; 22] = each_case!(as_cases, ());
+    let cases: [Case; 23] = each_case!(as_cases, ());
     let builder = Builder(bug);
     let failed =
         cases.iter().filter(|(_, case)| catch_unwind(AssertUnwindSafe(|| case(&builder))).is_err());
@@ -211,6 +221,7 @@ fn every_fault_is_found_by_the_case_that_is_there_for_it() {
         (Bug::ListsForEver, "an_empty_listing_has_no_next_page"),
         (Bug::OverlooksDue, "due_names_what_time_may_have_ended"),
         (Bug::NamesTooManyDue, "due_names_at_most_so_many"),
+        (Bug::TellsSeconds, "a_clock_tells_milliseconds_and_goes_on"),
     ] {
         let failed = failing(bug);
         assert!(failed.contains(&case), "{bug:?} is found by {failed:?}, not by {case}");

@@ -13,6 +13,7 @@ use onlyonce_failpoint::failpoint;
 use onlyonce_store::{Cursor, Filter, Page, Store, StoreError};
 
 use crate::act::{Act, Acted, Refingerprint, Step};
+use crate::clock::Clock;
 use crate::error::{CLOCK_GAP_MAX, EngineError};
 use crate::observe::{EngineEvent, NoObserver, Observer};
 use crate::remote::{is_held_elsewhere, word_due_in};
@@ -34,6 +35,9 @@ pub struct Settings {
     pub waiters_max: usize,
     /// How often a waiter looks again if other processes use the store too. Default 200 ms.
     pub poll_every: Duration,
+    /// How wrong the store's clock may have been read, of a store that others use too. Default 1 s,
+    /// as [`Policy::skew_max`] is.
+    pub skew_max: Duration,
     /// Whether the clock is known to be right, however long ago the store was last written.
     /// Default `false`: more than [`CLOCK_GAP_MAX`](crate::CLOCK_GAP_MAX) is an error.
     pub clock_is_right: bool,
@@ -45,6 +49,7 @@ impl Default for Settings {
             store_wait: Duration::from_secs(2),
             waiters_max: 10_000,
             poll_every: Duration::from_millis(200),
+            skew_max: Duration::from_secs(1),
             clock_is_right: false,
         }
     }
@@ -113,9 +118,8 @@ pub(crate) struct Inner {
     pub(crate) settings: Settings,
     pub(crate) observer: Arc<dyn Observer>,
     pub(crate) waiters: Arc<Waiters>,
-    /// Added to the runtime's clock, so that no new revision is one that the store has had.
-    clock_offset: Duration,
-    /// The floor and when it was read.
+    pub(crate) clock: Clock,
+    /// The floor, and when it was read by the runtime's clock, which never stands still.
     floor: Mutex<(Floor, Timestamp)>,
 }
 
@@ -133,21 +137,25 @@ impl Engine {
     ) -> Result<Self, EngineError> {
         // Above it, not at it: a deleted record's last number must not be given out again.
         let last = Timestamp::from_millis(store.revision_max().await?);
-        let now = runtime.now();
-        let gap = now.since(last);
+        let observer = observer.unwrap_or_else(|| Arc::new(NoObserver));
+        let clock = Clock::new(Arc::clone(&runtime));
+        clock.measure(&*store, settings.skew_max, true, &*observer).await?;
+        let gap = clock.now().since(last);
         if last != Timestamp::default() && CLOCK_GAP_MAX < gap && !settings.clock_is_right {
             return Err(EngineError::ClockDoubtful { gap });
         }
-        let clock_offset = last.plus_millis(1).since(now);
-        let floor = Mutex::new((store.floor().await?, runtime.now().plus(clock_offset)));
+        clock.lift_above(last);
+        // The age counts from before the read.
+        let now = runtime.now();
+        let floor = Mutex::new((store.floor().await?, now));
         let engine = Self {
             inner: Arc::new(Inner {
                 store,
                 runtime,
                 settings,
-                observer: observer.unwrap_or_else(|| Arc::new(NoObserver)),
+                observer,
                 waiters: Arc::default(),
-                clock_offset,
+                clock,
                 floor,
             }),
         };
@@ -157,7 +165,8 @@ impl Engine {
         Ok(engine)
     }
 
-    /// The engine's time: the runtime's, above every revision the store held at the start.
+    /// The engine's time: as the store's clock has it, if the store has one, else the runtime's; and
+    /// above every revision that the store held at the start.
     pub fn now(&self) -> Timestamp {
         self.inner.now()
     }
@@ -192,11 +201,12 @@ impl Engine {
             phase,
         });
         let act = Act::new(command, *policy).with_refingerprint(request.refingerprint.clone());
+        let begun = self.inner.runtime.now();
         let deadline = self.now().plus(self.inner.settings.store_wait);
         let mut asked = Asked { engine: self, request, claim_id, policy, open: true };
         let answered = self.inner.drive(request.id, act, deadline).await;
         let acted = answered?;
-        self.inner.check_age(request, policy, &acted).await?;
+        self.inner.check_age(request, policy, &acted, begun).await?;
         asked.open = false;
         match acted {
             Acted { outcome: Outcome::Granted(fence), record: Some(record) } => {
@@ -415,7 +425,7 @@ impl Drop for Asked<'_> {
 
 impl Inner {
     pub(crate) fn now(&self) -> Timestamp {
-        self.runtime.now().plus(self.clock_offset)
+        self.clock.now()
     }
 
     /// Tells those who wait for `id` how its attempt ended; nothing, if another one still runs.
@@ -437,14 +447,16 @@ impl Inner {
         Ok(floor)
     }
 
-    /// The floor, read again if it is older than [`FLOOR_AGE_MAX`].
-    pub(crate) async fn floor(&self) -> Result<Floor, StoreError> {
+    /// The floor, read again if it is older than [`FLOOR_AGE_MAX`], as is the store's clock then.
+    pub(crate) async fn floor(&self) -> Result<Floor, EngineError> {
         let (floor, read_at) = *self.floor.lock().unwrap_or_else(PoisonError::into_inner);
         // The age counts from before the read.
-        let now = self.now();
+        let now = self.runtime.now();
         if now.since(read_at) <= FLOOR_AGE_MAX {
             return Ok(floor);
         }
+        let (store, skew_max) = (&*self.store, self.settings.skew_max);
+        self.clock.measure(store, skew_max, false, &*self.observer).await?;
         let floor = self.store.floor().await?;
         *self.floor.lock().unwrap_or_else(PoisonError::into_inner) = (floor, now);
         Ok(floor)
@@ -457,10 +469,13 @@ impl Inner {
         request: &Request,
         policy: &Policy,
         acted: &Acted,
+        begun: Timestamp,
     ) -> Result<(), EngineError> {
         let Outcome::Granted(fence) = acted.outcome else { return Ok(()) };
-        // A claim's fence tells when it was decided.
+        // A claim's fence tells when it was decided, which may be another process's doing. Of our
+        // own the runtime's clock tells it too, which never stands still.
         let age = self.now().since(Timestamp::from_millis(fence.get()));
+        let age = age.max(self.runtime.now().since(begun));
         if age <= FLOOR_AGE_MAX.min(policy.remember) {
             return Ok(());
         }

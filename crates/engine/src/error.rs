@@ -26,6 +26,11 @@ pub enum EngineError {
         /// By how much it is ahead.
         gap: Duration,
     },
+    /// The store's clock cannot be read well enough: its answers take too long. Nothing was begun.
+    ClockUncertain {
+        /// By how much it may be wrong.
+        uncertainty: Duration,
+    },
 }
 
 /// How long a store may have been unused before the clock is doubted.
@@ -40,7 +45,8 @@ impl EngineError {
             | Self::Contended
             | Self::ClaimLost
             | Self::LeaseShort
-            | Self::ClockDoubtful { .. } => false,
+            | Self::ClockDoubtful { .. }
+            | Self::ClockUncertain { .. } => false,
         }
     }
 
@@ -48,7 +54,10 @@ impl EngineError {
     pub const fn is_transient(&self) -> bool {
         match self {
             Self::Store(error) => error.is_transient(),
-            Self::StoreTimeout | Self::Contended | Self::LeaseShort => true,
+            Self::StoreTimeout
+            | Self::Contended
+            | Self::LeaseShort
+            | Self::ClockUncertain { .. } => true,
             Self::ClaimLost | Self::ClockDoubtful { .. } => false,
         }
     }
@@ -72,6 +81,13 @@ impl fmt::Display for EngineError {
                 let days = gap.as_secs() / (24 * 3600);
                 write!(f, "by the clock the store was last written {days} days ago: is it right?")
             }
+            Self::ClockUncertain { uncertainty } => {
+                let millis = uncertainty.as_millis();
+                write!(
+                    f,
+                    "the store's clock is known to {millis} ms only: its answers take too long"
+                )
+            }
         }
     }
 }
@@ -84,7 +100,8 @@ impl std::error::Error for EngineError {
             | Self::Contended
             | Self::ClaimLost
             | Self::LeaseShort
-            | Self::ClockDoubtful { .. } => None,
+            | Self::ClockDoubtful { .. }
+            | Self::ClockUncertain { .. } => None,
         }
     }
 }

@@ -49,6 +49,7 @@
 //! [`Store`]: onlyonce_store::Store
 
 pub mod act;
+mod clock;
 mod death;
 mod effect;
 mod engine;

@@ -82,6 +82,13 @@ pub enum EngineEvent {
         /// By how much.
         by: Duration,
     },
+    /// The clock of a store that others use too was read; the engine goes by it.
+    ClockMeasured {
+        /// By how much it is ahead of this machine's, in milliseconds.
+        offset: i64,
+        /// How wrong that may be.
+        uncertainty: Duration,
+    },
     /// A call of the store failed; it may be repeated.
     StoreFailed {
         /// Why.

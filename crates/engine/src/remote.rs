@@ -68,10 +68,11 @@ impl Engine {
             phase,
         });
         let act = Act::new(command, *policy).with_refingerprint(request.refingerprint.clone());
+        let begun = self.inner.runtime.now();
         let deadline = self.now().plus(self.inner.settings.store_wait);
         let acted = self.inner.drive(request.id, act, deadline).await?;
         // Not taken back: a holder that has heard of it from another process may be at work.
-        self.inner.check_age(request, policy, &acted).await?;
+        self.inner.check_age(request, policy, &acted, begun).await?;
         if let (Outcome::Granted(fence), Some(record)) = (&acted.outcome, &acted.record) {
             let granted =
                 EngineEvent::Granted { id: request.id, fence: *fence, attempt: record.attempt };

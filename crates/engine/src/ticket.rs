@@ -309,7 +309,8 @@ fn is_final(error: &EngineError) -> bool {
         EngineError::StoreTimeout
         | EngineError::Contended
         | EngineError::LeaseShort
-        | EngineError::ClockDoubtful { .. } => false,
+        | EngineError::ClockDoubtful { .. }
+        | EngineError::ClockUncertain { .. } => false,
     }
 }
 
@@ -321,7 +322,8 @@ pub(crate) fn is_full(error: &EngineError) -> bool {
         | EngineError::Contended
         | EngineError::ClaimLost
         | EngineError::LeaseShort
-        | EngineError::ClockDoubtful { .. } => false,
+        | EngineError::ClockDoubtful { .. }
+        | EngineError::ClockUncertain { .. } => false,
     }
 }
 

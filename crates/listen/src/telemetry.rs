@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -10,6 +10,9 @@ use onlyonce::{EngineEvent, Observer, Swept};
 
 /// Upper bounds of the histogram's buckets, in seconds.
 const BOUNDS: [f64; 12] = [0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0, 30.0];
+
+/// Clocks that differ by so many milliseconds are worth a line in the log.
+const CLOCK_OFF: i64 = 500;
 
 /// What is counted, each with what it means.
 const HELP: [(&str, &str); 18] = [
@@ -40,6 +43,8 @@ pub struct Telemetry {
     buckets: [AtomicU64; BOUNDS.len()],
     requests: AtomicU64,
     micros: AtomicU64,
+    /// By how much the store's clock is ahead of this machine's, in milliseconds.
+    clock_offset: AtomicI64,
     /// Requests being answered now.
     pub running: AtomicU64,
 }
@@ -63,6 +68,20 @@ impl Telemetry {
     pub fn renewed(&self, renewed: u64, unread: usize) {
         self.add("onlyonce_reencrypted_total", "renewed", renewed);
         self.add("onlyonce_reencrypted_total", "unread", unread as u64);
+    }
+
+    /// The store's clock is so much ahead of this machine's, in milliseconds.
+    fn clock(&self, offset: i64, uncertainty: Duration) {
+        let before = self.clock_offset.swap(offset, Ordering::Relaxed);
+        let (is_wrong, is_news) = (CLOCK_OFF <= offset.abs(), CLOCK_OFF <= (offset - before).abs());
+        if is_wrong && is_news {
+            let uncertain_ms = uncertainty.as_millis();
+            tracing::warn!(
+                offset_ms = offset,
+                uncertain_ms,
+                "this machine's clock and the store's differ; the store's counts"
+            );
+        }
     }
 
     /// A request was answered after `took`.
@@ -99,6 +118,10 @@ impl Telemetry {
         let name = "onlyonce_requests_running";
         let _ = writeln!(page, "# HELP {name} Requests being answered.\n# TYPE {name} gauge");
         let _ = writeln!(page, "{name} {running}");
+        let offset = self.clock_offset.load(Ordering::Relaxed) as f64 / 1_000.0;
+        let name = "onlyonce_clock_offset_seconds";
+        let _ = writeln!(page, "# HELP {name} By how much the store's clock is ahead of ours.");
+        let _ = writeln!(page, "# TYPE {name} gauge\n{name} {offset}");
         let name = "onlyonce_request_seconds";
         let _ = writeln!(page, "# HELP {name} Time to the head of the answer.");
         let _ = writeln!(page, "# TYPE {name} histogram");
@@ -162,6 +185,7 @@ impl Observer for Telemetry {
                      again"
                 );
             }
+            EngineEvent::ClockMeasured { offset, uncertainty } => self.clock(*offset, *uncertainty),
             EngineEvent::StoreFailed { error } => {
                 self.count("onlyonce_store_failures_total", "");
                 // What is damaged stays so until somebody sees to it.

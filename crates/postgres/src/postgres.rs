@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
-use onlyonce_core::{Floor, KeyId, Record, Revision, Secret, StateKind};
+use onlyonce_core::{Floor, KeyId, Record, Revision, Secret, StateKind, Timestamp};
 use onlyonce_store::{
     BoxFuture, Cursor, Due, Filter, OpenError, OpenErrorKind, Page, Row, Store, StoreError, Swap,
     row,
@@ -182,6 +182,14 @@ impl Store for Postgres {
         Box::pin(self.there(async move {
             let floor = reader.number(schema::FLOOR, &[]).await?;
             Ok(Floor::at(row::timestamp(floor)))
+        }))
+    }
+
+    fn clock(&self) -> BoxFuture<'_, Result<Option<Timestamp>, StoreError>> {
+        let reader = Arc::clone(&self.reader);
+        Box::pin(self.there(async move {
+            let now = reader.number(schema::CLOCK, &[]).await?;
+            Ok(Some(row::timestamp(now)))
         }))
     }
 

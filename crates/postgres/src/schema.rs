@@ -45,6 +45,8 @@ pub(crate) const MAKE_STORE: &str = "INSERT INTO onlyonce.store (only_row, versi
 pub(crate) const MAKE_SLOTS: &str = "INSERT INTO onlyonce.revisions (slot, revision) \
                                      SELECT slot, 0 FROM generate_series(0, $1::int4) AS slot";
 
+/// The server's clock in milliseconds, at the moment of the question and not of its transaction.
+pub(crate) const CLOCK: &str = "SELECT (extract(epoch FROM clock_timestamp()) * 1000)::bigint";
 pub(crate) const FLOOR: &str = "SELECT floor FROM onlyonce.store";
 pub(crate) const REVISION_MAX: &str = "SELECT max(revision) FROM onlyonce.revisions";
 pub(crate) const RAISE_FLOOR: &str =

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::AtomicU8;
 
-use onlyonce_core::{Floor, KeyId, Record, Revision, Secret, StateKind};
+use onlyonce_core::{Floor, KeyId, Record, Revision, Secret, StateKind, Timestamp};
 use onlyonce_store::{StoreError, StoreErrorKind, Swap};
 use redis::Value;
 
@@ -189,6 +189,16 @@ impl Inner {
         command.arg(self.layout.store()).arg(name);
         let link = self.store_link().await.map_err(Fault::of_read)?;
         number(link.place(), link.ask(&command).await.map_err(Fault::of_read)?)
+    }
+
+    /// The clock of the server that has the store's facts.
+    pub(crate) async fn clock(&self) -> Result<Timestamp, StoreError> {
+        let link = self.store_link().await.map_err(Fault::of_read)?;
+        let told = link.ask(&redis::cmd("TIME")).await.map_err(Fault::of_read)?;
+        let Ok((seconds, micros)) = redis::from_redis_value::<(u64, u64)>(told) else {
+            return Err(nonsense(link.place()).into());
+        };
+        Ok(Timestamp::from_millis(seconds.saturating_mul(1_000).saturating_add(micros / 1_000)))
     }
 
     pub(crate) async fn raise_floor(&self, to: Floor) -> Result<(), StoreError> {

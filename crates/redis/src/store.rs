@@ -211,6 +211,10 @@ impl Store for Redis {
         }))
     }
 
+    fn clock(&self) -> BoxFuture<'_, Result<Option<Timestamp>, StoreError>> {
+        Box::pin(self.spawn(move |inner| async move { inner.clock().await.map(Some) }))
+    }
+
     fn raise_floor(&self, to: Floor) -> BoxFuture<'_, Result<(), StoreError>> {
         Box::pin(self.spawn(move |inner| async move { inner.raise_floor(to).await }))
     }

@@ -38,6 +38,10 @@ impl StoreBuilder for Servers {
         server.redis.restart();
         open(&server.url())
     }
+
+    fn has_clock(&self) -> bool {
+        true
+    }
 }
 
 impl Damages for Servers {
@@ -92,6 +96,10 @@ impl StoreBuilder for Cluster {
             onlyonce_testbed::until("the cluster is whole", || cluster.is_whole().then_some(()));
         }
         open(&self.url())
+    }
+
+    fn has_clock(&self) -> bool {
+        true
     }
 }
 

@@ -40,6 +40,7 @@ pub(crate) fn failed(error: &EngineError) -> Problem {
         | EngineError::ClaimLost
         | EngineError::LeaseShort
         | EngineError::ClockDoubtful { .. }
+        | EngineError::ClockUncertain { .. }
         | _ => {
             tracing::debug!(%error, "the store could not say");
             let text = "The store did not answer in time. What was asked may be recorded or not: \

@@ -126,6 +126,7 @@ fn a_file_that_was_replaced_takes_no_more_writes() {
     assert_eq!(other.count(None).unwrap(), 0);
 }
 
+/// Case B86.
 #[test]
 fn a_writer_that_holds_the_lock_is_waited_for() {
     let (_folder, file) = new_store();

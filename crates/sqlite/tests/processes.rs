@@ -97,6 +97,7 @@ fn new_store() -> (tempfile::TempDir, PathBuf) {
     (folder, file)
 }
 
+/// Case B86.
 #[test]
 fn of_many_processes_exactly_one_wins_each_key() {
     let (_folder, file) = new_store();

@@ -36,6 +36,13 @@ pub trait Store: Send + Sync + 'static {
     /// Raises the floor, durably before it returns. A lower floor changes nothing.
     fn raise_floor(&self, to: Floor) -> BoxFuture<'_, Result<(), StoreError>>;
 
+    /// What the store's own clock says, if it has one: then all that use it go by that clock. A
+    /// store without one has the clock of the machines that use it. A store around another one
+    /// hands its answer on.
+    fn clock(&self) -> BoxFuture<'_, Result<Option<Timestamp>, StoreError>> {
+        Box::pin(std::future::ready(Ok(None)))
+    }
+
     /// The largest revision this store has ever confirmed, zero if none: a clock that starts
     /// below it must not be trusted.
     fn revision_max(&self) -> BoxFuture<'_, Result<u64, StoreError>>;

@@ -1,6 +1,6 @@
 //! The store around another.
 
-use onlyonce_core::{Floor, KeyId, Record, Reply, Revision, State};
+use onlyonce_core::{Floor, KeyId, Record, Reply, Revision, State, Timestamp};
 use onlyonce_store::{
     BoxFuture, Cursor, Due, Filter, Page, Store, StoreError, StoreErrorKind, Swap,
 };
@@ -87,6 +87,10 @@ impl<S: Store> Store for Encrypted<S> {
 
     fn floor(&self) -> BoxFuture<'_, Result<Floor, StoreError>> {
         self.inner.floor()
+    }
+
+    fn clock(&self) -> BoxFuture<'_, Result<Option<Timestamp>, StoreError>> {
+        self.inner.clock()
     }
 
     fn raise_floor(&self, to: Floor) -> BoxFuture<'_, Result<(), StoreError>> {

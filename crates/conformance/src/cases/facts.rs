@@ -1,5 +1,7 @@
 //! What a store knows beside its records.
 
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
 use futures_executor::block_on;
 use onlyonce_core::{Floor, Timestamp};
 use onlyonce_store::Store as _;
@@ -35,4 +37,23 @@ pub fn the_largest_revision_is_never_forgotten<B: StoreBuilder>(builder: &B) {
     put(&store, 1, Some(&late), Some(&two));
     put(&store, 1, Some(&two), None);
     assert_eq!(block_on(store.revision_max()).unwrap(), two.revision.get());
+}
+
+/// A clock tells milliseconds and goes on.
+#[allow(clippy::disallowed_methods, reason = "it is compared with the machine's clock")]
+pub fn a_clock_tells_milliseconds_and_goes_on<B: StoreBuilder>(builder: &B) {
+    let store = builder.fresh();
+    let tell = || block_on(store.clock()).unwrap();
+    let Some(first) = tell() else { return assert!(!builder.has_clock(), "it tells no time") };
+    assert!(builder.has_clock());
+    let here = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_millis();
+    let here = Timestamp::from_millis(u64::try_from(here).unwrap());
+    // The server is on this machine.
+    let apart = first.since(here).max(here.since(first));
+    assert!(apart < Duration::from_secs(60), "{apart:?} apart");
+    let goes_on = (0..1_000).any(|_| {
+        std::thread::sleep(Duration::from_millis(1));
+        first < tell().unwrap()
+    });
+    assert!(goes_on, "it stands still");
 }

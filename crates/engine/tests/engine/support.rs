@@ -7,14 +7,14 @@ use std::time::Duration;
 
 use onlyonce::core::{
     Fence, Fingerprint, Floor, KeyId, Outcome, Phase, Policy, Record, Reply, Revision, State,
-    StateKind, Verdict, limits,
+    StateKind, Timestamp, Verdict, limits,
 };
 use onlyonce::store::{
     BoxFuture, Cursor, Due, Filter, MemoryStore, Page, Store, StoreError, StoreErrorKind, Swap,
 };
 use onlyonce::{
     Answer, AtLeaseEnd, Attempt, Claimed, Effect, Engine, EngineError, EngineEvent, Lease,
-    Observer, Ran, Request, Run, Settings, Ticket, direct,
+    Observer, Ran, Request, Run, Runtime, Settings, Ticket, direct,
 };
 use onlyonce_tokio::TokioRuntime;
 
@@ -32,7 +32,7 @@ pub(crate) enum Fault {
 }
 
 /// The store in memory behind a bad line. It counts what it is asked.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub(crate) struct FaultyStore {
     inner: Arc<MemoryStore>,
     faults: Mutex<Vec<(StateKind, Fault)>>,
@@ -46,6 +46,10 @@ pub(crate) struct FaultyStore {
     pub(crate) stuffed: AtomicBool,
     /// Whether records cannot be read whose key's id begins with a zero.
     pub(crate) unreadable: AtomicBool,
+    /// The store's clock, if it has one.
+    clock: Option<Arc<dyn Runtime>>,
+    /// How far that was put forward, and how long it takes to say.
+    pub(crate) stepped: Mutex<(Duration, Duration)>,
     /// Whether other processes use the store too.
     pub(crate) shared: AtomicBool,
     /// The largest reply it keeps, in bytes; zero for the most there may be.
@@ -59,7 +63,18 @@ pub(crate) struct FaultyStore {
 impl FaultyStore {
     /// Another process's line to the same store.
     pub(crate) fn another_line(&self) -> Self {
-        Self { inner: Arc::clone(&self.inner), shared: true.into(), ..Self::default() }
+        let (inner, clock) = (Arc::clone(&self.inner), self.clock.clone());
+        Self { inner, clock, shared: true.into(), ..Self::default() }
+    }
+
+    /// A store that others use too, with a clock of its own.
+    pub(crate) fn with_clock() -> Self {
+        Self { clock: Some(Arc::new(TokioRuntime::new())), shared: true.into(), ..Self::default() }
+    }
+
+    /// What the store's clock says, which is right.
+    pub(crate) fn time(&self) -> Timestamp {
+        self.clock.as_ref().unwrap().now().plus(self.stepped.lock().unwrap().0)
     }
 
     /// The next swap that would make a record `kind` meets `fault`; several are met in order.
@@ -159,6 +174,14 @@ impl Store for FaultyStore {
         })
     }
 
+    fn clock(&self) -> BoxFuture<'_, Result<Option<Timestamp>, StoreError>> {
+        Box::pin(async move {
+            let takes = self.stepped.lock().unwrap().1;
+            tokio::time::sleep(takes).await;
+            Ok(self.clock.as_ref().map(|_| self.time()))
+        })
+    }
+
     fn raise_floor(&self, to: Floor) -> BoxFuture<'_, Result<(), StoreError>> {
         self.inner.raise_floor(to)
     }
@@ -229,10 +252,19 @@ impl Shop {
 
     /// A shop on a store that may have been used before.
     pub(crate) async fn open_on(store: Arc<FaultyStore>, settings: Settings) -> Self {
-        let (log, runtime) = (Arc::new(Log::default()), Arc::new(TokioRuntime::new()));
+        Self::try_open(store, settings, Arc::new(TokioRuntime::new())).await.unwrap()
+    }
+
+    /// A shop of whatever runtime, if it may open.
+    pub(crate) async fn try_open(
+        store: Arc<FaultyStore>,
+        settings: Settings,
+        runtime: Arc<dyn Runtime>,
+    ) -> Result<Self, EngineError> {
+        let log = Arc::new(Log::default());
         let observer: Arc<dyn Observer> = log.clone();
-        let engine = Engine::start(store.clone(), runtime, settings, Some(observer)).await.unwrap();
-        Self { store, engine, log, charges: Arc::default() }
+        let engine = Engine::start(store.clone(), runtime, settings, Some(observer)).await?;
+        Ok(Self { store, engine, log, charges: Arc::default() })
     }
 
     /// Charges that really happened, in the world outside.
