@@ -9,7 +9,7 @@ use crate::{Outcome, repo, steps};
 pub(crate) type Package = (&'static str, &'static str);
 
 /// What the tests use.
-pub(crate) const TEST_PACKAGES: [Package; 17] = [
+pub(crate) const TEST_PACKAGES: [Package; 18] = [
     ("nginx", "nginx"),
     ("chromium", "chromium"),
     ("chromedriver", "chromium-driver"),
@@ -17,6 +17,7 @@ pub(crate) const TEST_PACKAGES: [Package; 17] = [
     ("strace", "strace"),
     ("redis-server", "redis-server"),
     ("etcd", "etcd-server"),
+    ("etcdctl", "etcd-client"),
     ("python3", "python3-venv"),
     ("node", "nodejs"),
     ("npm", "npm"),

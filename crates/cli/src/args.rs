@@ -11,6 +11,7 @@ use crate::commands::copy::CopyArgs;
 use crate::commands::doctor::DoctorArgs;
 use crate::commands::mail::MailCommand;
 use crate::commands::provision::{ApplyArgs, ForecastArgs, ResourcesCommand};
+use crate::commands::restored::RestoredArgs;
 use crate::commands::run::RunArgs;
 use crate::demo::DemoArgs;
 use crate::place::Place;
@@ -43,7 +44,7 @@ pub(crate) enum Command {
     Proxy(ProxyArgs),
     /// Keep records for programs that claim keys themselves, over HTTP and JSON
     Serve(ServeArgs),
-    /// Make a store
+    /// Make a store, move one, or put one back into use
     #[command(subcommand)]
     Store(StoreCommand),
     /// Look a store through: every check that is made when it is opened, with what to do
@@ -69,7 +70,7 @@ pub(crate) enum Command {
     /// Look a configuration through
     #[command(subcommand)]
     Config(ConfigCommand),
-    /// What a journal takes on disk and in memory, and what a late retry gets at each age
+    /// What a store takes on disk and in memory, and what a late retry gets at each age
     Size(SizeArgs),
     /// Write the man page or shell completions
     #[command(subcommand)]
@@ -211,6 +212,21 @@ A copy that was cut off leaves two stores that cannot be used: the same command 
   onlyonce store copy journal:/var/lib/onlyonce postgres://owner@db.example/shop
   onlyonce store copy --at-rest sqlite:/var/lib/once.db etcd://a,b,c")]
     Copy(CopyArgs),
+    /// Make a store safe to use that was put back from an older copy, such as a dump or a snapshot
+    #[command(after_help = "\
+An older copy does not know what ran after it was made. First keys with a time from before now and \
+five minutes that have no record are refused; then every claim that was open in the copy, and every \
+key that was free, becomes unknown, for `onlyonce keys resolve` to settle. What had been answered \
+is answered as before. Nobody knows which keys without a time ran since: they have no record, and \
+would run again.
+
+Nothing tells a store that was put back from one that was not, but etcd where its snapshot makes \
+another cluster: say this before any process opens it. If it is cut off, the store cannot be used, \
+and the same command goes on. A journal is put back by `onlyonce journal restore`.
+
+  pg_restore --clean -h db.example -d shop onlyonce.dump
+  onlyonce store restored --at-rest --store postgres://app@db.example/shop")]
+    Restored(RestoredArgs),
 }
 
 #[derive(Subcommand)]
@@ -432,8 +448,15 @@ folder is left as it is.")]
 
 #[derive(Args, Clone, Copy, Debug)]
 #[command(after_help = "\
-  onlyonce size --rate 50 --reply-size 2000 --retention 24h --remember 30d")]
+Of a journal it is worked out from its format. Of other stores it is the least that was measured for \
+a key, and what their servers keep beside it for a while is not known here.
+
+  onlyonce size --rate 50 --reply-size 2000 --retention 24h --remember 30d
+  onlyonce size --kind postgres --rate 50")]
 pub(crate) struct SizeArgs {
+    /// The kind of store
+    #[arg(long, value_enum, default_value_t = Kind::Journal)]
+    pub(crate) kind: Kind,
     /// New keys a second, on average
     #[arg(long, value_name = "N", default_value_t = 10.0, value_parser = rate)]
     pub(crate) rate: f64,
@@ -447,6 +470,16 @@ pub(crate) struct SizeArgs {
     /// How long it is remembered that a key was used, or `forever`
     #[arg(long, value_name = "DURATION", default_value = "30d", value_parser = remember)]
     pub(crate) remember: Duration,
+}
+
+/// A kind of store, as far as its size is known.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Kind {
+    Journal,
+    Sqlite,
+    Postgres,
+    Redis,
+    Etcd,
 }
 
 /// A duration, or for ever.

@@ -10,6 +10,7 @@ pub(crate) mod keys;
 pub(crate) mod mail;
 pub(crate) mod provision;
 pub(crate) mod proxy;
+pub(crate) mod restored;
 pub(crate) mod run;
 mod running;
 pub(crate) mod serve;

@@ -1,4 +1,5 @@
-//! The mark of a store that is being moved, or was: nothing but the copy may use such a store.
+//! The mark of a store that is being moved, or was, or that was put back from an older copy and is
+//! not safe to use yet: nothing but the command that does it may use such a store.
 //!
 //! It is a record under a key id that no key has, so it is written as every record is: by a swap
 //! from the revision that was read, on disk before it is confirmed, in every kind of store.
@@ -15,7 +16,7 @@ use crate::place::now;
 /// Where the mark is. Ids of keys are the first half of a keyed digest; none of them is this one.
 pub(crate) const ID: KeyId = KeyId::from_bytes(*b"onlyonce's mark!");
 
-/// What a store is to a copy.
+/// What is going on with a store.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Role {
     /// Its records are being copied to another place.
@@ -24,16 +25,19 @@ pub(crate) enum Role {
     Left,
     /// A copy into it was begun and is not whole yet.
     Arriving,
+    /// It was put back from an older copy, and what that does not know is not refused yet.
+    Restoring,
 }
 
 impl Role {
-    const ALL: [Self; 3] = [Self::Leaving, Self::Left, Self::Arriving];
+    const ALL: [Self; 4] = [Self::Leaving, Self::Left, Self::Arriving, Self::Restoring];
 
-    const fn name(self) -> &'static str {
+    pub(crate) const fn name(self) -> &'static str {
         match self {
             Self::Leaving => "leaving",
             Self::Left => "left",
             Self::Arriving => "arriving",
+            Self::Restoring => "restoring",
         }
     }
 }
@@ -42,7 +46,7 @@ impl Role {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Mark {
     pub(crate) role: Role,
-    /// The other store's address, as it is shown; cut if it is very long.
+    /// The other store's address, as it is shown; cut if it is very long; empty if there is none.
     pub(crate) other: String,
     /// The same number in both stores of a copy, and in no others.
     pub(crate) copy: Fence,
@@ -53,7 +57,11 @@ pub(crate) struct Mark {
 impl Mark {
     /// The mark of a store, if it has one.
     pub(crate) async fn read(store: &dyn Store) -> Result<Option<Self>, Failure> {
-        let Some(record) = store.get(ID).await? else { return Ok(None) };
+        store.get(ID).await?.as_ref().map(Self::of).transpose()
+    }
+
+    /// The mark that is in this record.
+    pub(crate) fn of(record: &Record) -> Result<Self, Failure> {
         let unread = || {
             let text = "the store has a mark that this program does not know; a newer one made it";
             Failure::new(Exit::StoreUnavailable, text)
@@ -63,7 +71,7 @@ impl Mark {
         let (role, other) = text.split_once(' ').ok_or_else(unread)?;
         let role = Role::ALL.into_iter().find(|it| it.name() == role).ok_or_else(unread)?;
         let (copy, revision) = (record.fence, record.revision);
-        Ok(Some(Self { role, other: other.to_owned(), copy, revision }))
+        Ok(Self { role, other: other.to_owned(), copy, revision })
     }
 
     /// Whether it names this store as the other one.
@@ -99,8 +107,14 @@ impl Mark {
 
     /// Why the store must not be used.
     pub(crate) fn refusal(&self, place: &str) -> Failure {
+        let (text, hint) = self.why(place);
+        Failure::new(Exit::StoreUnavailable, format!("{place}: {text}")).with_hint(hint)
+    }
+
+    /// The same without the place, and what to do about it.
+    pub(crate) fn why(&self, place: &str) -> (String, String) {
         let other = &self.other;
-        let (text, hint) = match self.role {
+        match self.role {
             Role::Left => (
                 format!("its records were moved to {other}"),
                 format!("`--store {other}`: what ran there since is not known here"),
@@ -113,14 +127,20 @@ impl Mark {
             ),
             Role::Arriving => (
                 format!("not all records of {other} are in it yet"),
-                format!("`onlyonce store copy {other} {place}` goes on"),
+                format!(
+                    "`onlyonce store copy {other} {place}` goes on; if that was given up, delete \
+                     what is here"
+                ),
             ),
-        };
-        Failure::new(Exit::StoreUnavailable, format!("{place}: {text}")).with_hint(hint)
+            Role::Restoring => (
+                "it was put back from an older copy, and is not safe to use yet".to_owned(),
+                format!("`onlyonce store restored --at-rest --store {place}` goes on"),
+            ),
+        }
     }
 }
 
-/// Refuses a store that is being moved, or was.
+/// Refuses a store that has a mark.
 pub(crate) async fn refuse(store: Arc<dyn Store>, place: &str) -> Result<(), Failure> {
     Mark::read(&*store).await?.map_or(Ok(()), |mark| Err(mark.refusal(place)))
 }

@@ -17,7 +17,7 @@ use onlyonce_store::{Check, OpenError, OpenErrorKind, Store};
 
 use crate::exit::Exit;
 use crate::failure::Failure;
-use crate::moved;
+use crate::moved::{self, Mark};
 
 /// How far ahead of ours a client's clock may be: what a strict start adds to the present.
 pub(crate) const KEY_AHEAD_MAX: Duration = Duration::from_secs(300);
@@ -156,6 +156,24 @@ impl Place {
         }
     }
 
+    /// The same, also if a snapshot has brought it to another cluster: for who makes it safe to use.
+    pub(crate) async fn open_restored(&self) -> Result<Opened, Failure> {
+        let Self::Etcd(target) = self else { return self.open_marked(Settings::default()).await };
+        let opened = Etcd::open_restored(target).await;
+        opened.map(Opened::Etcd).map_err(|error| self.failure(&error))
+    }
+
+    /// The mark of the store there, if it has one, also while another process has the journal.
+    pub(crate) async fn mark(&self) -> Result<Option<Mark>, Failure> {
+        if let Self::Journal(dir) = self {
+            return onlyonce_journal::peek(dir, moved::ID)?.as_ref().map(Mark::of).transpose();
+        }
+        let opened = self.open_marked(Settings::default()).await?;
+        let mark = Mark::read(&*opened.store()).await;
+        opened.close();
+        mark
+    }
+
     /// The same; if it is a journal and another process has that, its folder.
     pub(crate) async fn open_or_find(&self) -> Result<Result<Opened, &Path>, Failure> {
         if let Self::Journal(dir) = self {
@@ -250,6 +268,29 @@ impl Opened {
     /// How many keys have a record, where that is known at once.
     pub(crate) fn keys(&self) -> Option<usize> {
         self.journal().map(|(journal, _)| journal.stats().keys)
+    }
+
+    /// How many keys have a record.
+    pub(crate) async fn records(&self) -> Result<u64, Failure> {
+        match self {
+            Self::Journal { journal, .. } => Ok(journal.stats().keys as u64),
+            Self::Sqlite(sqlite) => Ok(sqlite.count(None)?),
+            Self::Postgres(postgres) => {
+                let mut sum = 0;
+                for state in StateKind::ALL {
+                    sum += postgres.count(state).await?;
+                }
+                Ok(sum)
+            }
+            Self::Redis(redis) => Ok(redis.count(None).await?),
+            Self::Etcd(etcd) => Ok(etcd.count(None).await?),
+        }
+    }
+
+    /// Says of a store that is safe to use again that it belongs where it is now.
+    pub(crate) async fn settle_in(&self) -> Result<(), Failure> {
+        let Self::Etcd(etcd) = self else { return Ok(()) };
+        Ok(etcd.settle_in().await?)
     }
 
     /// How many outcomes nobody knows.

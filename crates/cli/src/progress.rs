@@ -42,6 +42,11 @@ impl Bar {
         self.0.inc(count as u64);
     }
 
+    /// So many were done.
+    pub(crate) fn at_count(&self, done: u64) {
+        self.0.set_position(done);
+    }
+
     /// So much was done of so much.
     pub(crate) fn at(&self, done: usize, of: usize) {
         self.0.set_length(of as u64);

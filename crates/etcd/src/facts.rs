@@ -14,6 +14,13 @@ const FORMAT_KNOWN: Need = Need::new("format", "one that this program knows");
 const HOME: Need = Need::new("made in", "this cluster");
 const NEEDS: [Need; 4] = [STORE, FACTS, FORMAT_KNOWN, HOME];
 
+/// What becomes of a store that was made in another cluster.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Brought {
+    Refused,
+    LetIn,
+}
+
 /// The store's facts, if it is one that this program knows, and was made in this cluster.
 ///
 /// # Errors
@@ -21,12 +28,12 @@ const NEEDS: [Need; 4] = [STORE, FACTS, FORMAT_KNOWN, HOME];
 pub(crate) async fn look(
     members: &Members,
     layout: &Layout,
-    cluster: u64,
-    place: &str,
+    (cluster, brought): (u64, Brought),
     checks: &mut Checks,
 ) -> Result<Facts, OpenError> {
     let read = members.read(Txn::of(Op::get(layout.store()))).await;
-    let unavailable = |text: &str| OpenError::new(OpenErrorKind::Unavailable, place, text);
+    let place = checks.place().to_owned();
+    let unavailable = |text: &str| OpenError::new(OpenErrorKind::Unavailable, &*place, text);
     let found = read.map_err(|fault| unavailable(fault.text()))?;
     let Some(found) = found.first() else {
         let fix = "`onlyonce store init` makes one";
@@ -49,8 +56,11 @@ pub(crate) async fn look(
     let is_home = facts.cluster == cluster;
     let why = "it was made in another cluster: a snapshot was restored, and what ran after it was \
                taken would run again";
-    let fix = "make a new store with another prefix and without --first";
-    checks.must(HOME, format!("{:x}", facts.cluster), is_home, why, fix);
+    let fix = format!(
+        "`onlyonce store restored --store {place}` makes it safe to use, once no process uses it"
+    );
+    let is_let_in = is_home || brought == Brought::LetIn;
+    checks.must(HOME, format!("{:x}", facts.cluster), is_let_in, why, &fix);
     Ok(facts)
 }
 
@@ -66,7 +76,8 @@ pub async fn doctor(target: &Target) -> Vec<Check> {
             told = of_members;
             if let Some(cluster) = cluster {
                 let layout = Layout::new(&target.prefix);
-                let read = look(&members, &layout, cluster, &place, &mut checks).await;
+                let home = (cluster, Brought::Refused);
+                let read = look(&members, &layout, home, &mut checks).await;
                 if let Err(error) = read {
                     checks.failed(STORE, &error);
                 }

@@ -27,6 +27,8 @@ pub(crate) struct Inner {
     pub(crate) fence: Arc<Fence>,
     pub(crate) cache: Cache,
     pub(crate) facts: Facts,
+    /// Which cluster this is; another than that of the facts if a snapshot has brought them here.
+    pub(crate) cluster: u64,
     pub(crate) warnings: Vec<String>,
     /// Up to which of etcd's revisions the next pass of the sweeper lets it forget.
     pub(crate) forget_until: AtomicI64,
@@ -242,6 +244,23 @@ impl Inner {
         };
         let answer = self.members.call(count, true).await.map_err(Fault::of_read)?;
         Ok(u64::try_from(answer.count).unwrap_or_default())
+    }
+
+    /// Makes this cluster the store's own.
+    pub(crate) async fn settle_in(&self) -> Result<(), StoreError> {
+        let (key, before) = (self.layout.store(), self.facts.write());
+        let after = Facts { cluster: self.cluster, ..self.facts.clone() }.write();
+        let txn = Txn {
+            when: vec![Compare::value(key.clone(), Is::Equal, before)],
+            then: vec![Op::put(key.clone(), after.clone())],
+            otherwise: vec![Op::get(key)],
+        };
+        // Twice is as good as once.
+        let answer = self.members.read(txn).await?;
+        if answer.succeeded || answer.first().is_some_and(|found| found.value == after) {
+            return Ok(());
+        }
+        Err(self.gone())
     }
 
     /// Lets etcd forget what was replaced before the last call of this.

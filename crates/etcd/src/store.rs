@@ -13,7 +13,7 @@ use tokio::runtime::Handle;
 use crate::cache::Cache;
 use crate::door;
 use crate::error::Fault;
-use crate::facts;
+use crate::facts::{self, Brought};
 use crate::fence::Fence;
 use crate::inner::Inner;
 use crate::layout::{FORMAT, Facts, Layout};
@@ -100,13 +100,26 @@ impl Etcd {
     /// There is none, it is a newer program's, no member can be reached, or what would break a
     /// promise of a store: the error names it.
     pub async fn open(target: &Target) -> Result<Self, OpenError> {
+        Self::opened(target, Brought::Refused).await
+    }
+
+    /// Opens the store also if it was made in another cluster and a snapshot has brought it here:
+    /// for who makes it safe to use, and then says so by [`Etcd::settle_in`].
+    ///
+    /// # Errors
+    /// As [`Etcd::open`], but for that.
+    pub async fn open_restored(target: &Target) -> Result<Self, OpenError> {
+        Self::opened(target, Brought::LetIn).await
+    }
+
+    async fn opened(target: &Target, brought: Brought) -> Result<Self, OpenError> {
         let place = target.to_string();
         let error = |kind, text: &str| OpenError::new(kind, place.as_str(), text);
         let members = Arc::new(Members::new(target)?);
         let seen = door::look(&members, target).await?;
         let layout = Arc::new(Layout::new(&target.prefix));
         let mut checks = Checks::at(&*place);
-        let facts = facts::look(&members, &layout, seen.cluster, &place, &mut checks).await;
+        let facts = facts::look(&members, &layout, (seen.cluster, brought), &mut checks).await;
         checks.verdict()?;
         let facts = facts?;
         let unavailable = |fault: Fault| error(OpenErrorKind::Unavailable, fault.text());
@@ -121,6 +134,7 @@ impl Etcd {
             fence,
             cache: Cache::default(),
             facts,
+            cluster: seen.cluster,
             warnings: seen.warnings,
             forget_until: AtomicI64::new(0),
         };
@@ -144,6 +158,15 @@ impl Etcd {
     /// No member answers.
     pub async fn count(&self, state: Option<StateKind>) -> Result<u64, StoreError> {
         self.spawn(move |inner| async move { inner.count(state).await }).await
+    }
+
+    /// Makes this cluster the one that the store was made in: [`Etcd::open`] lets it in from then
+    /// on. Nothing is written to it any more by this process, or by others that have it open.
+    ///
+    /// # Errors
+    /// No member answers, or the store has become another one. It may be said again.
+    pub async fn settle_in(&self) -> Result<(), StoreError> {
+        self.spawn(move |inner| async move { inner.settle_in().await }).await
     }
 
     /// What all clones share.

@@ -9,7 +9,8 @@ use onlyonce_store::{Check, Found, OpenError, OpenErrorKind, Store as _, StoreEr
 use onlyonce_testbed::{Etcd, EtcdCluster};
 
 use common::{
-    RUNTIME, checks, claim, delete_all, get, init, open, put, single, try_claim, try_init,
+    RUNTIME, checks, claim, delete_all, get, init, open, open_restored, put, single, try_claim,
+    try_init,
 };
 
 /// Opens it, which is refused by something that a doctor tells, or else by nothing of that.
@@ -126,6 +127,29 @@ fn a_store_from_a_snapshot_is_refused() {
     let error = try_open(&single(&etcd)).err().unwrap();
     assert_eq!(error.kind(), OpenErrorKind::Refused);
     assert!(error.to_string().contains("snapshot"), "{error}");
+}
+
+/// It is let in for who makes it safe to use, and for everybody once that was said.
+#[test]
+fn a_store_from_a_snapshot_is_let_in_once_it_has_settled_here() {
+    let etcd = Etcd::start();
+    init(&single(&etcd));
+    let facts = |cluster: u64| [&[1][..], &cluster.to_be_bytes(), &[3; 32]].concat();
+    put(&etcd, b"onlyonce/store", &facts(7));
+    let store = open_restored(&single(&etcd)).unwrap();
+    let record = claim(&store, 1);
+    assert_eq!(try_open(&single(&etcd)).err().unwrap().kind(), OpenErrorKind::Refused);
+    for _ in 0..2 {
+        RUNTIME.block_on(store.settle_in()).unwrap();
+        assert_eq!(get(&open(&single(&etcd)), 1), Some(record.clone()));
+    }
+    // Another one has taken its place.
+    put(&etcd, b"onlyonce/store", &facts(8));
+    let error = RUNTIME.block_on(store.settle_in()).unwrap_err();
+    assert_eq!(error.kind(), StoreErrorKind::Damaged);
+    assert_eq!(try_open(&single(&etcd)).err().unwrap().kind(), OpenErrorKind::Refused);
+    put(&etcd, b"onlyonce/store", &[2, 1, 1]);
+    assert_eq!(open_restored(&single(&etcd)).err().unwrap().kind(), OpenErrorKind::Newer);
 }
 
 /// Case B79: a store that is emptied behind our back does not make used keys look new.

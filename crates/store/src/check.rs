@@ -85,6 +85,11 @@ impl Checks {
         Self { place: place.into(), list: Vec::new() }
     }
 
+    /// The file or server that is looked at.
+    pub fn place(&self) -> &str {
+        &self.place
+    }
+
     /// It is as it must be.
     pub fn good(&mut self, need: Need, says: impl Into<String>) {
         self.add(need, Found::Good, says.into(), ("", ""));

@@ -2,7 +2,8 @@
 
 use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::time::Duration;
 
 use tempfile::TempDir;
@@ -40,6 +41,28 @@ impl Etcd {
         etcd.launch();
         etcd.await_health();
         etcd
+    }
+
+    /// A single one with what another had when this snapshot was taken.
+    pub fn from_snapshot(snapshot: &Path) -> Self {
+        let mut etcd = Self::prepare("m0", &[]);
+        let initial = format!("m0={}", etcd.peer_url());
+        let mut restore = etcdctl();
+        restore.args(["snapshot", "restore"]).arg(snapshot).args(["--name", "m0"]);
+        restore.args(["--initial-cluster", &initial, "--data-dir", "data"]);
+        restore.args(["--initial-advertise-peer-urls", &etcd.peer_url()]);
+        said(restore.current_dir(etcd.folder.path()));
+        etcd.arguments.extend(["--initial-cluster".to_owned(), initial]);
+        etcd.launch();
+        etcd.await_health();
+        etcd
+    }
+
+    /// Takes a snapshot of what it has, into a file that is not there.
+    pub fn snapshot(&self, to: &Path) {
+        let mut save = etcdctl();
+        save.args(["--endpoints", &self.address().to_string(), "snapshot", "save"]).arg(to);
+        said(&mut save);
     }
 
     fn prepare(name: &str, arguments: &[&str]) -> Self {
@@ -189,6 +212,19 @@ impl EtcdCluster {
     pub fn mend(&self) {
         self.members.iter().for_each(|member| member.relay.mend());
     }
+}
+
+fn etcdctl() -> Command {
+    let mut command = Command::new(find("etcdctl", "ONLYONCE_TEST_ETCDCTL", &[]));
+    command.env("ETCDCTL_API", "3");
+    command
+}
+
+/// Runs a command to its end, which must be a good one.
+fn said(command: &mut Command) {
+    let ended = command.output().unwrap();
+    let error = String::from_utf8_lossy(&ended.stderr);
+    assert!(ended.status.success(), "{command:?}: {error}");
 }
 
 fn is_healthy(address: SocketAddr) -> bool {

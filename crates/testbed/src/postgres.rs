@@ -139,6 +139,26 @@ impl Postgres {
         said(&mut ask)
     }
 
+    /// A dump of a schema, as statements for [`Self::load`].
+    pub fn dump(&self, database: &str, schema: &str) -> String {
+        let mut dump = Command::new(program("pg_dump"));
+        dump.args(["-U", "postgres", "-h", "127.0.0.1", "-p", &self.port().to_string()]);
+        said(dump.args(["-n", schema, "-d", database]))
+    }
+
+    /// Carries out a dump.
+    ///
+    /// # Panics
+    /// A statement is refused; with what the server says.
+    pub fn load(&self, database: &str, dump: &str) {
+        let file = self.folder.path().join("dump.sql");
+        fs::write(&file, dump).unwrap();
+        let mut load = Command::new(program("psql"));
+        load.args(["-X", "-q", "-v", "ON_ERROR_STOP=1", "-U", "postgres", "-h", "127.0.0.1"]);
+        load.args(["-p", &self.port().to_string(), "-d", database, "-f"]).arg(file);
+        said(&mut load);
+    }
+
     fn data(&self) -> PathBuf {
         self.folder.path().join("data")
     }
@@ -160,7 +180,7 @@ fn program(name: &str) -> PathBuf {
 }
 
 /// The user that the server runs as, if we are the superuser, whom it refuses.
-fn server_user() -> Option<(u32, u32)> {
+pub(crate) fn server_user() -> Option<(u32, u32)> {
     let is_root = rustix::process::geteuid().is_root();
     let users = if is_root { fs::read_to_string("/etc/passwd").unwrap() } else { return None };
     let number = |at| {
@@ -172,7 +192,7 @@ fn server_user() -> Option<(u32, u32)> {
 }
 
 /// A command as the server's user, killed with the thread that starts it.
-fn owned(program: &Path) -> Command {
+pub(crate) fn owned(program: &Path) -> Command {
     let mut command = Command::new("setpriv");
     if let Some((user, group)) = server_user() {
         let (user, group) = (format!("--reuid={user}"), format!("--regid={group}"));

@@ -3,13 +3,16 @@
 use std::io;
 
 use clap::Args;
-use onlyonce_store::{Check, Found};
+use onlyonce_store::{Check, Found, Need, OpenErrorKind};
 use serde_json::json;
 
 use crate::exit::Exit;
 use crate::failure::Failure;
 use crate::output::{self, printable};
 use crate::place::Place;
+
+/// What keeps the commands of `onlyonce` out, and no other program.
+const MARK: Need = Need::new("mark", "none: neither moved nor half put back");
 
 #[derive(Args, Debug)]
 #[command(after_help = "\
@@ -43,7 +46,9 @@ pub(crate) struct DoctorArgs {
 
 pub(crate) async fn run(args: DoctorArgs) -> Result<(), Failure> {
     let DoctorArgs { store, json } = args;
-    let checks = store.doctor().await;
+    let mut checks = store.doctor().await;
+    let mark = mark(&store, &checks).await;
+    checks.push(mark);
     if json {
         checks.iter().try_for_each(|check| output::line(&as_json(check)))?;
     } else {
@@ -59,6 +64,28 @@ pub(crate) async fn run(args: DoctorArgs) -> Result<(), Failure> {
     let text =
         format!("{store} is refused: {count} of {} checks: {}", checks.len(), names.join(", "));
     Err(Failure::new(Exit::StoreUnavailable, text))
+}
+
+/// What the store says of itself that `store copy` and `store restored` leave in it.
+async fn mark(store: &Place, checks: &[Check]) -> Check {
+    let of_store = checks.last().map_or_else(|| store.to_string(), |check| check.place.clone());
+    let check = |found, says: &str, why, fix| {
+        let (place, says) = (of_store.clone(), says.to_owned());
+        Check { need: MARK, place, says, found, why, fix }
+    };
+    let none = String::new;
+    if checks.iter().any(|check| check.error().is_some()) {
+        return check(Found::Unasked, "", none(), none());
+    }
+    match store.mark().await {
+        Ok(None) => check(Found::Good, "none", none(), none()),
+        Ok(Some(mark)) => {
+            let (why, fix) = mark.why(&store.to_string());
+            let kind = OpenErrorKind::Refused;
+            check(Found::Refused(kind), mark.role.name(), why, fix)
+        }
+        Err(failure) => check(Found::Unasked, "", failure.what, none()),
+    }
 }
 
 /// A table for each place.

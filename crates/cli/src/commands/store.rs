@@ -1,7 +1,7 @@
-//! `onlyonce store init` and `copy`
+//! `onlyonce store init`, `copy` and `restored`
 
 use crate::args::StoreCommand;
-use crate::commands::copy;
+use crate::commands::{copy, restored};
 use crate::failure::Failure;
 use crate::output;
 
@@ -9,6 +9,7 @@ pub(crate) async fn run(command: StoreCommand) -> Result<(), Failure> {
     let (store, first) = match command {
         StoreCommand::Init { store, first } => (store, first),
         StoreCommand::Copy(args) => return copy::run(args).await,
+        StoreCommand::Restored(args) => return restored::run(args).await,
     };
     output::line(&store.store.init(first).await?)?;
     if !first {

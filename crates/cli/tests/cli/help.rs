@@ -16,7 +16,7 @@ const KEY: &[&str] = &[
 ];
 
 /// Every command, and what can be said with it.
-const COMMANDS: [(&[&str], &[&[&str]]); 25] = [
+const COMMANDS: [(&[&str], &[&[&str]]); 26] = [
     (&["demo"], &[&["--port <PORT>", "--seed <SEED>", "--keep <DIR>"]]),
     (
         &["proxy"],
@@ -27,6 +27,10 @@ const COMMANDS: [(&[&str], &[&[&str]]); 25] = [
         ],
     ),
     (&["store", "init"], &[STORE, &["--first"]]),
+    (
+        &["store", "restored"],
+        &[&["--store <URL>", "--at-rest", "--clock-is-right", "--why <TEXT>", "--by <NAME>"]],
+    ),
     (&["keys", "list"], &[STORE, &["--state <STATE>", "--alarm", "--json", "--limit <N>"]]),
     (&["keys", "get"], &[KEY]),
     (
@@ -96,6 +100,7 @@ const COMMANDS: [(&[&str], &[&[&str]]); 25] = [
     (
         &["size"],
         &[&[
+            "--kind <KIND>",
             "--rate <N>",
             "--reply-size <BYTES>",
             "--retention <DURATION>",
@@ -193,6 +198,12 @@ fn the_size_of_a_journal_is_told_with_what_a_late_retry_gets() {
     let told = onlyonce(["size", "--rate", "100", "--retention", "1d", "--remember", "2d"]).done();
     for says in ["8,640,000", "412 key-expired", "runs as new", "up to 1day", "GiB"] {
         assert!(told.contains(says), "{says}: {told}");
+    }
+    for kind in ["sqlite", "postgres", "redis", "etcd"] {
+        let told = onlyonce(["size", "--kind", kind, "--rate", "100", "--remember", "2d"]).done();
+        for says in ["8,640,000", "at least", "not known here", "412 key-expired"] {
+            assert!(told.contains(says), "{kind}, {says}: {told}");
+        }
     }
     onlyonce(["size", "--retention", "2d", "--remember", "1d"]).failed(2);
     onlyonce(["size", "--rate", "many"]).failed(2);

@@ -20,6 +20,7 @@ mod operate;
 mod process;
 mod provision;
 mod replay;
+mod restored;
 mod run;
 mod service;
 mod services;

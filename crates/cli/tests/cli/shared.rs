@@ -42,6 +42,13 @@ impl Shared {
         Self::made(folder, url, Server::None)
     }
 
+    /// The same, not made yet.
+    pub(crate) fn empty_sqlite() -> Self {
+        let folder = Folder::empty();
+        let url = format!("sqlite:{}", folder.path("once.db").display());
+        Self { folder, url, _server: Server::None }
+    }
+
     pub(crate) fn postgres() -> Self {
         let server = Postgres::start();
         let url = server.url("postgres");

@@ -11,6 +11,7 @@ mod command;
 mod judge;
 mod page;
 mod resource;
+mod restored;
 mod rows;
 mod scenes;
 mod shop;
@@ -81,7 +82,9 @@ fn wherever_it_is_killed_nothing_runs_twice_and_no_answer_is_lost() {
     found.sort_by_key(|(number, ..)| *number);
     let found: Vec<_> = found.into_iter().map(|(_, scene, rows)| (scene, rows)).collect();
     let (commands, resources) = (command::found(&binary), resource::found(&binary));
-    let others = command::section(&commands) + &resource::section(&resources);
+    let others = command::section(&commands)
+        + &resource::section(&resources)
+        + &restored::section(&binary);
     let page = page::page(&found, &others);
     let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/killed-at.md");
     if std::env::var_os("ONLYONCE_BLESS").is_some() {
@@ -98,7 +101,8 @@ fn every_place_in_the_code_is_in_the_table() {
     let requests = scenes.iter().flat_map(|it| &it.rows).map(|it| it.place);
     let commands = command::rows().into_iter().map(|it| it.place);
     let resources = resource::rows().into_iter().map(|it| it.place);
-    let others = commands.chain(resources);
+    let restored = restored::rows().into_iter().map(|it| it.place);
+    let others = commands.chain(resources).chain(restored);
     let tried: BTreeSet<String> = requests.chain(others).map(|it| it.name.to_owned()).collect();
     let there: BTreeSet<String> = page::places().into_keys().collect();
     assert_eq!(tried, there);

@@ -57,6 +57,11 @@ pub(crate) fn try_open(url: &str) -> Result<Etcd, OpenError> {
     RUNTIME.block_on(Etcd::open(&target(url)))
 }
 
+/// Opens a store also if a snapshot has brought it here, or says why not.
+pub(crate) fn open_restored(url: &str) -> Result<Etcd, OpenError> {
+    RUNTIME.block_on(Etcd::open_restored(&target(url)))
+}
+
 /// Claims a key that is absent.
 pub(crate) fn try_claim(store: &Etcd, number: u64) -> Result<Record, StoreError> {
     let record = claimed(number);
