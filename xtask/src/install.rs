@@ -9,7 +9,7 @@ use crate::{Outcome, repo, steps};
 pub(crate) type Package = (&'static str, &'static str);
 
 /// What the tests use.
-pub(crate) const TEST_PACKAGES: [Package; 18] = [
+pub(crate) const TEST_PACKAGES: [Package; 19] = [
     ("nginx", "nginx"),
     ("chromium", "chromium"),
     ("chromedriver", "chromium-driver"),
@@ -22,6 +22,7 @@ pub(crate) const TEST_PACKAGES: [Package; 18] = [
     ("node", "nodejs"),
     ("npm", "npm"),
     ("pg_ctlcluster", "postgresql"),
+    ("pgbouncer", "pgbouncer"),
     // The server without a service, and what makes a node of a cluster of it.
     ("/usr/sbin/mariadbd", "mariadb-server-core"),
     ("mariadb", "mariadb-client-core"),

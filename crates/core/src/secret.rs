@@ -41,6 +41,12 @@ impl Secret {
         self.mac(&[b"derive", purpose.as_bytes()])
     }
 
+    /// HMAC-SHA-256 over length and bytes, under a key of its own for each purpose. Plain enough
+    /// for SQL to compute too.
+    pub fn digest(&self, purpose: &'static str, bytes: &[u8]) -> [u8; 32] {
+        Self(self.derive(purpose)).mac(&[bytes])
+    }
+
     /// A value that a store keeps in the open to recognise the right secret.
     pub fn check_value(&self) -> [u8; 16] {
         first_half(&self.derive("check value"))

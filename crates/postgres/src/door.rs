@@ -173,12 +173,26 @@ pub(crate) async fn init(
             making.batch_execute("CREATE SCHEMA onlyonce").await?;
         }
         making.batch_execute(schema::TABLES).await?;
+        making.batch_execute(schema::NOTED).await?;
+        making.batch_execute(schema::FUNCTIONS).await?;
         let (slots, secret) = (i32::from(schema::SLOTS) - 1, &secret[..]);
         making.query_typed(schema::MAKE_SLOTS, &[(&slots, Type::INT4)]).await?;
         let floor = row::millis(floor.time());
         let store: [(&(dyn tokio_postgres::types::ToSql + Sync), Type); 3] =
             [(&schema::VERSION, Type::INT4), (&secret, Type::BYTEA), (&floor, Type::INT8)];
         making.query_typed(schema::MAKE_STORE, &store).await?;
+        making.commit().await
+    };
+    make.await.map_err(|error| OpenError::new(Unavailable, place, text(&error)))
+}
+
+/// Makes what transactions of callers need, in a store that there is already.
+pub(crate) async fn install(client: &mut Client, place: &str) -> Result<(), OpenError> {
+    check(client, place).await?;
+    let make = async {
+        let making = client.transaction().await?;
+        making.batch_execute(schema::NOTED).await?;
+        making.batch_execute(schema::FUNCTIONS).await?;
         making.commit().await
     };
     make.await.map_err(|error| OpenError::new(Unavailable, place, text(&error)))

@@ -2,9 +2,10 @@
 
 use std::error::Error as _;
 
+use onlyonce_store::transaction::{TxError, TxErrorKind};
 use onlyonce_store::{StoreError, StoreErrorKind};
 use tokio_postgres::Error;
-use tokio_postgres::error::SqlState;
+use tokio_postgres::error::{Severity, SqlState};
 
 /// What the server says about it, else what the connection does.
 pub(crate) fn text(error: &Error) -> String {
@@ -36,4 +37,45 @@ pub(crate) fn not_applied(place: &str, text: &str) -> StoreError {
 
 pub(crate) fn unknown(place: &str, text: &str) -> StoreError {
     StoreError::new(StoreErrorKind::Unknown, format!("{place}: {text}"))
+}
+
+/// What an error of a statement in a caller's transaction means. Before the commit nothing of it
+/// has happened; it is told by its code, whose words depend on the server's language.
+pub(crate) fn of_transaction(place: &str, error: &Error) -> TxError {
+    const AGAIN: [SqlState; 4] = [
+        SqlState::T_R_SERIALIZATION_FAILURE,
+        SqlState::T_R_DEADLOCK_DETECTED,
+        // Another one with this key took longer than the caller's settings allow.
+        SqlState::LOCK_NOT_AVAILABLE,
+        SqlState::QUERY_CANCELED,
+    ];
+    let kind = match error.code() {
+        // The connection was lost, or the server ends it.
+        None => TxErrorKind::Again,
+        Some(code) if AGAIN.contains(code) || is_final(error) => TxErrorKind::Again,
+        Some(_) => TxErrorKind::NotExecuted,
+    };
+    let hint = match error.code() {
+        Some(code) if *code == SqlState::UNDEFINED_TABLE => NO_STORE,
+        Some(_) | None => "",
+    };
+    TxError::new(kind, format!("{place}: {}{hint}", text(error)))
+}
+
+/// What a missing table of ours may mean.
+const NO_STORE: &str = ": if it is a table of onlyonce, `onlyonce store init` makes the store, and \
+                        `onlyonce store functions` what an older one lacks";
+
+/// What an error of a commit means. A refusal is one; whoever is cut off has heard nothing.
+pub(crate) fn of_commit(place: &str, error: &Error) -> TxError {
+    if error.code().is_some() && !is_final(error) {
+        return of_transaction(place, error);
+    }
+    TxError::new(TxErrorKind::Unknown, format!("{place}: {}", text(error)))
+}
+
+/// Whether the server has ended the connection with it.
+fn is_final(error: &Error) -> bool {
+    let severity = error.as_db_error().and_then(|said| said.parsed_severity());
+    matches!(severity, Some(Severity::Fatal | Severity::Panic))
 }

@@ -7,7 +7,8 @@
 //! Nothing stands in a session: no prepared statement, no setting that outlives a transaction. So
 //! it works through a pooler that hands out connections by the transaction.
 //!
-//! It cannot decide anything: it knows records and revisions, not what they mean. It refuses a
+//! It cannot decide anything by itself: it knows records and revisions, not what they mean; what
+//! the core decides about a claim in a caller's own transaction it writes there. It refuses a
 //! server that would lose what it has confirmed, and looks again at every new connection.
 
 mod address;
@@ -19,8 +20,16 @@ mod queue;
 mod reader;
 mod schema;
 mod session;
+mod transaction;
 mod writer;
 
 pub use address::{Address, AddressError};
 pub use door::doctor;
+pub use onlyonce_store::transaction::{Claimed, Request, TxError, TxErrorKind};
 pub use postgres::Postgres;
+pub use transaction::{Granted, Transactions};
+
+/// The example in the documentation compiles.
+#[cfg(doctest)]
+#[doc = include_str!("../../../docs/transaction.md")]
+struct Page;

@@ -22,10 +22,11 @@ use crate::queue::{Ask, Queue};
 use crate::reader::Reader;
 use crate::schema;
 use crate::session::{COMMIT, Way};
+use crate::transaction::Transactions;
 use crate::writer::Writer;
 
 /// The largest reply that is kept, in bytes.
-const REPLY_MAX: usize = 16 << 20;
+pub(crate) const REPLY_MAX: usize = 16 << 20;
 /// How long raising the floor may take.
 const FLOOR_MAX: Duration = Duration::from_secs(20);
 
@@ -72,6 +73,17 @@ impl Postgres {
         door::init(&mut client, &way.place, secret.as_bytes(), floor).await
     }
 
+    /// Makes in a store what [`Transactions`] and the functions for other languages need, or makes
+    /// the functions anew. A new store has them; the address is that of its owner.
+    ///
+    /// # Errors
+    /// As [`Postgres::open`], or the server refuses.
+    pub async fn install_functions(address: Address) -> Result<(), OpenError> {
+        let way = Way::to(address);
+        let mut client = way.connect().await?;
+        door::install(&mut client, &way.place).await
+    }
+
     /// Opens the store in the database, also while other processes have it.
     ///
     /// # Errors
@@ -106,6 +118,11 @@ impl Postgres {
     /// The store's secret.
     pub const fn secret(&self) -> &Secret {
         &self.secret
+    }
+
+    /// What claims and completes in transactions of the caller's own, on the same database.
+    pub fn transactions(&self) -> Transactions {
+        Transactions::new(&self.way.place, &self.secret)
     }
 
     /// How many keys have a record in this state. Reads the index of all that it counts.

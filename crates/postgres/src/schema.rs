@@ -40,6 +40,22 @@ CREATE TABLE onlyonce.records (
 CREATE INDEX records_due ON onlyonce.records (state, due_at, id);
 ";
 
+/// Where transactions of callers note their largest revision: a row of `revisions` would be locked
+/// until their end, which may be far. What is noted here stays if one is rolled back, and of two at
+/// once the lower may come last: so it is exact but for the moment in which they overlap.
+/// Any process on the store may read it, as it starts with that.
+pub(crate) const NOTED: &str = "
+CREATE SEQUENCE IF NOT EXISTS onlyonce.noted;
+GRANT SELECT ON SEQUENCE onlyonce.noted TO PUBLIC;
+";
+
+/// The functions for callers in other languages, made anew over older ones.
+pub(crate) const FUNCTIONS: &str = concat!(
+    include_str!("functions/record.sql"),
+    include_str!("functions/decide.sql"),
+    include_str!("functions/calls.sql"),
+);
+
 pub(crate) const MAKE_STORE: &str = "INSERT INTO onlyonce.store (only_row, version, secret, floor) \
                                      VALUES (true, $1, $2, $3)";
 pub(crate) const MAKE_SLOTS: &str = "INSERT INTO onlyonce.revisions (slot, revision) \
@@ -48,7 +64,10 @@ pub(crate) const MAKE_SLOTS: &str = "INSERT INTO onlyonce.revisions (slot, revis
 /// The server's clock in milliseconds, at the moment of the question and not of its transaction.
 pub(crate) const CLOCK: &str = "SELECT (extract(epoch FROM clock_timestamp()) * 1000)::bigint";
 pub(crate) const FLOOR: &str = "SELECT floor FROM onlyonce.store";
-pub(crate) const REVISION_MAX: &str = "SELECT max(revision) FROM onlyonce.revisions";
+/// A store that was made before there were transactions of callers has no such sequence.
+pub(crate) const REVISION_MAX: &str = "
+SELECT greatest(max(revision), pg_sequence_last_value(to_regclass('onlyonce.noted')))
+FROM onlyonce.revisions";
 pub(crate) const RAISE_FLOOR: &str =
     "UPDATE onlyonce.store SET floor = $1 WHERE floor < $1 RETURNING floor";
 
@@ -83,3 +102,42 @@ SELECT id, due_at, revision, record, found FROM (
     WHERE state = $4 AND ($5, $1) < (due_at, id) ORDER BY due_at, id LIMIT $2
   ) page
 ) counted WHERE before <= $3 ORDER BY due_at, id";
+
+/// In a transaction of a caller's: makes a row where there is none, waiting for whoever is about
+/// to; a row if it was made.
+pub(crate) const TX_MAKE: &str = "
+WITH made AS (
+  INSERT INTO onlyonce.records (id, revision, state, due_at, record)
+  VALUES ($1, $2, $3, $4, $5) ON CONFLICT (id) DO NOTHING RETURNING revision
+) SELECT CASE WHEN n.last_value < made.revision THEN setval('onlyonce.noted', made.revision) END
+  FROM made CROSS JOIN onlyonce.noted n";
+
+/// Changes the row of this revision; a row if it was changed.
+pub(crate) const TX_CHANGE: &str = "
+WITH made AS (
+  UPDATE onlyonce.records SET revision = $2, state = $3, due_at = $4, record = $5
+  WHERE id = $1 AND revision = $6 RETURNING revision
+) SELECT CASE WHEN n.last_value < made.revision THEN setval('onlyonce.noted', made.revision) END
+  FROM made CROSS JOIN onlyonce.noted n";
+
+/// Takes back what this transaction has made.
+pub(crate) const TX_UNMAKE: &str = "DELETE FROM onlyonce.records WHERE id = $1";
+
+pub(crate) const TX_STORE: &str = "
+SELECT version, secret, floor, current_setting('transaction_isolation'),
+  EXISTS (SELECT FROM onlyonce.records WHERE id = $1) FROM onlyonce.store";
+
+/// Fails if the floor was raised since the snapshot was taken: only a lock looks at what is newer.
+/// It is given up at once, so that it holds up nobody who raises the floor.
+pub(crate) const TX_FLOOR_SEEN: &str = "SAVEPOINT onlyonce; \
+                                        SELECT floor FROM onlyonce.store FOR SHARE; \
+                                        ROLLBACK TO SAVEPOINT onlyonce; \
+                                        RELEASE SAVEPOINT onlyonce";
+
+/// Fails in a transaction in which something has failed.
+pub(crate) const TX_ALIVE: &str = "SELECT 1";
+
+/// Until the end of the transaction only.
+pub(crate) const TX_DURABLE: &str = "
+SELECT set_config('synchronous_commit', 'on', true)
+WHERE current_setting('synchronous_commit') IN ('off', 'local')";

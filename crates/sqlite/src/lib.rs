@@ -5,8 +5,9 @@
 //! lock; each swap compares the revision inside the transaction, so of all writers on the machine
 //! one wins. Reads see only what is synced, and wait for nobody.
 //!
-//! It cannot decide anything: it knows records and revisions, not what they mean. It refuses a
-//! file on a network file system, where SQLite's locks and shared memory do not hold.
+//! It cannot decide anything by itself: it knows records and revisions, not what they mean; what
+//! the core decides about a claim in a caller's own transaction it writes there. It refuses a file
+//! on a network file system, where SQLite's locks and shared memory do not hold.
 //!
 //! ```
 //! use onlyonce_core::Floor;
@@ -29,7 +30,10 @@ mod readers;
 mod schema;
 mod shared;
 mod sqlite;
+mod transaction;
 mod writer;
 
 pub use door::doctor;
+pub use onlyonce_store::transaction::{Claimed, Request, TxError, TxErrorKind};
 pub use sqlite::Sqlite;
+pub use transaction::{Granted, Transactions};

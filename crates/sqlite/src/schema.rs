@@ -49,3 +49,21 @@ pub(crate) const LIST_STATE: &str = "SELECT id, due_at, revision, record FROM re
                                      ORDER BY due_at, id LIMIT ?4";
 pub(crate) const COUNT: &str = "SELECT count(*) FROM records";
 pub(crate) const COUNT_STATE: &str = "SELECT count(*) FROM records WHERE state = ?1";
+
+/// In a transaction of a caller's: takes the write lock, and changes nothing. Names are of the main
+/// database, whatever temporary tables there are.
+pub(crate) const LOCK: &str = "UPDATE main.store SET floor = floor WHERE false";
+pub(crate) const WHOSE: &str = "
+SELECT secret, floor, EXISTS (SELECT 1 FROM main.records WHERE id = ?1) FROM main.store";
+pub(crate) const TX_GET: &str = "SELECT revision, record FROM main.records WHERE id = ?1";
+/// Takes a sixth value like the next one, and has no use for it.
+pub(crate) const TX_MAKE: &str = "
+INSERT INTO main.records (id, revision, state, due_at, record)
+SELECT ?1, ?2, ?3, ?4, ?5 WHERE ?6 IS NULL ON CONFLICT (id) DO NOTHING";
+pub(crate) const TX_CHANGE: &str = "
+UPDATE main.records SET revision = ?2, state = ?3, due_at = ?4, record = ?5
+WHERE id = ?1 AND revision = ?6";
+pub(crate) const TX_REVISION: &str =
+    "UPDATE main.store SET revision_max = ?1 WHERE revision_max < ?1";
+/// What is attached beside the main database and the temporary one.
+pub(crate) const ATTACHED: &str = "SELECT name FROM pragma_database_list WHERE 1 < seq";

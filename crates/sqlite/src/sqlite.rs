@@ -19,10 +19,11 @@ use crate::queue::{Change, Queue};
 use crate::readers::Readers;
 use crate::schema;
 use crate::shared::Shared;
+use crate::transaction::Transactions;
 use crate::writer::Writer;
 
 /// The largest reply that is kept, in bytes.
-const REPLY_MAX: usize = 16 << 20;
+pub(crate) const REPLY_MAX: usize = 16 << 20;
 
 /// Records in an SQLite file, for all processes of one machine. Cheap to clone; all clones are one.
 ///
@@ -109,6 +110,11 @@ impl Sqlite {
     /// The store's secret.
     pub const fn secret(&self) -> &Secret {
         &self.secret
+    }
+
+    /// What claims and completes in transactions of the caller's own, on the same file.
+    pub fn transactions(&self) -> Transactions {
+        Transactions::new(self.shared.path(), &self.secret)
     }
 
     /// How many keys have a record, in all or in one state. Reads the index of all that it counts.

@@ -18,6 +18,7 @@ pub mod memory;
 pub mod open;
 pub mod row;
 pub mod store;
+pub mod transaction;
 
 pub use check::{Check, Checks, Found, Need};
 pub use codec::{CodecError, decode, encode};

@@ -3,7 +3,11 @@
 
 #![allow(clippy::unwrap_used, reason = "a test ends where something fails")]
 
+mod cells;
 mod common;
 mod conformance;
 mod door;
+mod functions;
 mod kill;
+mod shop;
+mod transaction;

@@ -1,0 +1,350 @@
+//! Claims and completions in the caller's own transaction: the operation, its answer and its
+//! record are committed together, or none of them is.
+//!
+//! Nothing is decided here either: what `onlyonce-core` says is written to the same rows by the
+//! caller's connection. Who claims a key that another transaction has claimed waits for its end, by
+//! the unique index. No lock and no setting outlives the transaction, so a pooler may be between.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use futures_util::future::join;
+use onlyonce_core::{
+    ClaimId, Command, Fence, Floor, Key, KeyId, Next, Outcome, Policy, Record, Reply, Scope,
+    Secret, Timestamp, decide,
+};
+use onlyonce_store::transaction::{
+    CONFLICTS_MAX, Claimed, MARK, MARKED, Request, TxError, TxErrorKind, complete,
+};
+use onlyonce_store::{Row, StoreError, row};
+use tokio_postgres::types::{ToSql, Type};
+use tokio_postgres::{Error, Transaction};
+
+use crate::error::{of_commit, of_transaction};
+use crate::postgres::REPLY_MAX;
+use crate::schema;
+
+type Values<'a> = &'a [(&'a (dyn ToSql + Sync), Type)];
+
+/// What claims in transactions on the database of one store. Cheap to clone.
+///
+/// ```no_run
+/// # use onlyonce_core::*;
+/// # use onlyonce_postgres::{Claimed, Postgres, TxError};
+/// # async fn order(store: &Postgres, client: &mut tokio_postgres::Client, now: Timestamp)
+/// # -> Result<Reply, Box<dyn std::error::Error>> {
+/// let (once, policy) = (store.transactions(), Policy::default());
+/// let (scope, key) = (Scope::new("orders")?, Key::new("7829")?);
+/// let request = once.request(&scope, &key, b"one blender");
+///
+/// let tx = client.transaction().await?;
+/// let reply = match once.claim(&tx, &request, &policy, now).await? {
+///     Claimed::Granted(granted) => {
+///         tx.execute("UPDATE stock SET free = free - 1 WHERE item = 'blender'", &[]).await?;
+///         let reply = Reply::kept(201, "order confirmed, 7829");
+///         granted.complete(reply.clone(), now).await?;
+///         reply
+///     }
+///     Claimed::Replay(reply) => reply,
+///     Claimed::Refused(outcome) => return Err(format!("not run: {outcome:?}").into()),
+/// };
+/// once.commit(tx).await?;
+/// # Ok(reply) }
+/// ```
+#[derive(Clone)]
+pub struct Transactions {
+    place: Arc<str>,
+    secret: Secret,
+}
+
+/// A claim that was granted in a transaction: run the operation in it, then
+/// [`complete`](Self::complete), then commit.
+///
+/// To drop it and roll back is to take the claim back. A transaction that is committed without the
+/// completion leaves the claim as it is: when its lease is over, its outcome is unknown.
+#[must_use = "a claim that is committed without its completion becomes an unknown outcome"]
+pub struct Granted<'t, 'c> {
+    transactions: &'t Transactions,
+    tx: &'t Transaction<'c>,
+    id: KeyId,
+    policy: Policy,
+    record: Record,
+}
+
+/// The floor, and what tells whose store it is.
+struct Store {
+    floor: Floor,
+    /// Whether each statement sees what was committed before it.
+    is_read_committed: bool,
+}
+
+impl Transactions {
+    pub(crate) fn new(place: &Arc<str>, secret: &Secret) -> Self {
+        Self { place: Arc::clone(place), secret: secret.clone() }
+    }
+
+    /// A request under a key of `scope`; see [`Request::new`].
+    pub fn request(&self, scope: &Scope, key: &Key, request: &[u8]) -> Request {
+        Request::new(&self.secret, scope, key, request)
+    }
+
+    /// Asks, within `tx`, to be the only one who runs the operation. If another transaction has
+    /// claimed the key, it waits for the end of that one, for as long as the settings of `tx` allow
+    /// (`lock_timeout`, `statement_timeout`).
+    ///
+    /// After every answer that is no error the transaction goes on. One round trip for a first
+    /// claim. Any isolation level will do: under `REPEATABLE READ` and `SERIALIZABLE` a duplicate
+    /// that has waited is told [`TxErrorKind::Again`], and reads the reply the next time.
+    ///
+    /// # Errors
+    /// It did not happen; the transaction is of no use any more.
+    pub async fn claim<'t, 'c>(
+        &'t self,
+        tx: &'t Transaction<'c>,
+        request: &Request,
+        policy: &Policy,
+        now: Timestamp,
+    ) -> Result<Claimed<Granted<'t, 'c>>, TxError> {
+        request.check(now)?;
+        let (id, command) = (request.id, request.claim(self.claim_id()?));
+        let granted = |record| {
+            let policy = *policy;
+            Claimed::Granted(Granted { transactions: self, tx, id, policy, record })
+        };
+        for _ in 0..CONFLICTS_MAX {
+            let (made, floor) = self.make(tx, request, policy, now, &command).await?;
+            let found = if made { None } else { self.get(tx, id).await? };
+            if !made && found.is_none() {
+                // It was forgotten meanwhile.
+                continue;
+            }
+            let decision = decide(now, floor, policy, found.as_ref(), &command);
+            let next = match (decision.next, &found) {
+                // What was made as a guess is not to be.
+                (Next::Keep, None) => {
+                    self.run(tx, schema::TX_UNMAKE, &[(&key(&id), Type::BYTEA)]).await?;
+                    return Ok(Claimed::refused(decision.outcome));
+                }
+                (Next::Write(next), None) => return Ok(granted(next)),
+                (Next::Write(next), Some(found)) => {
+                    if !self.write(tx, id, found, &next).await? {
+                        continue;
+                    }
+                    Some(next)
+                }
+                (Next::Keep, Some(_)) => found,
+                (Next::Delete, _) => None,
+            };
+            return Ok(match (decision.outcome, next) {
+                (Outcome::Granted(_), Some(next)) => granted(next),
+                (outcome, _) => Claimed::refused(outcome),
+            });
+        }
+        Err(self.error(TxErrorKind::Again, "too many writers changed the record at once"))
+    }
+
+    /// Says, within `tx`, that the operation happened in it under a claim that was granted outside:
+    /// by an engine, by the record service, or in an earlier transaction. It counts for the latest
+    /// claim alone, and once; so the operation happens exactly once, whoever is late.
+    ///
+    /// # Errors
+    /// [`TxErrorKind::Fenced`] if it does not count: `tx` must be rolled back. The others as for
+    /// [`Transactions::claim`].
+    pub async fn complete(
+        &self,
+        tx: &Transaction<'_>,
+        id: KeyId,
+        fence: Fence,
+        reply: Reply,
+        policy: &Policy,
+        now: Timestamp,
+    ) -> Result<(), TxError> {
+        self.store(tx).await?;
+        for _ in 0..CONFLICTS_MAX {
+            let Some(found) = self.get(tx, id).await? else {
+                return Err(self.error(TxErrorKind::Fenced, "the key has no record"));
+            };
+            if self.completed(tx, id, &found, (fence, reply.clone()), policy, now).await? {
+                return Ok(());
+            }
+        }
+        Err(self.error(TxErrorKind::Again, "too many writers changed the record at once"))
+    }
+
+    /// Commits, and says of an error whether the operation may have happened. It also finds out
+    /// that a statement has failed in `tx` whose error was dropped: the server would roll back, and
+    /// answer a commit as if nothing were wrong.
+    ///
+    /// # Errors
+    /// See [`TxErrorKind`].
+    pub async fn commit(&self, tx: Transaction<'_>) -> Result<(), TxError> {
+        tx.batch_execute(schema::TX_ALIVE).await.map_err(|error| self.failed(&error))?;
+        tx.commit().await.map_err(|error| of_commit(&self.place, &error))
+    }
+
+    /// What an error of the caller's own statements means.
+    pub fn failed(&self, error: &Error) -> TxError {
+        of_transaction(&self.place, error)
+    }
+
+    /// Makes the record of a first claim, if there is none, and reads the floor. In this order: a
+    /// record that is missing by now may have been deleted just now, under a floor that was raised
+    /// before that.
+    async fn make(
+        &self,
+        tx: &Transaction<'_>,
+        request: &Request,
+        policy: &Policy,
+        now: Timestamp,
+        command: &Command,
+    ) -> Result<(bool, Floor), TxError> {
+        let guess = decide(now, Floor::NONE, policy, None, command);
+        let Next::Write(guess) = guess.next else {
+            return Err(self.error(TxErrorKind::NotExecuted, "a first claim is written"));
+        };
+        let row = Row::of(request.id, &guess).map_err(|error| self.damaged(&error))?;
+        let values: [(&(dyn ToSql + Sync), Type); 5] = [
+            (&key(&request.id), Type::BYTEA),
+            (&row.revision, Type::INT8),
+            (&row.state, Type::INT2),
+            (&row.due_at, Type::INT8),
+            (&row.bytes, Type::BYTEA),
+        ];
+        // They are sent in the order in which they are polled first.
+        let making = self.run(tx, schema::TX_MAKE, &values);
+        let (made, store) = join(making, self.store(tx)).await;
+        let (made, store) = (!made?.is_empty(), store?);
+        // A snapshot of before does not show a floor that was raised since; a lock of it does.
+        if !store.is_read_committed && request.key_time.is_some() {
+            let seen = tx.batch_execute(schema::TX_FLOOR_SEEN).await;
+            seen.map_err(|error| self.failed(&error))?;
+        }
+        Ok((made, store.floor))
+    }
+
+    async fn store(&self, tx: &Transaction<'_>) -> Result<Store, TxError> {
+        let rows = self.run(tx, schema::TX_STORE, &[(&key(&MARK), Type::BYTEA)]).await?;
+        let refused = |text: &str| self.error(TxErrorKind::NotExecuted, text);
+        let Some(store) = rows.first() else { return Err(refused("the store's row is gone")) };
+        if store.get::<_, i32>(0) != schema::VERSION {
+            return Err(refused("the store's format is another one: use a newer onlyonce"));
+        }
+        if store.get::<_, &[u8]>(1) != &self.secret.as_bytes()[..] {
+            return Err(refused("the transaction is in the database of another store"));
+        }
+        if store.get(4) {
+            return Err(refused(MARKED));
+        }
+        let floor = Floor::at(row::timestamp(store.get(2)));
+        let isolation: &str = store.get(3);
+        let is_read_committed = matches!(isolation, "read committed" | "read uncommitted");
+        Ok(Store { floor, is_read_committed })
+    }
+
+    async fn get(&self, tx: &Transaction<'_>, id: KeyId) -> Result<Option<Record>, TxError> {
+        let ids = [key(&id)];
+        let rows = self.run(tx, schema::GET, &[(&&ids[..], Type::BYTEA_ARRAY)]).await?;
+        let Some(row) = rows.first() else { return Ok(None) };
+        let read = Row::read(&self.place, id, row.get(1), Bytes::copy_from_slice(row.get(2)));
+        read.map(Some).map_err(|error| self.damaged(&error))
+    }
+
+    /// Completes `found`; `false` if another one stands there by now.
+    async fn completed(
+        &self,
+        tx: &Transaction<'_>,
+        id: KeyId,
+        found: &Record,
+        (fence, reply): (Fence, Reply),
+        policy: &Policy,
+        now: Timestamp,
+    ) -> Result<bool, TxError> {
+        let fits = reply.content().is_none_or(|content| content.len() <= REPLY_MAX);
+        let reply = if fits { reply } else { reply.without_content() };
+        let next = complete(now, policy, found, fence, reply).map_err(|outcome| {
+            let text = format!("claim {} does not count: {outcome:?}", fence.get());
+            self.error(TxErrorKind::Fenced, &text)
+        })?;
+        let written = self.write(tx, id, found, &next).await?;
+        if written {
+            // What is told after the commit must not be lost, whatever the caller's settings are.
+            self.run(tx, schema::TX_DURABLE, &[]).await?;
+        }
+        Ok(written)
+    }
+
+    async fn write(
+        &self,
+        tx: &Transaction<'_>,
+        id: KeyId,
+        found: &Record,
+        next: &Record,
+    ) -> Result<bool, TxError> {
+        let row = Row::of(id, next).map_err(|error| self.damaged(&error))?;
+        let expected = i64::try_from(found.revision.get()).unwrap_or(i64::MAX);
+        let values: [(&(dyn ToSql + Sync), Type); 6] = [
+            (&key(&id), Type::BYTEA),
+            (&row.revision, Type::INT8),
+            (&row.state, Type::INT2),
+            (&row.due_at, Type::INT8),
+            (&row.bytes, Type::BYTEA),
+            (&expected, Type::INT8),
+        ];
+        Ok(!self.run(tx, schema::TX_CHANGE, &values).await?.is_empty())
+    }
+
+    async fn run(
+        &self,
+        tx: &Transaction<'_>,
+        sql: &str,
+        values: Values<'_>,
+    ) -> Result<Vec<tokio_postgres::Row>, TxError> {
+        tx.query_typed(sql, values).await.map_err(|error| self.failed(&error))
+    }
+
+    fn claim_id(&self) -> Result<ClaimId, TxError> {
+        let mut bytes = [0; 16];
+        let filled = getrandom::fill(&mut bytes);
+        let failed = |error| self.error(TxErrorKind::Again, &format!("no random numbers: {error}"));
+        filled.map(|()| ClaimId::from_bytes(bytes)).map_err(failed)
+    }
+
+    fn damaged(&self, error: &StoreError) -> TxError {
+        self.error(TxErrorKind::Damaged, &error.to_string())
+    }
+
+    fn error(&self, kind: TxErrorKind, text: &str) -> TxError {
+        TxError::new(kind, format!("{}: {text}", self.place))
+    }
+}
+
+impl Granted<'_, '_> {
+    /// The fence of this claim.
+    pub const fn fence(&self) -> Fence {
+        self.record.fence
+    }
+
+    /// Which attempt this is, from 1. Attempts in transactions that were rolled back do not count.
+    pub const fn attempt(&self) -> u32 {
+        self.record.attempt
+    }
+
+    /// Says that the operation happened in this transaction, with this reply: true from the commit
+    /// on. A reply above 16 MiB is recorded as answered and not kept.
+    ///
+    /// # Errors
+    /// It did not happen; roll back.
+    pub async fn complete(self, reply: Reply, now: Timestamp) -> Result<(), TxError> {
+        let Self { transactions, tx, id, policy, record } = self;
+        let said = (record.fence, reply);
+        if transactions.completed(tx, id, &record, said, &policy, now).await? {
+            return Ok(());
+        }
+        let text = "its record was changed within this transaction";
+        Err(transactions.error(TxErrorKind::Fenced, text))
+    }
+}
+
+fn key(id: &KeyId) -> &[u8] {
+    id.as_bytes()
+}
