@@ -215,10 +215,10 @@ A copy that was cut off leaves two stores that cannot be used: the same command 
     /// Make a store safe to use that was put back from an older copy, such as a dump or a snapshot
     #[command(after_help = "\
 An older copy does not know what ran after it was made. First keys with a time from before now and \
-five minutes that have no record are refused; then every claim that was open in the copy, and every \
-key that was free, becomes unknown, for `onlyonce keys resolve` to settle. What had been answered \
-is answered as before. Nobody knows which keys without a time ran since: they have no record, and \
-would run again.
+five minutes that have no record are refused; then every claim that was open in the copy, and \
+every key that was free, becomes unknown, for `onlyonce keys resolve` to settle. What had been \
+answered is answered as before. Nobody knows which keys without a time ran since: they have no \
+record, and would run again.
 
 Nothing tells a store that was put back from one that was not, but etcd where its snapshot makes \
 another cluster: say this before any process opens it. If it is cut off, the store cannot be used, \
@@ -448,8 +448,8 @@ folder is left as it is.")]
 
 #[derive(Args, Clone, Copy, Debug)]
 #[command(after_help = "\
-Of a journal it is worked out from its format. Of other stores it is the least that was measured for \
-a key, and what their servers keep beside it for a while is not known here.
+Of a journal it is worked out from its format. Of other stores it is the least that was measured \
+for a key, and what their servers keep beside it for a while is not known here.
 
   onlyonce size --rate 50 --reply-size 2000 --retention 24h --remember 30d
   onlyonce size --kind postgres --rate 50")]

@@ -156,7 +156,7 @@ impl Place {
         }
     }
 
-    /// The same, also if a snapshot has brought it to another cluster: for who makes it safe to use.
+    /// The same, also if a snapshot has brought it to another cluster: for who makes it safe.
     pub(crate) async fn open_restored(&self) -> Result<Opened, Failure> {
         let Self::Etcd(target) = self else { return self.open_marked(Settings::default()).await };
         let opened = Etcd::open_restored(target).await;

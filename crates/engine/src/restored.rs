@@ -31,7 +31,7 @@ pub struct Restored {
 }
 
 impl Engine {
-    /// Makes a store safe to use that was put back from an older copy, such as a dump or a snapshot.
+    /// Makes a store safe to use that was put back from an older copy: a dump, or a snapshot.
     ///
     /// First the floor is raised, durably, to the present and `key_ahead_max` more: a key that
     /// carries an earlier time and has no record is refused. Then every record that was running or

@@ -37,8 +37,8 @@ struct Entries {
     tombstone: u64,
 }
 
-/// What a key takes at least in a store that is not ours, in bytes: measured with 2,400 to 5,000 keys
-/// that were claimed and answered, then swept, with all that the server keeps for a while gone.
+/// What a key takes at least in a store that is not ours, in bytes: measured with 2,400 to 5,000
+/// keys that were claimed and answered, then swept, with all that a server keeps for a while gone.
 struct Measured {
     /// What it is that was measured.
     what: &'static str,

@@ -1,5 +1,5 @@
-//! Shared stores that are put back from an older copy of themselves, by what their servers bring for
-//! it: what can be known to have run since runs no second time.
+//! Shared stores that are put back from an older copy of themselves, by what their servers bring
+//! for it: what can be known to have run since runs no second time.
 
 use std::fs;
 use std::path::{Path, PathBuf};

@@ -1,5 +1,5 @@
-//! What a retry gets at each age after its store was put back from an older copy of itself: what ran
-//! after the copy was made, and can be known to have, runs no second time.
+//! What a retry gets at each age after its store was put back from an older copy of itself: what
+//! ran after the copy was made, and can be known to have, runs no second time.
 
 use std::time::Duration;
 
