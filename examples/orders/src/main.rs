@@ -1,9 +1,10 @@
 //! The warehouse: takes orders from a queue, reserves stock, and confirms each order once.
 //!
 //! Its stock, its reservations and its records are in one PostgreSQL. An order is run at most once
-//! at a time; a reservation has the order's number as its primary key, so that running one again,
-//! of which nobody knows how it ended, finds what was reserved and says the same. Whoever sent the
-//! order is answered from the record, as often as the order comes.
+//! at a time; what is reserved is committed with the record that says so, by the latest claim
+//! alone. So one of which nobody knows how it ended is run again without harm: its record is there, or
+//! nothing of it is, and nothing can come any more. Whoever sent the order is answered from the
+//! record, as often as the order comes.
 
 #![allow(clippy::print_stderr, reason = "a program of the terminal")]
 
@@ -57,10 +58,10 @@ async fn main() -> ExitCode {
     }
 }
 
-/// Records outlive every order; an outcome that nobody knows is run again, which a reservation
-/// makes harmless.
+/// Records outlive every order; an outcome that nobody knows is run again, which is harmless where
+/// effect and record are one transaction.
 fn settings() -> Settings {
-    let receiver = Receiver::always(Always::UniqueName);
+    let receiver = Receiver::always(Always::Transactional);
     let (on_unknown, lease) = (OnUnknown::Retry, Duration::from_secs(5));
     let policy = Policy { on_unknown, receiver, lease, ..policy() };
     Settings { policy, attempts_max: 1_000, ..Settings::default() }
@@ -79,13 +80,14 @@ async fn run(arguments: Arguments) -> Result<(), Failure> {
         }
     };
     let inbox = Inbox::new(engine, secret, "warehouse", settings())?;
-    let stock = Arc::new(Stock::new(&arguments.database)?);
+    let (once, policy) = (store.transactions(), settings().policy);
+    let stock = Arc::new(Stock::new(&arguments.database, once, inbox.clone(), policy)?);
     let listener = tokio::net::TcpListener::bind(arguments.listen).await?;
     let counter = tokio::spawn(counter::serve(listener, inbox.clone()));
 
     let handler = Arc::new(move |message: &Arc<Message>| {
         let (stock, message) = (Arc::clone(&stock), Arc::clone(message));
-        direct(move |_: Attempt| async move { stock.reserve(&message).await })
+        direct(move |attempt: Attempt| async move { stock.reserve(&message, attempt).await })
     });
     let pauses = [200, 1_000, 3_000].map(Duration::from_millis).to_vec();
     let queues = Queues { pauses, ..Queues::of(ORDERS) };

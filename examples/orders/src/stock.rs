@@ -1,10 +1,12 @@
-//! The stock and its reservations, each with the confirmation that was given for it.
+//! The stock and its reservations. A reservation, its confirmation and the record that the order is
+//! answered are one transaction: they are there together, or none of them is.
 
 use std::time::Duration;
 
-use onlyonce::Ran;
-use onlyonce_consume::{Message, later, never};
-use onlyonce_core::{Cause, Reply};
+use onlyonce::{Attempt, Ran};
+use onlyonce_consume::{Inbox, Message, later, never};
+use onlyonce_core::{Cause, Key, Policy, Reply};
+use onlyonce_postgres::{Transactions, TxError};
 use serde::Deserialize;
 use tokio::time::timeout;
 use tokio_postgres::{Client, Config, NoTls};
@@ -23,19 +25,15 @@ struct Order {
     quantity: i32,
 }
 
-/// The stock in a database.
+/// The stock in a database, which is that of the records too.
 pub(crate) struct Stock {
     config: Config,
+    once: Transactions,
+    inbox: Inbox,
+    policy: Policy,
 }
 
-/// How far a reservation got.
-enum Reserved {
-    /// Committed, or found: this is its confirmation.
-    Confirmed(String),
-    SoldOut,
-}
-
-/// Why it did not get there.
+/// Why there is no answer, or none that is known.
 enum Failed {
     /// Nothing was committed.
     Before(String),
@@ -49,22 +47,33 @@ impl From<tokio_postgres::Error> for Failed {
     }
 }
 
+impl From<TxError> for Failed {
+    fn from(error: TxError) -> Self {
+        if error.may_have_happened() { Self::Committing } else { Self::Before(error.to_string()) }
+    }
+}
+
 impl Stock {
-    pub(crate) fn new(url: &str) -> Result<Self, tokio_postgres::Error> {
-        Ok(Self { config: url.parse()? })
+    pub(crate) fn new(
+        url: &str,
+        once: Transactions,
+        inbox: Inbox,
+        policy: Policy,
+    ) -> Result<Self, tokio_postgres::Error> {
+        Ok(Self { config: url.parse()?, once, inbox, policy })
     }
 
-    /// Reserves what a message asks for, and confirms it.
-    pub(crate) async fn reserve(&self, message: &Message) -> Ran {
+    /// Reserves what a message asks for, and confirms it, under the claim of this attempt.
+    pub(crate) async fn reserve(&self, message: &Message, attempt: Attempt) -> Ran {
         let Ok(order) = serde_json::from_slice::<Order>(&message.body) else {
             return never("it is no order");
         };
         if message.id.as_ref() != Some(&order.order) || order.quantity < 1 {
             return never("its number or its quantity is none");
         }
-        match timeout(PATIENCE, self.reserved(&order)).await {
-            Ok(Ok(Reserved::Confirmed(text))) => Ran::Happened(Reply::kept(CONFIRMED, text)),
-            Ok(Ok(Reserved::SoldOut)) => Ran::Happened(Reply::kept(SOLD_OUT, "sold out")),
+        let Ok(key) = Key::new(order.order.clone()) else { return never("its number is no key") };
+        match timeout(PATIENCE, self.reserved(&order, &key, attempt)).await {
+            Ok(Ok(reply)) => Ran::Happened(reply),
             Ok(Err(Failed::Before(why))) => later(why),
             Ok(Err(Failed::Committing)) => Ran::CannotTell(Cause::ConnectionLost),
             Err(_) => Ran::CannotTell(Cause::TimedOut),
@@ -72,36 +81,40 @@ impl Stock {
     }
 
     /// A connection for each order is slow and simple: what it leaves behind ends with it.
-    async fn reserved(&self, order: &Order) -> Result<Reserved, Failed> {
+    async fn reserved(&self, order: &Order, key: &Key, attempt: Attempt) -> Result<Reply, Failed> {
         let (mut client, connection) = self.config.connect(NoTls).await?;
         let connection = tokio::spawn(connection);
-        let reserved = in_transaction(&mut client, order).await;
+        let reserved = self.in_transaction(&mut client, order, key, attempt).await;
         drop(client);
         let _ = connection.await;
         reserved
     }
-}
 
-/// Stock and reservation change together; whoever reserves again finds the first confirmation.
-async fn in_transaction(client: &mut Client, order: &Order) -> Result<Reserved, Failed> {
-    let transaction = client.transaction().await?;
-    let Order { order, item, quantity } = order;
-    let insert = "INSERT INTO reservations (number, item, quantity, confirmation) \
-                  VALUES ($1, $2, $3, gen_random_uuid()::text) \
-                  ON CONFLICT (number) DO NOTHING RETURNING confirmation";
-    let Some(row) = transaction.query_opt(insert, &[order, item, quantity]).await? else {
-        let found = "SELECT confirmation FROM reservations WHERE number = $1";
-        let row = transaction.query_one(found, &[order]).await?;
-        return Ok(Reserved::Confirmed(confirmation(order, row.get(0))));
-    };
-    let confirmed = confirmation(order, row.get(0));
-    let take = "UPDATE stock SET free = free - $2 WHERE item = $1 AND free >= $2";
-    if transaction.execute(take, &[item, quantity]).await? == 0 {
-        // The reservation goes with the transaction.
-        return Ok(Reserved::SoldOut);
+    /// Should an attempt be late, because another one was granted meanwhile, its completion does
+    /// not count, and its reservation goes with it.
+    async fn in_transaction(
+        &self,
+        client: &mut Client,
+        order: &Order,
+        key: &Key,
+        attempt: Attempt,
+    ) -> Result<Reply, Failed> {
+        let tx = client.transaction().await?;
+        let Order { order, item, quantity } = order;
+        let take = "UPDATE stock SET free = free - $2 WHERE item = $1 AND free >= $2";
+        let reply = if tx.execute(take, &[item, quantity]).await? == 0 {
+            Reply::kept(SOLD_OUT, "sold out")
+        } else {
+            let insert = "INSERT INTO reservations (number, item, quantity, confirmation) \
+                          VALUES ($1, $2, $3, gen_random_uuid()::text) RETURNING confirmation";
+            let row = tx.query_one(insert, &[order, item, quantity]).await?;
+            Reply::kept(CONFIRMED, confirmation(order, row.get(0)))
+        };
+        let (id, now) = (self.inbox.id(key), self.inbox.engine().now());
+        self.once.complete(&tx, id, attempt.fence, reply.clone(), &self.policy, now).await?;
+        self.once.commit(tx).await?;
+        Ok(reply)
     }
-    transaction.commit().await.map_err(|_| Failed::Committing)?;
-    Ok(Reserved::Confirmed(confirmed))
 }
 
 fn confirmation(order: &str, number: &str) -> String {

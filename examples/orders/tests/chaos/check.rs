@@ -60,6 +60,14 @@ pub(crate) fn check(world: &World, wishes: &[Wish], book: &Value) -> Result<Tall
     if reserved.len() != tally.confirmed {
         return Err(format!("{} reservations for {tally:?}", reserved.len()));
     }
+    // Read by the store's own functions, from the rows that the reservations were committed with.
+    let records = "SELECT count(*) FROM onlyonce.records r, \
+                   onlyonce._read(r.id, r.revision, r.record) p \
+                   WHERE p.state = 3 AND p.status = 201";
+    let records = world.database.sql("postgres", records);
+    if records != reserved.len().to_string() {
+        return Err(format!("{records} records for {} reservations", reserved.len()));
+    }
     for (item, before) in STOCK {
         let query = format!("SELECT free FROM stock WHERE item = '{item}'");
         let free: u64 = world.database.sql("postgres", &query).parse().unwrap();
