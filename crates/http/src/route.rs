@@ -3,11 +3,11 @@
 use std::fmt;
 use std::time::Duration;
 
-use http::{HeaderName, Method};
+use http::{HeaderMap, HeaderName, Method, StatusCode};
 use onlyonce_core::limits::{FOREVER, REPLY_BYTES_MAX};
-use onlyonce_core::{Always, Class, OnUnknown, Policy, PolicyError};
+use onlyonce_core::{Always, Cause, Class, OnUnknown, Policy, PolicyError};
 
-use crate::classify::{ClassifyError, ClassifyRules};
+use crate::classify::{ClassifyError, ClassifyRules, Ending, classify};
 use crate::cors::Cors;
 use crate::fingerprint::FingerprintRule;
 use crate::headers::IDEMPOTENCY_KEY;
@@ -233,6 +233,21 @@ impl RoutePolicy {
         }
     }
 
+    /// What an answer of the service says about the operation: [`classify`] by the route's own word.
+    ///
+    /// A fenced receiver refuses with 412 who comes under an older claim than it has seen (RFC 9110
+    /// section 15.5.13: a precondition that came with the request does not hold). That is no answer
+    /// to the operation, which runs or ran under the newer claim.
+    pub fn ending(&self, status: StatusCode, headers: &HeaderMap) -> Ending {
+        let ClassifyRules { complete, release, unknown } = &self.classify;
+        let is_listed = [complete, release, unknown].iter().any(|list| list.contains(&status));
+        let is_fenced = self.record.receiver.always == Some(Always::Fenced);
+        if is_fenced && status == StatusCode::PRECONDITION_FAILED && !is_listed {
+            return Ending::Abandon(Cause::Abandoned);
+        }
+        classify(status, headers, &self.classify)
+    }
+
     /// What an operator should know about these choices before a request finds out.
     pub fn warnings(&self) -> Vec<String> {
         let mut warnings: Vec<String> =
@@ -266,11 +281,25 @@ impl RoutePolicy {
 
 #[cfg(test)]
 mod tests {
-    use http::StatusCode;
     use onlyonce_core::Receiver;
 
     use super::*;
     use crate::probe::Absent;
+
+    #[test]
+    fn the_refusal_of_a_fenced_receiver_is_no_answer() {
+        let ending = |always, classify| {
+            let mut policy = RoutePolicy { classify, ..RoutePolicy::default() };
+            policy.record.receiver = Receiver::always(always);
+            policy.ending(StatusCode::PRECONDITION_FAILED, &HeaderMap::new())
+        };
+        let refused = Ending::Abandon(Cause::Abandoned);
+        assert_eq!(ending(Always::Fenced, ClassifyRules::default()), refused);
+        assert_eq!(ending(Always::UniqueName, ClassifyRules::default()), Ending::Complete);
+        let complete = vec![StatusCode::PRECONDITION_FAILED];
+        let listed = ClassifyRules { complete, ..ClassifyRules::default() };
+        assert_eq!(ending(Always::Fenced, listed), Ending::Complete);
+    }
 
     #[test]
     fn the_defaults_hold_and_contradictions_are_refused() {

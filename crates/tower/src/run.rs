@@ -9,7 +9,7 @@ use onlyonce::{Acted, EngineError, Ticket};
 use onlyonce_failpoint::failpoint;
 use onlyonce_http::headers::announce;
 use onlyonce_http::{
-    Capture, Ending, FailureKind, IdempotencyStatus, UpstreamFailure, answer, capture, classify,
+    Capture, Ending, FailureKind, IdempotencyStatus, UpstreamFailure, answer, capture,
 };
 use tokio::sync::oneshot;
 use tower_service::Service;
@@ -83,7 +83,7 @@ where
     R::Error: Into<BoxError>,
 {
     let policy = &exchange.shared().policy;
-    match classify(head.status, &head.headers, &policy.classify) {
+    match policy.ending(head.status, &head.headers) {
         Ending::Complete => complete(ticket, exchange, head, body, tell).await,
         ending @ (Ending::Release { .. } | Ending::Abandon(_)) => {
             let _ = tell.send(refused(ticket, &exchange, head, body, ending).await);

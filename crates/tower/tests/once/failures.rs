@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use onlyonce::core::{Outcome, Policy, Reply, Verdict};
+use onlyonce::core::{Always, OnUnknown, Outcome, Policy, Receiver, Reply, Verdict};
 use onlyonce_http::{ClassifyRules, FailureKind, RoutePolicy, UpstreamFailure, capture};
 
 use crate::common::{Ends, Shop, answer, data, post, script, send, set, until};
@@ -172,5 +172,22 @@ async fn a_route_decides_what_its_statuses_mean() {
     assert_eq!(send(&set.door, post("tap", "seat")).await.says(), "not-executed");
     assert_eq!(send(&set.door, post("tap", "seat")).await.text(), "b");
     assert_eq!(send(&set.door, post("tap", "seat")).await.says(), "replayed");
+    assert_eq!(set.shop.runs(), 2);
+}
+
+#[tokio::test]
+async fn the_refusal_of_an_older_claim_is_not_taken_for_the_answer() {
+    let mut policy = RoutePolicy::default();
+    policy.record.receiver = Receiver::always(Always::Fenced);
+    policy.record.on_unknown = OnUnknown::Retry;
+    let shop = Shop::default().answers(answer(412, "a newer claim was here"));
+    let set = set(shop, policy).await;
+    let told = send(&set.door, post("tap", "seat")).await;
+    assert_eq!((told.status, told.says()), (412, "unknown"));
+    // Under a fence of its own the next one is let in, and its answer is the one.
+    let next = send(&set.door, post("tap", "seat")).await;
+    assert_eq!((next.status, next.says()), (201, "executed"));
+    let again = send(&set.door, post("tap", "seat")).await;
+    assert_eq!((again.text(), again.says()), (next.text(), "replayed"));
     assert_eq!(set.shop.runs(), 2);
 }
