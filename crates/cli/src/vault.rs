@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use onlyonce::Engine;
+use onlyonce_failpoint::failpoint;
 use onlyonce_journal::Journal;
 use onlyonce_proxy::Telemetry;
 use onlyonce_store::{Store, StoreError};
@@ -127,8 +128,10 @@ impl Vault {
         let (mut all, mut after) = (Turned::default(), None);
         loop {
             let begun = engine.now();
+            failpoint!("renew.page.before", after);
             match self.page(after.clone(), true).await {
                 Ok(turned) => {
+                    failpoint!("renew.page.after", turned);
                     telemetry.renewed(turned.renewed, turned.unread.len());
                     all.and(turned);
                 }
@@ -194,11 +197,17 @@ fn read(path: &Path) -> io::Result<Vec<String>> {
 /// All of them or what stood there before, whenever the power goes out.
 fn write(path: &Path, names: &[String]) -> io::Result<()> {
     let new = path.with_extension("new");
+    failpoint!("names.write.before", (names.len(), names));
     let mut options = fs::OpenOptions::new();
     let mut file = options.write(true).create(true).truncate(true).mode(0o600).open(&new)?;
     let lines: String = names.iter().map(|name| format!("{name}\n")).collect();
     file.write_all(lines.as_bytes())?;
+    failpoint!("names.sync.before", (names.len(), names));
     file.sync_all()?;
+    failpoint!("names.rename.before", (names.len(), names));
     fs::rename(&new, path)?;
-    path.parent().map_or(Ok(()), |folder| File::open(folder)?.sync_all())
+    failpoint!("names.rename.after", (names.len(), names));
+    path.parent().map_or(Ok(()), |folder| File::open(folder)?.sync_all())?;
+    failpoint!("names.synced.after", (names.len(), names));
+    Ok(())
 }

@@ -2,16 +2,19 @@
 
 use std::fmt::Debug;
 use std::io::{self, IoSlice};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::pin::Pin;
 use std::sync::LazyLock;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use rustix::process::{Signal, getpid, kill_process};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 /// Names the file with the order.
 const ORDER: &str = "ONLYONCE_KILL_AT";
+/// How often a thread that is held looks whether its order is still there.
+const LOOK_EVERY: Duration = Duration::from_millis(1);
 
 static FILE: LazyLock<Option<PathBuf>> = LazyLock::new(|| Some(std::env::var_os(ORDER)?.into()));
 
@@ -31,10 +34,19 @@ pub fn pass(name: &str, state: &dyn Debug) {
     }
     match what {
         "kill" => kill(),
-        _ => {
-            let _ = std::fs::write(file.with_extension("passed"), name);
+        "hold" => {
+            tell(file, name);
+            // A thread that cannot go on, as one whose process is stopped here.
+            while file.exists() {
+                std::thread::sleep(LOOK_EVERY);
+            }
         }
+        _ => tell(file, name),
     }
+}
+
+fn tell(file: &Path, name: &str) {
+    let _ = std::fs::write(file.with_extension("passed"), name);
 }
 
 fn kill() -> ! {

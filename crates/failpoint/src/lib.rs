@@ -5,7 +5,8 @@
 //! `ONLYONCE_KILL_AT` names. Its first line is `kill PLACE`; every other line is something that the
 //! state there must say. If all of it fits, the process kills itself: no destructor runs, nothing
 //! is flushed, and no socket is closed in good order. With `pass PLACE` it goes on, and leaves a
-//! file with the ending `passed` beside the order.
+//! file with the ending `passed` beside the order. With `hold PLACE` it leaves that file too, and
+//! its thread goes on once the order is gone: until then a test can stop the process right there.
 //!
 //! A place is named after what it stands before or after. What is found at each of them stands in
 //! `docs/killed-at.md`.

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
 use onlyonce_core::Timestamp;
+use onlyonce_failpoint::failpoint;
 
 use crate::dir::{self, Names};
 use crate::disk::{Disk, Folder, Medium};
@@ -85,7 +86,10 @@ impl Journal {
         let labelled = listed
             .and_then(|()| dir::write_secret(target, self.secret()))
             .and_then(|()| names.write(target))
-            .and_then(|()| target.sync_names())
+            .and_then(|()| {
+                failpoint!("copy.names.before", extent);
+                target.sync_names()
+            })
             .and_then(|()| label::write(target, self.secret(), extent, has_shelves));
         labelled.map_err(|error| JournalError::io(target.place(""), &error))?;
         Ok(backup)
@@ -115,10 +119,14 @@ fn whole(medium: &dyn Medium, place: &Path, number: u64, end: u64) -> Result<Byt
 
 fn copy(target: &dyn Disk, number: u64, all: &[u8]) -> Result<(), JournalError> {
     let name = segment::name(number);
+    failpoint!("copy.create.before", name);
     let copied = target.create(&name).and_then(|medium| {
         for (at, piece) in all.chunks(PIECE).enumerate() {
+            failpoint!("copy.write.before", name);
             medium.write_at(piece, (at * PIECE) as u64)?;
+            failpoint!("copy.sync.before", name);
             medium.sync()?;
+            failpoint!("copy.sync.after", name);
         }
         Ok(())
     });
@@ -127,13 +135,17 @@ fn copy(target: &dyn Disk, number: u64, all: &[u8]) -> Result<(), JournalError> 
 
 fn copy_shelf(target: &dyn Disk, shelf: &Shelf) -> Result<(), JournalError> {
     let name = shelf::name(shelf.number);
+    failpoint!("copy.create.before", name);
     let copied = target.create(&name).and_then(|medium| {
         let mut at = 0;
         while at < shelf.length {
             let mut piece = vec![0; (PIECE as u64).min(shelf.length - at) as usize];
             shelf.medium.read_at(&mut piece, at)?;
+            failpoint!("copy.write.before", name);
             medium.write_at(&piece, at)?;
+            failpoint!("copy.sync.before", name);
             medium.sync()?;
+            failpoint!("copy.sync.after", name);
             at += piece.len() as u64;
         }
         Ok(())

@@ -6,6 +6,7 @@ use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::Path;
 
 use onlyonce_core::{Floor, Secret};
+use onlyonce_failpoint::failpoint;
 
 use crate::disk::{self, Disk, Folder};
 use crate::error::{JournalError, JournalErrorKind};
@@ -89,10 +90,14 @@ pub(crate) fn begin(
     write_secret(disk, secret)?;
     let name = segment::name(header.number);
     let new = format!("{name}.new");
+    failpoint!("begin.zeros.before", name);
     let medium = keeper::zeros(disk, &new, segment_bytes)?;
+    failpoint!("begin.write.before", name);
     medium.write_at(&header.bytes(), 0)?;
     medium.sync()?;
+    failpoint!("begin.rename.before", name);
     disk.rename(&new, &name)?;
+    failpoint!("begin.rename.after", name);
     disk.sync_names()
 }
 

@@ -8,6 +8,8 @@ use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 
+use onlyonce_failpoint::failpoint;
+
 /// A folder of files.
 pub(crate) trait Disk: Send + Sync + fmt::Debug {
     /// The names in it, in no order.
@@ -52,12 +54,32 @@ pub(crate) trait Medium: Send + Sync + fmt::Debug {
 
 /// Writes a small file whole or not at all.
 pub(crate) fn write_whole(disk: &dyn Disk, name: &str, bytes: &[u8]) -> io::Result<()> {
-    let new = format!("{name}.new");
-    let medium = disk.create(&new)?;
+    prepare_whole(disk, name, bytes)?;
+    put_whole(disk, name)
+}
+
+/// The first half of it: makes the file ready to take the place of one that may be there. Nothing
+/// has changed if it fails.
+pub(crate) fn prepare_whole(disk: &dyn Disk, name: &str, bytes: &[u8]) -> io::Result<()> {
+    failpoint!("file.write.before", (name, bytes.len()));
+    let medium = disk.create(&new_name(name))?;
     medium.write_at(bytes, 0)?;
-    medium.sync()?;
-    disk.rename(&new, name)?;
-    disk.sync_names()
+    failpoint!("file.sync.before", (name, bytes.len()));
+    medium.sync()
+}
+
+/// The second half: puts what is ready in its place. Nobody knows which counts if it fails.
+pub(crate) fn put_whole(disk: &dyn Disk, name: &str) -> io::Result<()> {
+    failpoint!("file.rename.before", name);
+    disk.rename(&new_name(name), name)?;
+    failpoint!("file.rename.after", name);
+    disk.sync_names()?;
+    failpoint!("file.names.after", name);
+    Ok(())
+}
+
+fn new_name(name: &str) -> String {
+    format!("{name}.new")
 }
 
 /// A small file, if it is there.

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use bytes::BufMut;
 use onlyonce_core::KeyId;
+use onlyonce_failpoint::failpoint;
 
 use crate::disk::{Disk, Medium};
 use crate::entry;
@@ -45,6 +46,7 @@ impl Builder {
         piece.put_u64_le(number);
         piece.resize(HEADER - 4, 0);
         piece.put_u32_le(crc32c::crc32c(&piece));
+        failpoint!("shelf.create.before", number);
         Ok(Self {
             number,
             medium: disk.create(&name(number))?,
@@ -104,8 +106,11 @@ impl Builder {
     }
 
     fn write(&mut self) -> io::Result<()> {
+        failpoint!("shelf.write.before", self.number);
         self.medium.write_at(&self.piece, self.at)?;
+        failpoint!("shelf.sync.before", self.number);
         self.medium.sync()?;
+        failpoint!("shelf.sync.after", self.number);
         self.at += self.piece.len() as u64;
         self.piece.clear();
         Ok(())

@@ -8,6 +8,7 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, MutexGuard, PoisonError};
 
 use onlyonce_core::{KeyId, Secret, State, StateKind};
+use onlyonce_failpoint::failpoint;
 use onlyonce_store::{StoreError, StoreErrorKind};
 
 use crate::entry::{self, Entry};
@@ -143,7 +144,9 @@ impl Shared {
 impl Install {
     /// Shows it. By the writer, so that nothing changes meanwhile.
     pub(crate) fn put(&self, shared: &Shared) -> Written {
+        failpoint!("shelf.show.before", self);
         let written = self.show(shared);
+        failpoint!("shelf.show.after", self);
         if let Some(shelf) = &self.new {
             shared.decided.fetch_max(shelf.number, Ordering::AcqRel);
         }
@@ -394,7 +397,9 @@ fn write_list(shared: &Shared, secret: &Secret) -> Result<(), StoreError> {
         |number: &u64| *number <= decided && listed.iter().all(|it| it.number != *number);
     for number in shelves::numbers(disk).unwrap_or_default().into_iter().filter(unlisted) {
         // If not now, then when the journal is opened.
+        failpoint!("shelf.remove.before", number);
         let _ = disk.remove(&shelf::name(number));
+        failpoint!("shelf.remove.after", number);
     }
     Ok(())
 }

@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use bytes::{Buf, BufMut};
 use onlyonce_core::{KeyId, Record};
+use onlyonce_failpoint::failpoint;
 
 use crate::disk::{self, Disk};
 use crate::error::JournalError;
@@ -221,21 +222,15 @@ pub(crate) fn read(disk: &dyn Disk) -> Result<Option<Vec<Listed>>, JournalError>
 
 /// Makes a list ready to take the place of the old one. Nothing has changed if it fails.
 pub(crate) fn prepare(disk: &dyn Disk, listed: &[Listed]) -> std::io::Result<()> {
-    let medium = disk.create(&new_name())?;
-    medium.write_at(&bytes(listed), 0)?;
-    medium.sync()
+    disk::prepare_whole(disk, LIST_FILE, &bytes(listed))
 }
 
 /// Puts a list that is ready in the place of the old one. Nobody knows which counts if it fails.
 pub(crate) fn put(disk: &dyn Disk) -> std::io::Result<()> {
     // The names of new shelves first: a list must not be there before they are.
+    failpoint!("shelf.names.before", LIST_FILE);
     disk.sync_names()?;
-    disk.rename(&new_name(), LIST_FILE)?;
-    disk.sync_names()
-}
-
-fn new_name() -> String {
-    format!("{LIST_FILE}.new")
+    disk::put_whole(disk, LIST_FILE)
 }
 
 /// Writes a list where nobody reads yet.

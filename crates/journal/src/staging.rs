@@ -6,6 +6,8 @@ use std::io;
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 
+use onlyonce_failpoint::failpoint;
+
 use crate::error::{JournalError, JournalErrorKind};
 
 /// Calls `make` with a new, empty folder beside `to`, and gives it the name `to` once that has
@@ -24,6 +26,7 @@ pub(crate) fn make<T>(
         return Err(exists("this exists already; it is left as it is"));
     }
     let new = beside(to).ok_or_else(|| exists("this is no name for a new folder"))?;
+    failpoint!("staging.create.before", new);
     DirBuilder::new().mode(0o700).create(&new).map_err(|error| {
         if error.kind() == io::ErrorKind::AlreadyExists {
             let text = "somebody makes this now, or did not end it; if nobody does, remove it";
@@ -31,8 +34,14 @@ pub(crate) fn make<T>(
         }
         JournalError::io(&new, &error)
     })?;
+    failpoint!("staging.create.after", new);
     let made = make(&new).and_then(|made| {
-        let named = fs::rename(&new, to).and_then(|()| sync_parent(to));
+        failpoint!("staging.rename.before", new);
+        let named = fs::rename(&new, to).and_then(|()| {
+            failpoint!("staging.rename.after", new);
+            sync_parent(to)
+        });
+        failpoint!("staging.names.after", new);
         named.map_err(|error| JournalError::io(to, &error)).map(|()| made)
     });
     if made.is_err() {

@@ -1,13 +1,16 @@
 //! A store, an upstream and the real binary on it, which dies where it is told to and is started
 //! again.
 
+use std::fs::Permissions;
 use std::io::{BufRead as _, BufReader};
 use std::net::SocketAddr;
+use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::process::ExitStatusExt as _;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command, Output, Stdio};
 use std::time::Duration;
 
+use onlyonce_journal::{Journal, Settings, Start};
 use rustix::process::{Pid, Signal, kill_process};
 
 use crate::caller::{Answer, Caller};
@@ -16,6 +19,9 @@ use crate::shop::Shop;
 /// How often a condition is looked at, and how many times before the test fails.
 const LOOK_EVERY: Duration = Duration::from_millis(2);
 const LOOKS_MAX: u32 = 30_000;
+
+/// Segments of a journal that is small.
+pub(crate) const SMALL: Settings = Settings { segment_bytes: 1 << 20, ..Settings::DEFAULT };
 
 /// Looks until there is something to see.
 #[track_caller]
@@ -41,6 +47,10 @@ pub(crate) struct Bench {
     binary: PathBuf,
     folder: tempfile::TempDir,
     config: PathBuf,
+    /// The journal's folder.
+    journal: PathBuf,
+    /// Encrypts what is kept.
+    key_file: Option<PathBuf>,
     pub(crate) shop: Shop,
     proxy: Option<Proxy>,
 }
@@ -61,18 +71,49 @@ impl Drop for Proxy {
 
 impl Bench {
     pub(crate) fn new(binary: &Path, config: &str) -> Self {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("proxy.toml");
-        std::fs::write(&path, config).unwrap();
-        let (binary, shop) = (binary.to_owned(), Shop::open());
-        let bench = Self { binary, folder, config: path, shop, proxy: None };
+        let bench = Self::without_store(binary, config);
         let made = bench.onlyonce(&["store", "init", "--first"]);
         assert_eq!(made.0, Some(0), "{made:?}");
         bench
     }
 
-    pub(crate) fn journal(&self) -> PathBuf {
-        self.folder.path().join("journal")
+    /// The same with a small first segment, which is soon read: where its size says nothing.
+    pub(crate) fn small(binary: &Path, config: &str) -> Self {
+        let bench = Self::without_store(binary, config);
+        Journal::init(bench.journal(), SMALL, Start::First).unwrap();
+        bench
+    }
+
+    fn without_store(binary: &Path, config: &str) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("proxy.toml");
+        std::fs::write(&path, config).unwrap();
+        let (binary, shop) = (binary.to_owned(), Shop::open());
+        let journal = folder.path().join("journal");
+        let (key_file, proxy) = (None, None);
+        Self { binary, folder, config: path, journal, key_file, shop, proxy }
+    }
+
+    /// A place beside the journal.
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    pub(crate) fn journal(&self) -> &Path {
+        &self.journal
+    }
+
+    /// From now on this is the journal.
+    pub(crate) fn move_to(&mut self, journal: PathBuf) {
+        self.journal = journal;
+    }
+
+    /// From now on answers are encrypted with these keys, the newest first.
+    pub(crate) fn encrypt(&mut self, keys: &[&str]) {
+        let path = self.path("keys");
+        std::fs::write(&path, keys.join("\n")).unwrap();
+        std::fs::set_permissions(&path, Permissions::from_mode(0o600)).unwrap();
+        self.key_file = Some(path);
     }
 
     /// The files of segments.
@@ -84,28 +125,40 @@ impl Bench {
     /// Runs a command on the store: its code and what it printed.
     fn onlyonce(&self, arguments: &[&str]) -> (Option<i32>, String) {
         let store = format!("journal:{}", self.journal().display());
-        let ran = Command::new(&self.binary)
-            .args(arguments)
-            .args(["--store", &store])
-            .env_remove("ONLYONCE_STORE")
-            .output()
-            .unwrap();
+        let mut command = self.command(arguments);
+        let ran = command.args(["--store", &store]).output().unwrap();
         (ran.status.code(), String::from_utf8_lossy(&ran.stdout).into_owned())
     }
 
+    fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new(&self.binary);
+        command.args(arguments).env_remove("ONLYONCE_STORE").stdin(Stdio::null());
+        command
+    }
+
+    /// Runs `onlyonce journal` with these words and folders, to its end or to where it is killed.
+    pub(crate) fn on_journal(&self, word: &str, folders: &[&Path]) -> Output {
+        let mut command = self.command(&["journal", word]);
+        command.args(folders).env("ONLYONCE_KILL_AT", self.order_file()).output().unwrap()
+    }
+
+    /// That nothing is wrong with a journal or a backup that nobody has open.
+    #[track_caller]
+    pub(crate) fn check(&self, folder: &Path) {
+        let found = self.on_journal("check", &[folder]);
+        assert!(found.status.success(), "{folder:?}: {found:?}");
+    }
+
     fn start(&self) -> Proxy {
-        let child = Command::new(&self.binary)
-            .args(["proxy", "--listen", "127.0.0.1:0", "--log-level", "error"])
-            .args(["--upstream", &format!("http://{}", self.shop.address)])
-            .args(["--store", &format!("journal:{}", self.journal().display())])
-            .arg("--config")
-            .arg(&self.config)
-            .env_remove("ONLYONCE_STORE")
-            .env("ONLYONCE_KILL_AT", self.order_file())
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .spawn()
-            .unwrap();
+        let upstream = format!("http://{}", self.shop.address);
+        let store = format!("journal:{}", self.journal().display());
+        let mut command = self.command(&["proxy", "--listen", "127.0.0.1:0"]);
+        command.args(["--log-level", "error", "--upstream", &upstream, "--store", &store]);
+        command.arg("--config").arg(&self.config).env("ONLYONCE_KILL_AT", self.order_file());
+        if let Some(file) = &self.key_file {
+            command.arg("--key-file").arg(file);
+        }
+        let child = command.stdout(Stdio::piped()).spawn().unwrap();
         let mut proxy = Proxy { child, address: None };
         let out = BufReader::new(proxy.child.stdout.take().unwrap());
         // `None` if it dies before it listens.
@@ -125,6 +178,14 @@ impl Bench {
         self.proxy.as_ref().and_then(|proxy| proxy.address).expect("a proxy that listens")
     }
 
+    /// Starts a proxy and says whether it listens; it is there then.
+    pub(crate) fn starts(&mut self) -> bool {
+        let proxy = self.start();
+        let listens = proxy.address.is_some();
+        self.proxy = listens.then_some(proxy);
+        listens
+    }
+
     /// Ends the proxy as a service manager does.
     pub(crate) fn stop(&mut self) {
         let Some(mut proxy) = self.proxy.take() else { return };
@@ -142,6 +203,12 @@ impl Bench {
         std::fs::write(&new, lines).unwrap();
         // Never half of an order.
         std::fs::rename(new, self.order_file()).unwrap();
+    }
+
+    /// Nobody is killed any more.
+    pub(crate) fn no_order(&self) {
+        // It may have been taken back already.
+        let _ = std::fs::remove_file(self.order_file());
     }
 
     /// From now on whoever comes to this place is killed there.
@@ -181,7 +248,11 @@ impl Bench {
 
     /// The state of a key's record.
     pub(crate) fn state(&self, key: &str) -> String {
-        let (code, out) = self.onlyonce(&["keys", "get", "--key", key]);
+        let mut arguments = vec!["keys", "get", "--key", key];
+        if let Some(file) = &self.key_file {
+            arguments.extend(["--key-file", file.to_str().unwrap()]);
+        }
+        let (code, out) = self.onlyonce(&arguments);
         match code {
             Some(0) => {
                 let line = out.lines().find_map(|line| line.strip_prefix("state "));

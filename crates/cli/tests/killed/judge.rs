@@ -22,6 +22,7 @@ pub(crate) struct Found {
 pub(crate) fn find(scene: &Scene, row: Row, bench: &mut Bench, key: &str) -> Found {
     let played = (scene.play)(bench, row.place, key);
     let effects = bench.shop.effects_of(key);
+    bench.check(bench.journal());
     bench.shop.manner(crate::shop::Manner::Answer);
     let stored = scene.swept.then(|| bench.state(key));
     bench.proxy();

@@ -5,16 +5,23 @@
 
 #![allow(clippy::unwrap_used, reason = "a test ends where something fails")]
 
+mod ageing;
+mod background;
 mod bench;
 mod caller;
 mod command;
+mod copies;
+mod frozen;
 mod judge;
+mod names;
+mod occupied;
 mod page;
 mod resource;
 mod restored;
 mod rows;
 mod scenes;
 mod shop;
+mod site;
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -66,7 +73,12 @@ fn wherever_it_is_killed_nothing_runs_twice_and_no_answer_is_lost() {
     let scenes: Vec<_> = rows::scenes().into_iter().enumerate().collect();
     let waiting = Mutex::new(scenes);
     let found = Mutex::new(Vec::new());
-    std::thread::scope(|threads| {
+    let others = std::thread::scope(|threads| {
+        let others = [copies::section, names::section, restored::section, frozen::section];
+        let others = others.map(|section| {
+            let binary = &binary;
+            threads.spawn(move || section(binary))
+        });
         for _ in 0..TOGETHER {
             threads.spawn(|| {
                 loop {
@@ -77,14 +89,13 @@ fn wherever_it_is_killed_nothing_runs_twice_and_no_answer_is_lost() {
                 }
             });
         }
+        others.map(|section| section.join().unwrap()).concat()
     });
     let mut found = found.into_inner().unwrap();
     found.sort_by_key(|(number, ..)| *number);
     let found: Vec<_> = found.into_iter().map(|(_, scene, rows)| (scene, rows)).collect();
     let (commands, resources) = (command::found(&binary), resource::found(&binary));
-    let others = command::section(&commands)
-        + &resource::section(&resources)
-        + &restored::section(&binary);
+    let others = command::section(&commands) + &resource::section(&resources) + &others;
     let page = page::page(&found, &others);
     let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/killed-at.md");
     if std::env::var_os("ONLYONCE_BLESS").is_some() {
@@ -101,8 +112,10 @@ fn every_place_in_the_code_is_in_the_table() {
     let requests = scenes.iter().flat_map(|it| &it.rows).map(|it| it.place);
     let commands = command::rows().into_iter().map(|it| it.place);
     let resources = resource::rows().into_iter().map(|it| it.place);
+    let copies = copies::rows().map(|it| it.place);
+    let names = names::rows().into_iter().map(|it| it.place);
     let restored = restored::rows().into_iter().map(|it| it.place);
-    let others = commands.chain(resources).chain(restored);
+    let others = commands.chain(resources).chain(copies).chain(names).chain(restored);
     let tried: BTreeSet<String> = requests.chain(others).map(|it| it.name.to_owned()).collect();
     let there: BTreeSet<String> = page::places().into_keys().collect();
     assert_eq!(tried, there);

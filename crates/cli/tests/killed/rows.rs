@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use crate::background;
 use crate::bench::{Bench, Place};
 use crate::scenes::{self, CONFIG, FORGETFUL, Played};
 
@@ -24,21 +25,24 @@ pub(crate) struct Scene {
     pub(crate) expires: bool,
     /// Whether the first sweep of the next process changes the record: then it is read before.
     pub(crate) swept: bool,
+    /// Whether the journal begins with a small segment.
+    pub(crate) small: bool,
     pub(crate) play: fn(&mut Bench, Place, &str) -> Played,
     pub(crate) rows: Vec<Row>,
 }
 
 impl Scene {
-    fn new(title: &'static str, play: fn(&mut Bench, Place, &str) -> Played) -> Self {
-        let (afresh, expires, swept) = (false, false, false);
-        Self { title, story: "", config: CONFIG, afresh, expires, swept, play, rows: Vec::new() }
+    pub(crate) fn new(title: &'static str, play: fn(&mut Bench, Place, &str) -> Played) -> Self {
+        let (story, config, rows) = ("", CONFIG, Vec::new());
+        let (afresh, expires, swept, small) = (false, false, false, false);
+        Self { title, story, config, afresh, expires, swept, small, play, rows }
     }
 
-    fn story(self, story: &'static str) -> Self {
+    pub(crate) fn story(self, story: &'static str) -> Self {
         Self { story, ..self }
     }
 
-    fn at(
+    pub(crate) fn at(
         mut self,
         name: &'static str,
         says: &'static [&'static str],
@@ -61,13 +65,13 @@ impl Scene {
     }
 
     pub(crate) fn bench(&self, binary: &Path) -> Bench {
-        Bench::new(binary, self.config)
+        if self.small { Bench::small(binary, self.config) } else { Bench::new(binary, self.config) }
     }
 }
 
 /// All of them.
 pub(crate) fn scenes() -> Vec<Scene> {
-    vec![
+    let mut scenes = vec![
         first(),
         large(),
         streamed(),
@@ -81,7 +85,9 @@ pub(crate) fn scenes() -> Vec<Scene> {
         forgotten(),
         rolled(),
         reclaimed(),
-    ]
+    ];
+    scenes.extend(background::scenes());
+    scenes
 }
 
 const CLAIM: &[&str] = &["Claim("];

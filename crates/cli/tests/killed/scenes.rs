@@ -15,7 +15,7 @@ pub(crate) const FORGETFUL: &str =
     "[policy]\nretention = \"100ms\"\nremember = \"100ms\"\nskew_max = \"10ms\"\n";
 
 /// Longer than answers are kept where they are not kept long; only time itself ends that.
-const OVER: Duration = Duration::from_millis(500);
+pub(crate) const OVER: Duration = Duration::from_millis(500);
 
 /// A body that no socket takes at once if nobody reads it, in bytes.
 const LARGE_REQUEST: usize = 12 << 20;
@@ -39,7 +39,7 @@ impl Played {
     }
 
     /// Nobody asked when it died; this was told before.
-    fn told(told: Answer) -> Self {
+    pub(crate) fn told(told: Answer) -> Self {
         Self { told: Some(told), ..Self::saw(Saw::Nothing) }
     }
 }
@@ -132,7 +132,7 @@ pub(crate) fn buried(bench: &mut Bench, place: Place, key: &str) -> Played {
 }
 
 /// Stops it, and starts it again to die of its first sweep.
-fn sweeps(bench: &mut Bench, place: Place) {
+pub(crate) fn sweeps(bench: &mut Bench, place: Place) {
     bench.stop();
     bench.kill_at(place);
     bench.start_doomed();
