@@ -12,10 +12,10 @@ use http_body_util::Full;
 use onlyonce::Settings;
 use onlyonce::store::Store;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::TcpListener;
-use tokio::sync::Notify;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{Notify, Semaphore};
 
-use crate::common::{Proxy, Told, post, proxy_with, send};
+use crate::common::{Proxy, Told, orders, post, proxy, proxy_with, send, upstream};
 use crate::stores::{Away, Fickle};
 
 /// More than the buffers of a connection take.
@@ -112,4 +112,69 @@ async fn the_answer_to_a_request_that_was_sent_is_given_however_late_it_is() {
     let again = || post("tap", "seat");
     assert_eq!(send(proxy.address, again()).await.problem(), "outcome-unknown");
     assert_eq!(upstream.charges.load(Ordering::SeqCst), 1);
+}
+
+/// A door before an upstream that speaks TLS: who has come in says nothing before it is let go.
+async fn door(upstream: SocketAddr) -> (u16, Arc<Notify>, Arc<Notify>) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let [came, go_on] = [(); 2].map(|()| Arc::new(Notify::new()));
+    let (comes, goes_on) = (came.clone(), go_on.clone());
+    tokio::spawn(async move {
+        let mut is_first = true;
+        loop {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            if std::mem::take(&mut is_first) {
+                comes.notify_one();
+                goes_on.notified().await;
+            }
+            let mut inside = TcpStream::connect(upstream).await.unwrap();
+            tokio::spawn(async move {
+                let _ = tokio::io::copy_bidirectional(&mut stream, &mut inside).await;
+            });
+        }
+    });
+    (port, came, go_on)
+}
+
+#[tokio::test]
+async fn nothing_is_sent_on_a_connection_that_took_longer_than_the_lease() {
+    let folder = tempfile::tempdir().unwrap();
+    let write = |name: &str, text: String| {
+        let path = folder.path().join(name);
+        std::fs::write(&path, text).unwrap();
+        path.display().to_string()
+    };
+    let named = rcgen::generate_simple_self_signed(vec!["localhost".to_owned()]).unwrap();
+    let certificate = write("cert.pem", named.cert.pem());
+    let key = write("key.pem", named.signing_key.serialize_pem());
+    let shop = upstream(orders(), Semaphore::MAX_PERMITS).await;
+    let tls = format!("[tls]\ncertificate = \"{certificate}\"\nkey = \"{key}\"");
+    let inner = proxy(shop.address, &tls).await;
+    let (port, came, go_on) = door(inner.address).await;
+
+    let store = Fickle::new();
+    let settings = Settings { store_wait: Duration::from_millis(50), ..Settings::default() };
+    let lines = format!(
+        "upstream_trust = \"{certificate}\"\nupstream = \"https://localhost:{port}\"\n\
+         {LEASE}[limits]\nconnect_time = \"60s\"\n"
+    );
+    let as_store: Arc<dyn Store> = store.clone();
+    let outer = proxy_with(settings, as_store, inner.address, &lines).await;
+    let address = outer.address;
+    let begun = tokio::spawn(async move { send(address, post("tap", "seat")).await });
+    came.notified().await;
+    store.set(Away::Refuses);
+    // Whatever was renewed before the store went away is over by then.
+    let until = outer.engine.now().plus(Duration::from_secs(4));
+    while outer.engine.now() < until {
+        tokio::task::yield_now().await;
+    }
+    store.set(Away::No);
+    go_on.notify_one();
+    let told = begun.await.unwrap();
+    assert_eq!((told.status, &*told.problem()), (502, "upstream-unreachable"), "{told:?}");
+    assert_eq!((told.says(), shop.runs()), ("not-executed", 0));
+    let again = send(outer.address, post("tap", "seat")).await;
+    assert_eq!((again.status, again.says(), shop.runs()), (201, "executed", 1), "{again:?}");
 }
