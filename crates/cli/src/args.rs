@@ -227,6 +227,17 @@ and the same command goes on. A journal is put back by `onlyonce journal restore
   pg_restore --clean -h db.example -d shop onlyonce.dump
   onlyonce store restored --at-rest --store postgres://app@db.example/shop")]
     Restored(RestoredArgs),
+    /// Make the functions by which a program of any language claims in its own transaction
+    #[command(after_help = "\
+A new store in PostgreSQL has them. This makes them in an older one, or anew after an update of \
+onlyonce, and needs the rights of the store's owner. docs/transaction.md says how they are called.
+
+  onlyonce store functions --store postgres://owner@db.example/shop")]
+    Functions {
+        /// The store: postgres://OWNER@HOST/DATABASE
+        #[arg(long, value_name = "URL", env = "ONLYONCE_STORE", hide_env_values = true)]
+        store: Place,
+    },
 }
 
 #[derive(Subcommand)]

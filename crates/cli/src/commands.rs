@@ -4,6 +4,7 @@ pub(crate) mod config;
 pub(crate) mod copy;
 pub(crate) mod doctor;
 pub(crate) mod encryption;
+pub(crate) mod functions;
 pub(crate) mod generate;
 pub(crate) mod journal;
 pub(crate) mod keys;

@@ -14,7 +14,7 @@ use crate::failure::Failure;
 use crate::place::now;
 
 /// Where the mark is. Ids of keys are the first half of a keyed digest; none of them is this one.
-pub(crate) const ID: KeyId = KeyId::from_bytes(*b"onlyonce's mark!");
+pub(crate) const ID: KeyId = onlyonce_store::transaction::MARK;
 
 /// What is going on with a store.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

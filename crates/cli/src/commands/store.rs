@@ -1,7 +1,7 @@
-//! `onlyonce store init`, `copy` and `restored`
+//! `onlyonce store init`, `copy`, `restored` and `functions`
 
 use crate::args::StoreCommand;
-use crate::commands::{copy, restored};
+use crate::commands::{copy, functions, restored};
 use crate::failure::Failure;
 use crate::output;
 
@@ -10,6 +10,7 @@ pub(crate) async fn run(command: StoreCommand) -> Result<(), Failure> {
         StoreCommand::Init { store, first } => (store, first),
         StoreCommand::Copy(args) => return copy::run(args).await,
         StoreCommand::Restored(args) => return restored::run(args).await,
+        StoreCommand::Functions { store } => return functions::run(store).await,
     };
     output::line(&store.store.init(first).await?)?;
     if !first {

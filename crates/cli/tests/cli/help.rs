@@ -16,7 +16,7 @@ const KEY: &[&str] = &[
 ];
 
 /// Every command, and what can be said with it.
-const COMMANDS: [(&[&str], &[&[&str]]); 26] = [
+const COMMANDS: [(&[&str], &[&[&str]]); 27] = [
     (&["demo"], &[&["--port <PORT>", "--seed <SEED>", "--keep <DIR>"]]),
     (
         &["proxy"],
@@ -31,6 +31,7 @@ const COMMANDS: [(&[&str], &[&[&str]]); 26] = [
         &["store", "restored"],
         &[&["--store <URL>", "--at-rest", "--clock-is-right", "--why <TEXT>", "--by <NAME>"]],
     ),
+    (&["store", "functions"], &[&["--store <URL>"]]),
     (&["keys", "list"], &[STORE, &["--state <STATE>", "--alarm", "--json", "--limit <N>"]]),
     (&["keys", "get"], &[KEY]),
     (

@@ -13,6 +13,7 @@ mod doctor;
 mod failpoints;
 mod frozen;
 mod full;
+mod functions;
 mod help;
 mod log;
 mod mail;

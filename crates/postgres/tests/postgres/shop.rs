@@ -3,9 +3,11 @@
 
 use std::time::SystemTime;
 
-use onlyonce_core::{Key, KeyId, Policy, Record, Reply, Scope, Timestamp};
+use onlyonce_core::{
+    ClaimId, Command, Floor, Key, KeyId, Next, Policy, Record, Reply, Scope, Timestamp, decide,
+};
 use onlyonce_postgres::{Claimed, Postgres, Request, Transactions, TxError};
-use onlyonce_store::Store as _;
+use onlyonce_store::{Store as _, Swap};
 use onlyonce_testbed::Postgres as Server;
 use tokio_postgres::types::{ToSql, Type};
 use tokio_postgres::{Client, IsolationLevel, NoTls, Transaction};
@@ -88,6 +90,25 @@ impl Shop {
 
     pub(crate) fn record(&self, key: &str) -> Option<Record> {
         RUNTIME.block_on(self.store.get(self.id(key))).unwrap()
+    }
+
+    /// Leaves a record as an engine does whose operation did not happen.
+    pub(crate) fn release(&self, key: &str) {
+        let request = self.request(key);
+        let mut stands: Option<Record> = None;
+        let claim = request.claim(ClaimId::from_bytes([9; 16]));
+        for command in [Some(claim), None] {
+            let fence = stands.as_ref().map(|record| record.fence);
+            let release = fence.map(|fence| Command::Release { fence, stranger: false });
+            let command = command.or(release).unwrap();
+            let before = stands.as_ref();
+            let decision = decide(now(), Floor::NONE, &Policy::default(), before, &command);
+            let Next::Write(next) = decision.next else { panic!("{decision:?}") };
+            let expected = before.map(|record| record.revision);
+            let swap = self.store.swap(request.id, expected, Some(next.clone()));
+            assert_eq!(RUNTIME.block_on(swap), Ok(Swap::Done));
+            stands = Some(next);
+        }
     }
 
     /// How many orders there are, and how many records that say so.

@@ -27,23 +27,30 @@ async fn ordered(
     panic!("a hundred times in vain");
 }
 
-/// Cases B83 and B88. Whatever the isolation, and at whichever door.
+/// Cases B83 and B88. Whatever the isolation, at whichever door, and whether the key is new or was
+/// released by an engine.
 #[test]
 fn fifty_at_once_with_one_key_run_it_once_and_all_get_its_answer() {
     let shop = Shop::open();
-    for (at, level) in LEVELS.into_iter().enumerate() {
-        let key = format!("order-{at}");
+    let mut orders = 0;
+    for (level, is_new) in LEVELS.into_iter().flat_map(|it| [(it, true), (it, false)]) {
+        orders += 1;
+        let key = format!("order-{orders}");
+        if !is_new {
+            shop.release(&key);
+        }
         let told = RUNTIME.block_on(futures_util::future::join_all(
             (0..50).map(|caller| ordered(&shop, DOORS[caller % 2], level, &key)),
         ));
-        let ran: Vec<&String> = told
-            .iter()
-            .filter_map(|it| if let Told::Ran(it) = it { Some(it) } else { None })
-            .collect();
+        let ran = |told: &Told| match told {
+            Told::Ran(content) => Some(content.clone()),
+            Told::Replayed(_) | Told::Refused(_) => None,
+        };
+        let ran: Vec<String> = told.iter().filter_map(ran).collect();
         assert_eq!(ran.len(), 1, "{told:?}");
         let replayed = Told::Replayed(ran[0].clone());
         assert_eq!(told.iter().filter(|it| **it == replayed).count(), 49, "{told:?}");
-        assert_eq!(shop.counts(), (at as u64 + 1, at as u64 + 1));
+        assert_eq!(shop.counts(), (orders, orders));
     }
 }
 
@@ -211,6 +218,39 @@ fn a_server_that_is_killed_under_load_has_as_many_orders_as_records() {
         let distinct = shop.sql("SELECT count(DISTINCT key) FROM orders");
         assert_eq!(distinct, orders.to_string());
     }
+}
+
+/// The server has committed, waits for a standby, and is told to end the connection: it says so by
+/// an error, and the order is there all the same.
+#[test]
+fn an_error_with_which_the_server_ends_a_connection_does_not_say_that_nothing_happened() {
+    let shop = Shop::open();
+    let wait = |name: &str| {
+        shop.sql(&format!("ALTER SYSTEM SET synchronous_standby_names = '{name}'"));
+        shop.sql("SELECT pg_reload_conf()");
+    };
+    wait("nobody");
+    until("it waits for standbys", || {
+        (shop.sql("SHOW synchronous_standby_names") == "nobody").then_some(())
+    });
+    std::thread::scope(|scope| {
+        let ordering = scope.spawn(|| {
+            RUNTIME.block_on(async {
+                let mut client = connect(&shop.url()).await;
+                shop.order(Door::Rust, &mut client, ReadCommitted, "lost").await
+            })
+        });
+        let end = "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity \
+                   WHERE wait_event = 'SyncRep'";
+        until("its commit waits", || (shop.sql(end) != "0").then_some(()));
+        let error = ordering.join().unwrap().unwrap_err();
+        assert_eq!(error.kind(), TxErrorKind::Unknown, "{error}");
+        assert!(error.to_string().starts_with("it happened whole or not at all"), "{error}");
+    });
+    assert_eq!(shop.counts(), (1, 1));
+    wait("");
+    let told = RUNTIME.block_on(ordered(&shop, Door::Rust, ReadCommitted, "lost"));
+    assert!(matches!(told, Told::Replayed(_)), "{told:?}");
 }
 
 /// A UUIDv7 of that time.
