@@ -13,7 +13,7 @@ use onlyonce_failpoint::failpoint;
 use onlyonce_store::{Cursor, Filter, Page, Store, StoreError};
 
 use crate::act::{Act, Acted, Refingerprint, Step};
-use crate::clock::Clock;
+use crate::clock::{Clock, Moment};
 use crate::error::{CLOCK_GAP_MAX, EngineError};
 use crate::observe::{EngineEvent, NoObserver, Observer};
 use crate::remote::{is_held_elsewhere, word_due_in};
@@ -35,8 +35,9 @@ pub struct Settings {
     pub waiters_max: usize,
     /// How often a waiter looks again if other processes use the store too. Default 200 ms.
     pub poll_every: Duration,
-    /// How wrong the store's clock may have been read, of a store that others use too. Default 1 s,
-    /// as [`Policy::skew_max`] is.
+    /// How far the clocks of those who use the store may differ. Nothing is claimed while the clock
+    /// of a store that has one is known to no better than half of it. Default 1 s, as
+    /// [`Policy::skew_max`] is; the smallest of all policies.
     pub skew_max: Duration,
     /// Whether the clock is known to be right, however long ago the store was last written.
     /// Default `false`: more than [`CLOCK_GAP_MAX`](crate::CLOCK_GAP_MAX) is an error.
@@ -119,8 +120,8 @@ pub(crate) struct Inner {
     pub(crate) observer: Arc<dyn Observer>,
     pub(crate) waiters: Arc<Waiters>,
     pub(crate) clock: Clock,
-    /// The floor, and when it was read by the runtime's clock, which never stands still.
-    floor: Mutex<(Floor, Timestamp)>,
+    /// The floor, and when it was read.
+    floor: Mutex<(Floor, Moment)>,
 }
 
 impl Engine {
@@ -139,14 +140,15 @@ impl Engine {
         let last = Timestamp::from_millis(store.revision_max().await?);
         let observer = observer.unwrap_or_else(|| Arc::new(NoObserver));
         let clock = Clock::new(Arc::clone(&runtime));
-        clock.measure(&*store, settings.skew_max, true, &*observer).await?;
+        clock.read(&*store, settings.skew_max, &*observer).await?;
+        clock.check(settings.skew_max)?;
         let gap = clock.now().since(last);
         if last != Timestamp::default() && CLOCK_GAP_MAX < gap && !settings.clock_is_right {
             return Err(EngineError::ClockDoubtful { gap });
         }
         clock.lift_above(last);
         // The age counts from before the read.
-        let now = runtime.now();
+        let now = Moment::of(&*runtime);
         let floor = Mutex::new((store.floor().await?, now));
         let engine = Self {
             inner: Arc::new(Inner {
@@ -201,8 +203,9 @@ impl Engine {
             phase,
         });
         let act = Act::new(command, *policy).with_refingerprint(request.refingerprint.clone());
-        let begun = self.inner.runtime.now();
-        let deadline = self.now().plus(self.inner.settings.store_wait);
+        self.inner.check_clock().await?;
+        let begun = self.inner.moment();
+        let deadline = self.inner.soon();
         let mut asked = Asked { engine: self, request, claim_id, policy, open: true };
         let answered = self.inner.drive(request.id, act, deadline).await;
         let acted = answered?;
@@ -230,7 +233,7 @@ impl Engine {
             credential: request.credential,
         });
         let act = Act::new(command, *policy).with_refingerprint(request.refingerprint.clone());
-        self.inner.drive(request.id, act, self.now().plus(self.inner.settings.store_wait)).await
+        self.inner.drive(request.id, act, self.inner.soon()).await
     }
 
     /// Waits, at most for `wait`, until the attempt that holds the key has ended.
@@ -246,7 +249,7 @@ impl Engine {
         policy: &Policy,
         wait: Duration,
     ) -> Result<Waited, EngineError> {
-        let until = self.now().plus(wait);
+        let until = self.inner.moment().plus(wait);
         // Join first, read second: an end between the two is then seen by one or the other.
         let place = self.inner.waiters.join(request.id, self.inner.settings.waiters_max);
         let mut acted = self.look(request, policy).await?;
@@ -256,7 +259,7 @@ impl Engine {
         let Some(mut place) = place else { return Ok(Waited::StillRunning(acted)) };
         failpoint!("wait.joined", acted);
         loop {
-            let left = until.since(self.now());
+            let left = until.since(self.inner.moment());
             if left.is_zero() {
                 break;
             }
@@ -326,8 +329,7 @@ impl Engine {
         command: Command,
     ) -> Result<Acted, EngineError> {
         let act = Act::new(command, *policy);
-        let deadline = self.now().plus(self.inner.settings.store_wait);
-        let acted = self.inner.drive(id, act, deadline).await?;
+        let acted = self.inner.drive(id, act, self.inner.soon()).await?;
         if let Some(record) = &acted.record {
             self.inner.wake(id, record, None);
         }
@@ -359,8 +361,7 @@ impl Engine {
                 }
                 let command = Command::CertifyDeath { fence: record.fence };
                 let act = Act::from_record(command, Policy::default(), record);
-                let deadline = self.now().plus(self.inner.settings.store_wait);
-                self.inner.drive(id, act, deadline).await?;
+                self.inner.drive(id, act, self.inner.soon()).await?;
                 self.inner.observer.on(&EngineEvent::HolderBuried { id });
             }
             match page.next {
@@ -393,9 +394,8 @@ impl Engine {
                         Command::Release { fence, stranger: false }
                     };
                     let act = Act::from_record(command, policy, record);
-                    let deadline = inner.now().plus(inner.settings.store_wait);
                     if let Ok(Acted { record: Some(record), .. }) =
-                        inner.drive(id, act, deadline).await
+                        inner.drive(id, act, inner.soon()).await
                     {
                         return inner.wake(id, &record, None);
                     }
@@ -428,6 +428,32 @@ impl Inner {
         self.clock.now()
     }
 
+    /// The present moment, for whatever takes time.
+    pub(crate) fn moment(&self) -> Moment {
+        Moment::of(&*self.runtime)
+    }
+
+    /// Until when a command may wait for the store.
+    pub(crate) fn soon(&self) -> Moment {
+        self.moment().plus(self.settings.store_wait)
+    }
+
+    /// Reads the clock of a store that has one, at most for as long as a command may wait for it.
+    pub(crate) async fn read_clock(&self) -> Result<(), EngineError> {
+        let read = pin!(self.clock.read(&*self.store, self.settings.skew_max, &*self.observer));
+        match select(read, self.runtime.sleep(self.settings.store_wait)).await {
+            Either::Left((read, _)) => read,
+            Either::Right(((), _)) => Err(EngineError::StoreTimeout),
+        }
+    }
+
+    /// That the clock of a store that has one is known well enough to claim by it. A reading that
+    /// fails costs nothing while an earlier one is good enough.
+    pub(crate) async fn check_clock(&self) -> Result<(), EngineError> {
+        let read = self.read_clock().await;
+        self.clock.check(self.settings.skew_max).map_err(|error| read.err().unwrap_or(error))
+    }
+
     /// Tells those who wait for `id` how its attempt ended; nothing, if another one still runs.
     pub(crate) fn wake(&self, id: KeyId, record: &Record, shared: Option<Reply>) {
         if record.state.kind() != StateKind::InFlight {
@@ -442,21 +468,20 @@ impl Inner {
     /// Raises the floor, for whatever this engine grants from then on too.
     pub(crate) async fn raise_floor(&self, to: Floor) -> Result<Floor, StoreError> {
         self.store.raise_floor(to).await?;
-        let (now, floor) = (self.now(), self.store.floor().await?);
+        let now = self.moment();
+        let floor = self.store.floor().await?;
         *self.floor.lock().unwrap_or_else(PoisonError::into_inner) = (floor, now);
         Ok(floor)
     }
 
-    /// The floor, read again if it is older than [`FLOOR_AGE_MAX`], as is the store's clock then.
+    /// The floor, read again if it is older than [`FLOOR_AGE_MAX`].
     pub(crate) async fn floor(&self) -> Result<Floor, EngineError> {
         let (floor, read_at) = *self.floor.lock().unwrap_or_else(PoisonError::into_inner);
         // The age counts from before the read.
-        let now = self.runtime.now();
+        let now = self.moment();
         if now.since(read_at) <= FLOOR_AGE_MAX {
             return Ok(floor);
         }
-        let (store, skew_max) = (&*self.store, self.settings.skew_max);
-        self.clock.measure(store, skew_max, false, &*self.observer).await?;
         let floor = self.store.floor().await?;
         *self.floor.lock().unwrap_or_else(PoisonError::into_inner) = (floor, now);
         Ok(floor)
@@ -469,18 +494,23 @@ impl Inner {
         request: &Request,
         policy: &Policy,
         acted: &Acted,
-        begun: Timestamp,
+        begun: Moment,
     ) -> Result<(), EngineError> {
         let Outcome::Granted(fence) = acted.outcome else { return Ok(()) };
-        // A claim's fence tells when it was decided, which may be another process's doing. Of our
-        // own the runtime's clock tells it too, which never stands still.
+        // A claim's fence tells when it was decided, which may be another process's doing.
         let age = self.now().since(Timestamp::from_millis(fence.get()));
-        let age = age.max(self.runtime.now().since(begun));
+        let age = age.max(self.moment().since(begun));
         if age <= FLOOR_AGE_MAX.min(policy.remember) {
             return Ok(());
         }
         let is_outlived = match request.key_time {
-            Some(_) => self.store.floor().await?.is_above(request.key_time),
+            Some(_) => {
+                let floor = self.store.floor();
+                match select(floor, self.runtime.sleep(self.settings.store_wait)).await {
+                    Either::Left((floor, _)) => floor?.is_above(request.key_time),
+                    Either::Right(((), _)) => true,
+                }
+            }
             None => policy.remember < age,
         };
         if is_outlived { Err(EngineError::StoreTimeout) } else { Ok(()) }
@@ -492,14 +522,14 @@ impl Inner {
         &self,
         id: KeyId,
         mut act: Act,
-        deadline: Timestamp,
+        deadline: Moment,
     ) -> Result<Acted, EngineError> {
         let mut pause = Duration::from_millis(10);
         let mut is_alarmed = false;
         loop {
             // One that hangs is asked again, since it may have lost the question. A zero wait would
             // lose against a store that answers at once.
-            let left = deadline.since(self.now()).min(self.settings.store_wait);
+            let left = deadline.since(self.moment()).min(self.settings.store_wait);
             let left = left.max(Duration::from_millis(1));
             let result = {
                 let attempt = pin!(self.advance(id, &mut act));
@@ -518,7 +548,7 @@ impl Inner {
                 Err(error) => error,
             };
             self.observer.on(&EngineEvent::StoreFailed { error: error.clone() });
-            if !error.is_transient() || deadline <= self.now().plus(pause) {
+            if !error.is_transient() || deadline <= self.moment().plus(pause) {
                 // Only the note of it is missing.
                 return second.map(|(_, acted)| acted).ok_or(error);
             }

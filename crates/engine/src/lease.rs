@@ -10,6 +10,7 @@ use std::time::Duration;
 use futures_util::future::{Either, select};
 use onlyonce_core::{Policy, Receiver, Record, State, Timestamp};
 
+use crate::clock::Moment;
 use crate::engine::Inner;
 
 /// Until when a claim is exclusive, as far as that is durable. It is renewed while the operation is
@@ -23,6 +24,8 @@ pub struct Lease {
     inner: Arc<Inner>,
     /// In milliseconds, as a [`Timestamp`]. It only rises.
     until: Arc<AtomicU64>,
+    /// The same as a [`Moment`], in case the time is set meanwhile: whichever comes first.
+    ends: Arc<AtomicU64>,
     lost: Arc<Lost>,
     /// What is sent later may arrive when the receiver has forgotten the key, however often the
     /// lease is renewed.
@@ -53,7 +56,8 @@ impl Lost {
 impl Lease {
     pub(crate) fn new(inner: Arc<Inner>, policy: &Policy, record: &Record) -> Self {
         let window = window(policy, record);
-        let lease = Self { inner, until: Arc::default(), lost: Arc::default(), window };
+        let (until, ends) = (Arc::default(), Arc::default());
+        let lease = Self { inner, until, ends, lost: Arc::default(), window };
         lease.renewed(record);
         lease
     }
@@ -62,7 +66,11 @@ impl Lease {
     pub(crate) fn renewed(&self, record: &Record) {
         match &record.state {
             State::InFlight(flight) => {
+                // The moment first: a pause between the two makes it end earlier.
+                let moment = self.inner.moment();
+                let left = flight.lease_until.since(self.inner.now());
                 self.until.fetch_max(flight.lease_until.as_millis(), Ordering::AcqRel);
+                self.ends.fetch_max(moment.plus(left).as_millis(), Ordering::AcqRel);
             }
             State::Released { .. }
             | State::Completed { .. }
@@ -86,8 +94,19 @@ impl Lease {
     }
 
     /// When the claim lapses, by the engine's clock, if it is not lost before.
-    pub(crate) fn until(&self) -> Timestamp {
+    fn until(&self) -> Timestamp {
         Timestamp::from_millis(self.until.load(Ordering::Acquire))
+    }
+
+    /// When it ends, if it is not lost before.
+    pub(crate) fn ends(&self) -> Moment {
+        let left = self.until().since(self.inner.now());
+        self.inner.moment().plus(left).min(Moment::from_millis(self.ends.load(Ordering::Acquire)))
+    }
+
+    /// Whether it has ended by itself, and not for the window of its receiver.
+    pub(crate) fn has_lapsed(&self) -> bool {
+        self.ends() <= self.inner.moment()
     }
 
     /// How much of it is left.
@@ -95,7 +114,8 @@ impl Lease {
         if self.is_lost() {
             return Duration::ZERO;
         }
-        self.until().min(self.window).since(self.inner.now())
+        let ends = self.ends().since(self.inner.moment());
+        ends.min(self.window.since(self.inner.now()))
     }
 
     /// Whether it is over: nothing more may be sent.

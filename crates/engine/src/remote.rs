@@ -68,9 +68,9 @@ impl Engine {
             phase,
         });
         let act = Act::new(command, *policy).with_refingerprint(request.refingerprint.clone());
-        let begun = self.inner.runtime.now();
-        let deadline = self.now().plus(self.inner.settings.store_wait);
-        let acted = self.inner.drive(request.id, act, deadline).await?;
+        self.inner.check_clock().await?;
+        let begun = self.inner.moment();
+        let acted = self.inner.drive(request.id, act, self.inner.soon()).await?;
         // Not taken back: a holder that has heard of it from another process may be at work.
         self.inner.check_age(request, policy, &acted, begun).await?;
         if let (Outcome::Granted(fence), Some(record)) = (&acted.outcome, &acted.record) {

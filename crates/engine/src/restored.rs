@@ -54,7 +54,9 @@ impl Engine {
         progress: &(dyn Fn(u64) + Sync),
     ) -> Result<Restored, EngineError> {
         let (store, begun) = (&self.inner.store, self.now());
-        let floor = Floor::at(begun.plus(key_ahead_max));
+        // A store may have been put back on a server whose clock is behind.
+        let latest = begun.max(self.inner.runtime.now());
+        let floor = Floor::at(latest.plus(key_ahead_max));
         // Before any record is changed: who is cut off after it has refused too much, and not
         // forgotten that something may have run.
         failpoint!("restored.floor.before", floor);
@@ -101,8 +103,7 @@ impl Engine {
         let (by, why) = (by.to_owned(), why.to_owned());
         let command = Command::Restore { begun, by, why };
         let act = Act::from_record(command, Policy::default(), record.clone());
-        let deadline = self.now().plus(self.inner.settings.store_wait);
-        let acted = self.inner.drive(id, act, deadline).await?;
+        let acted = self.inner.drive(id, act, self.inner.soon()).await?;
         Ok(acted.record.is_some_and(|record| record.state.kind() == StateKind::Unknown))
     }
 }

@@ -11,6 +11,10 @@ pub trait Runtime: Send + Sync + 'static {
     /// The present time. Must not run backwards within a process.
     fn now(&self) -> Timestamp;
 
+    /// How long ago some moment was that never changes, by a clock that nobody sets: it goes on
+    /// while the machine sleeps, and neither jumps nor runs backwards.
+    fn steady(&self) -> Duration;
+
     /// By how much the system's clock was put forward without the runtime following it, because
     /// that is more than a mended clock explains. Zero if it was not.
     fn step_refused(&self) -> Duration {

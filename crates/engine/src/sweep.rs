@@ -9,6 +9,7 @@ use onlyonce_failpoint::failpoint;
 use onlyonce_store::{Due, StoreErrorKind};
 
 use crate::act::{Act, Step};
+use crate::clock::Moment;
 use crate::engine::{Engine, FLOOR_AGE_MAX};
 use crate::error::EngineError;
 use crate::observe::EngineEvent;
@@ -36,7 +37,7 @@ pub struct Sweeper {
     /// What is to be forgotten by then is below that floor, as a rule.
     forget_until: Option<Timestamp>,
     /// A floor that was raised, what it is good for, and when.
-    raised: Option<(Floor, Timestamp, Timestamp)>,
+    raised: Option<(Floor, Timestamp, Moment)>,
 }
 
 /// What a pass has done.
@@ -87,13 +88,15 @@ impl Sweeper {
     /// # Errors
     /// The store failed; what was done so far is done.
     pub async fn pass(&mut self) -> Result<Swept, EngineError> {
-        let now = self.engine.now();
+        // A process that only sweeps claims nothing by which it would learn of it.
+        self.engine.inner.read_clock().await?;
+        let (now, moment) = (self.engine.now(), self.engine.inner.moment());
         let by = self.engine.inner.runtime.step_refused();
         if !by.is_zero() {
             self.engine.inner.observer.on(&EngineEvent::ClockStepped { by });
         }
         let pause = self.pause();
-        if let Some((floor, until, _)) = self.raised.take_if(|(.., at)| at.plus(pause) <= now) {
+        if let Some((floor, until, _)) = self.raised.take_if(|(.., at)| at.plus(pause) <= moment) {
             self.ready = self.ready.max(floor);
             self.forget_until = self.forget_until.max(Some(until));
         }
@@ -103,7 +106,7 @@ impl Sweeper {
             self.engine.inner.store.raise_floor(to).await?;
             failpoint!("sweep.floor.after", to);
             // The wait counts from when it was durable.
-            self.raised = Some((to, now, self.engine.now()));
+            self.raised = Some((to, now, self.engine.inner.moment()));
         }
         let swept = self.sweep(now).await?;
         let reclaimed = self.engine.inner.store.reclaim().await;
@@ -128,7 +131,7 @@ impl Sweeper {
             found.retain(|id| !stay.contains(id));
             let is_done = is_all || found.is_empty();
             for some in found.chunks(TOGETHER) {
-                let begun = self.engine.now();
+                let begun = self.engine.inner.moment();
                 let ones = join_all(some.iter().map(|id| self.one(*id))).await;
                 for (id, one) in some.iter().zip(ones) {
                     match one? {
@@ -142,7 +145,7 @@ impl Sweeper {
                     }
                 }
                 // Half of the time belongs to the callers.
-                let took = self.engine.now().since(begun);
+                let took = self.engine.inner.moment().since(begun);
                 self.engine.inner.runtime.sleep(took.max(Duration::from_millis(1))).await;
             }
             // What lies behind so many that stay is for a pass under a higher floor.

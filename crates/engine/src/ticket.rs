@@ -126,7 +126,7 @@ impl Ticket {
     /// How an operation ended that [`hold`](Self::hold) has dropped. What was dropped under a lease
     /// that goes on had no more time at its receiver.
     pub(crate) fn cut_off(&self) -> Ran {
-        let lapses = self.lease.is_lost() || self.lease.until() <= self.now();
+        let lapses = self.lease.is_lost() || self.lease.has_lapsed();
         Ran::CannotTell(if lapses { Cause::Lapsed } else { Cause::TimedOut })
     }
 
@@ -253,8 +253,8 @@ impl Ticket {
 
     async fn speak(&mut self, command: Command) -> Result<(), EngineError> {
         let act = Act::from_record(command, self.policy, self.record.clone());
-        let deadline = self.inner.now().plus(self.inner.settings.store_wait);
-        let acted = self.inner.drive(self.id, act, deadline.min(self.lease.until())).await?;
+        let deadline = self.inner.soon().min(self.lease.ends());
+        let acted = self.inner.drive(self.id, act, deadline).await?;
         let is_ours = acted.outcome == Outcome::Done;
         if let Some(record) = acted.record {
             self.record = record;
@@ -272,8 +272,7 @@ impl Ticket {
     }
 
     async fn drive_to_end(&self, act: Act) -> Result<Acted, EngineError> {
-        let least = self.inner.now().plus(self.inner.settings.store_wait);
-        self.inner.drive(self.id, act, self.lease.until().max(least)).await
+        self.inner.drive(self.id, act, self.lease.ends().max(self.inner.soon())).await
     }
 
     fn wake(&self, result: &Result<Acted, EngineError>, shared: Option<Reply>) {

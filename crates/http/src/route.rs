@@ -4,7 +4,7 @@ use std::fmt;
 use std::time::Duration;
 
 use http::{HeaderMap, HeaderName, Method, StatusCode};
-use onlyonce_core::limits::{FOREVER, REPLY_BYTES_MAX};
+use onlyonce_core::limits::{FOREVER, KEY_AHEAD_MAX, REPLY_BYTES_MAX};
 use onlyonce_core::{Always, Cause, Class, OnUnknown, Policy, PolicyError};
 
 use crate::classify::{ClassifyError, ClassifyRules, Ending, classify};
@@ -97,7 +97,7 @@ impl Default for RoutePolicy {
             key_names: vec![IDEMPOTENCY_KEY],
             key_spelling: KeySpelling::default(),
             key_format: KeyFormat::default(),
-            key_ahead_max: Duration::from_secs(300),
+            key_ahead_max: KEY_AHEAD_MAX,
             scope: ScopeRule::default(),
             fingerprint: FingerprintRule::default(),
             classify: ClassifyRules::default(),
@@ -128,6 +128,8 @@ pub enum RouteError {
     Method(Method),
     /// More than any store keeps.
     ReplyMax(usize),
+    /// Keys from further ahead than a store that lost its records looks.
+    KeyAhead(Duration),
     /// A cookie's name that no cookie has.
     Cookie(String),
     /// What problem types begin with is not a URI in visible ASCII.
@@ -151,6 +153,11 @@ impl fmt::Display for RouteError {
             Self::Classify(error) => error.fmt(f),
             Self::NoKeyName => f.write_str("no header name is given for the key"),
             Self::Method(method) => write!(f, "method {method} cannot be protected"),
+            Self::KeyAhead(ahead) => write!(
+                f,
+                "key_ahead_max {ahead:?} is longer than {KEY_AHEAD_MAX:?}: keys from further ahead \
+                 could run twice once a store is lost"
+            ),
             Self::ReplyMax(bytes) => {
                 write!(f, "reply_max {bytes} is larger than {REPLY_BYTES_MAX}")
             }
@@ -195,6 +202,9 @@ impl RoutePolicy {
         }
         if REPLY_BYTES_MAX < self.reply_max {
             return Err(RouteError::ReplyMax(self.reply_max));
+        }
+        if KEY_AHEAD_MAX < self.key_ahead_max {
+            return Err(RouteError::KeyAhead(self.key_ahead_max));
         }
         if let ScopeRule::Cookie(name) = &self.scope {
             // A cookie's name is a token, as a field's is.
@@ -314,6 +324,8 @@ mod tests {
         }
         let large = RoutePolicy { reply_max: usize::MAX, ..default() };
         assert_eq!(refused(large), RouteError::ReplyMax(usize::MAX));
+        let far = RoutePolicy { key_ahead_max: Duration::from_secs(301), ..default() };
+        assert_eq!(refused(far), RouteError::KeyAhead(Duration::from_secs(301)));
         let cookie = RoutePolicy { scope: ScopeRule::Cookie("a b".into()), ..default() };
         assert_eq!(refused(cookie), RouteError::Cookie("a b".into()));
         for base in ["", "no uri", "problems/", "https://x/\"/"] {

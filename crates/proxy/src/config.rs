@@ -223,6 +223,12 @@ impl Config {
         })
     }
 
+    /// How far clocks may differ on the route that allows least.
+    pub fn skew_least(&self) -> Duration {
+        let routes = self.routes.iter().map(|route| route.policy.record.skew_max);
+        routes.fold(self.policy.record.skew_max, Duration::min)
+    }
+
     /// What an operator should know before a request finds out, each with the path it is about.
     pub fn warnings(&self) -> Vec<String> {
         let own = std::iter::once(("/", &self.policy));

@@ -7,6 +7,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use onlyonce_core::limits::KEY_AHEAD_MAX;
 use onlyonce_core::{OnUnknown, Policy};
 pub use onlyonce_listen::text::ConfigError;
 use onlyonce_listen::tls::Tls;
@@ -77,7 +78,7 @@ impl ScopeRule {
             lease_max: Duration::from_secs(3_600),
             retention_max: policy.remember,
             timed: false,
-            key_ahead_max: Duration::from_secs(300),
+            key_ahead_max: KEY_AHEAD_MAX,
             reply_max: 1 << 20,
             claims: None,
             waits: 1_000,
@@ -204,6 +205,12 @@ impl Config {
         });
         let (Policy { remember, skew_max, .. }, plain) = (longest, Policy::default());
         Policy { remember, skew_max, retention: plain.retention.min(remember), ..plain }
+    }
+
+    /// How far clocks may differ in the scope that allows least.
+    pub fn skew_least(&self) -> Duration {
+        let scopes = self.scopes.iter().map(|scope| scope.policy.skew_max);
+        scopes.min().unwrap_or(Policy::default().skew_max)
     }
 
     /// The largest body of a request in bytes: the largest reply of any scope fits in base64.

@@ -60,6 +60,8 @@ struct Steps {
     monotonic: std::time::Instant,
     /// The largest lead so far, in milliseconds: time does not run backwards here.
     largest: AtomicU64,
+    /// For how long the machine has slept, in milliseconds, as far as is known.
+    slept: AtomicU64,
     /// The step that is not followed, in milliseconds.
     refused: AtomicU64,
 }
@@ -78,8 +80,8 @@ impl Steps {
         // In this order, and in the other below: a pause between the two makes no step.
         let monotonic = std::time::Instant::now();
         let (boot, system) = (since_boot(), SystemTime::now());
-        let (largest, refused) = (AtomicU64::new(0), AtomicU64::new(0));
-        Self { system, boot, monotonic, largest, refused }
+        let [largest, slept, refused] = [const { AtomicU64::new(0) }; 3];
+        Self { system, boot, monotonic, largest, slept, refused }
     }
 
     #[allow(clippy::disallowed_methods, reason = "this is the clock")]
@@ -87,6 +89,14 @@ impl Steps {
         let system = self.system.elapsed().unwrap_or_default();
         let boot = since_boot().saturating_sub(self.boot);
         self.of(Elapsed { system, boot, monotonic: self.monotonic.elapsed() })
+    }
+
+    /// For how long the machine has slept.
+    fn slept(&self) -> Duration {
+        // In this order: a pause between the two makes no sleep.
+        let boot = since_boot().saturating_sub(self.boot);
+        let slept = millis(boot.saturating_sub(self.monotonic.elapsed()));
+        Duration::from_millis(self.slept.fetch_max(slept, Ordering::Relaxed).max(slept))
     }
 
     fn of(&self, Elapsed { system, boot, monotonic }: Elapsed) -> Duration {
@@ -119,6 +129,10 @@ impl Default for TokioRuntime {
 impl Runtime for TokioRuntime {
     fn now(&self) -> Timestamp {
         self.started_at.plus(self.started.elapsed()).plus(self.steps.ahead())
+    }
+
+    fn steady(&self) -> Duration {
+        self.started.elapsed().saturating_add(self.steps.slept())
     }
 
     fn step_refused(&self) -> Duration {

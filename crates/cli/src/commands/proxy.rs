@@ -19,14 +19,15 @@ pub(crate) async fn run(args: ProxyArgs) -> Result<(), Failure> {
     let disk_max = disk_max(args.disk_max)?;
     let mut warnings = config.warnings();
     warnings.extend(few_files(config.limits.connections, onlyonce_proxy::raise_open_files()));
-    let (limits, sweeping) = (config.limits, config.sweeping());
+    let (limits, sweeping, skew_max) = (config.limits, config.sweeping(), config.skew_least());
     let upstream = config.upstream.authority.clone();
     // Before the store, so that a start that fails here leaves no new one behind.
     let ports = Ports::bind(config).await;
     let ports = ports.map_err(|error| Failure::new(Exit::Unavailable, error.to_string()))?;
     let telemetry = Arc::new(Telemetry::default());
     let (store, clock_is_right) = (&args.store, args.clock_is_right);
-    let start = Start { store, disk_max, clock_is_right, waiters: limits.waiters, sweeping };
+    let waiters = limits.waiters;
+    let start = Start { store, disk_max, clock_is_right, waiters, sweeping, skew_max };
     let (running, stop) = Running::begin(start, ends, &telemetry).await?;
     let keys = Arc::new(Keys::new(running.opened.secret().clone()));
     let server = ports.serve_with(running.engine.clone(), keys, telemetry);

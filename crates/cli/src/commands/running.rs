@@ -2,6 +2,7 @@
 
 use std::future::Future;
 use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
 use onlyonce::{Engine, Settings, Sweeper};
 use onlyonce_core::Policy;
@@ -29,6 +30,8 @@ pub(super) struct Start<'a> {
     pub(super) waiters: usize,
     /// The longest memory of all that is served.
     pub(super) sweeping: Policy,
+    /// How far clocks may differ where that may be least.
+    pub(super) skew_max: Duration,
 }
 
 /// What runs beside the server of such a command.
@@ -49,9 +52,10 @@ impl Running {
         mut ends: Ends,
         telemetry: &Arc<Telemetry>,
     ) -> Result<(Self, impl Future<Output = ()> + Send + use<>), Failure> {
-        let Start { store: args, disk_max, clock_is_right, waiters, sweeping } = start;
+        let Start { store: args, disk_max, clock_is_right, waiters, sweeping, skew_max } = start;
         let opened = open(&args.store, disk_max).await?;
-        let settings = Settings { waiters_max: waiters, clock_is_right, ..Settings::default() };
+        let waiters_max = waiters;
+        let settings = Settings { waiters_max, clock_is_right, skew_max, ..Settings::default() };
         let Wrapped { store, vault } = vault::open(&opened, args)?;
         let runtime = Arc::new(TokioRuntime::new());
         let observer = Arc::clone(telemetry) as Arc<_>;

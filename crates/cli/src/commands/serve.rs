@@ -20,12 +20,14 @@ pub(crate) async fn run(args: ServeArgs) -> Result<(), Failure> {
     let mut warnings = config.warnings();
     warnings.extend(few_files(config.limits.connections, raise_open_files()));
     let (limits, sweeping, listen) = (config.limits, config.sweeping(), config.listen.clone());
+    let skew_max = config.skew_least();
     // Before the store, so that a start that fails here leaves no new one behind.
     let place = Place::take(config).await;
     let place = place.map_err(|error| Failure::new(Exit::Unavailable, error.to_string()))?;
     let telemetry = Arc::new(Telemetry::default());
     let (store, clock_is_right) = (&args.store, args.clock_is_right);
-    let start = Start { store, disk_max, clock_is_right, waiters: limits.waiters, sweeping };
+    let waiters = limits.waiters;
+    let start = Start { store, disk_max, clock_is_right, waiters, sweeping, skew_max };
     let (running, stop) = Running::begin(start, ends, &telemetry).await?;
     let secret = running.opened.secret().clone();
     let server = place.serve_with(running.engine.clone(), secret, telemetry);

@@ -73,6 +73,10 @@ impl Runtime for Behind {
         self.0.now().minus(seconds(3_600))
     }
 
+    fn steady(&self) -> Duration {
+        self.0.steady()
+    }
+
     fn sleep(&self, duration: Duration) -> BoxFuture<'static, ()> {
         self.0.sleep(duration)
     }

@@ -24,6 +24,10 @@ impl Runtime for Numbered {
         self.inner.now()
     }
 
+    fn steady(&self) -> Duration {
+        self.inner.steady()
+    }
+
     fn sleep(&self, duration: Duration) -> BoxFuture<'static, ()> {
         self.inner.sleep(duration)
     }

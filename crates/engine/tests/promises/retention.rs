@@ -194,7 +194,7 @@ async fn retention_counts_from_completion() {
 async fn memory_made_longer_and_shorter_again_forgets_no_key_that_ran() {
     let world = World::new().await;
     let day = Policy { retention: DAY, remember: DAY, ..world.policy };
-    let month = world.policy;
+    let month = Policy { retention: 30 * DAY, remember: 30 * DAY, ..world.policy };
     let mut ran = Vec::new();
     // One a day, while the policy is changed under them, and everything comes back every day.
     for (at, policy) in (0..).zip([day, day, day, month, month, month, day, day, day, day]) {

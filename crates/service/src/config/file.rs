@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::ops::Range;
 use std::path::PathBuf;
 
+use onlyonce_core::limits::KEY_AHEAD_MAX;
 use onlyonce_core::{Always, OnUnknown, Policy, Receiver};
 use onlyonce_listen::text::{Bounds, ConfigError, Size, Source, Span, mended};
 use onlyonce_listen::tls::Tls;
@@ -50,7 +51,7 @@ struct ScopeTable {
     on_unknown: Option<UnknownWord>,
     receiver: Option<ReceiverTable>,
     keys: Option<KeysWord>,
-    key_ahead_max: Option<Span>,
+    key_ahead_max: Option<Spanned<Span>>,
     reply_max: Option<Spanned<Size>>,
     claims_per_second: Option<Spanned<u32>>,
     claims_burst: Option<Spanned<u32>>,
@@ -182,6 +183,14 @@ fn scope(
         Some(said) => said.into_inner().0,
         None => policy.remember,
     };
+    let key_ahead_max = match table.key_ahead_max {
+        Some(said) if KEY_AHEAD_MAX < said.get_ref().0 => {
+            let text = "at most 5m: keys from further ahead could run twice once a store is lost";
+            return Err(source.wrong(Some(said.span()), text));
+        }
+        Some(said) => said.into_inner().0,
+        None => base.key_ahead_max,
+    };
     let claims = match (table.claims_per_second, table.claims_burst) {
         (None, None) => None,
         (Some(rate), burst) => {
@@ -198,7 +207,7 @@ fn scope(
         lease_max: span(table.lease_max, base.lease_max).max(policy.lease),
         retention_max,
         timed: table.keys == Some(KeysWord::Timed),
-        key_ahead_max: span(table.key_ahead_max, base.key_ahead_max),
+        key_ahead_max,
         reply_max: source.within(table.reply_max, Size(base.reply_max), &REPLY_MAX)?.0,
         claims,
         waits: source.within(table.waits, base.waits, &WAITS)?,

@@ -72,6 +72,10 @@ impl Runtime for Ahead {
         self.inner.now().plus(self.by)
     }
 
+    fn steady(&self) -> Duration {
+        self.inner.steady()
+    }
+
     fn sleep(&self, duration: Duration) -> BoxFuture<'static, ()> {
         self.inner.sleep(duration)
     }
