@@ -115,3 +115,21 @@ async fn nobody_is_asked_unless_the_policy_says_so() {
     }
     assert_eq!((bank.runs(), bank.asked.lock().unwrap().len()), (1, 0));
 }
+
+/// What is in doubt in an older copy may have been freed since, and have run again a moment before
+/// the store was lost.
+#[tokio::test(start_paused = true)]
+async fn a_no_after_a_store_was_put_back_is_final_once_its_bounds_have_passed_since_then() {
+    let bounds = SETTLE + LATE + Policy::default().skew_max + seconds(1);
+    for (later, runs) in [(bounds - seconds(2), 1), (bounds, 2)] {
+        let (world, bank) = (World::new().await, Bank::default().says(Probed::DidNotHappen));
+        assert!(is_unknown(&transfer(&world, &bank, OnUnknown::Probe).await));
+        let copy = world.store.copied().await;
+        tokio::time::sleep(3 * bounds).await;
+        let after = world.beside(copy).await;
+        after.engine.restored(seconds(300), "anna", "a dump", &|_| {}).await.unwrap();
+        tokio::time::sleep(later).await;
+        let again = transfer(&after, &bank, OnUnknown::Probe).await;
+        assert_eq!((bank.runs(), is_unknown(&again)), (runs, runs == 1), "{again:?}");
+    }
+}
