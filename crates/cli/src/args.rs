@@ -81,8 +81,8 @@ pub(crate) enum Command {
 #[derive(Args, Clone, Debug)]
 pub(crate) struct StoreArgs {
     /// The store: journal:DIR is a log in this folder, for one process at a time; sqlite:FILE is
-    /// for all processes on this machine, postgres://USER@HOST/DATABASE, redis://HOST and
-    /// etcd://HOST,HOST,HOST for those on any
+    /// for all processes on this machine, postgres://USER@HOST/DATABASE,
+    /// mysql://USER@HOST/DATABASE, redis://HOST and etcd://HOST,HOST,HOST for those on any
     #[arg(
         long,
         value_name = "URL",

@@ -10,6 +10,7 @@ use std::time::{Duration, SystemTime};
 use onlyonce_core::{Floor, Secret, StateKind, Timestamp};
 use onlyonce_etcd::Etcd;
 use onlyonce_journal::{Journal, JournalError, JournalErrorKind, Settings, Start};
+use onlyonce_mysql::Mysql;
 use onlyonce_postgres::{Address, AddressError, Postgres};
 use onlyonce_redis::Redis;
 use onlyonce_sqlite::Sqlite;
@@ -31,6 +32,8 @@ pub(crate) enum Place {
     Sqlite(PathBuf),
     /// A PostgreSQL database.
     Postgres(Address),
+    /// A MariaDB or MySQL database.
+    Mysql(onlyonce_mysql::Address),
     /// Redis: a server, sentinels or a cluster.
     Redis(onlyonce_redis::Target),
     /// A cluster of etcd.
@@ -47,6 +50,10 @@ impl FromStr for Place {
             Some(("postgres" | "postgresql", _)) => {
                 text.parse().map(Self::Postgres).map_err(|error: AddressError| error.to_string())
             }
+            Some(("mysql" | "mariadb", _)) => {
+                let parsed = text.parse().map(Self::Mysql);
+                parsed.map_err(|error: onlyonce_mysql::AddressError| error.to_string())
+            }
             Some((scheme, rest)) if scheme.starts_with("redis") && rest.starts_with("//") => {
                 text.parse().map(Self::Redis)
             }
@@ -54,7 +61,8 @@ impl FromStr for Place {
                 text.parse().map(Self::Etcd)
             }
             _ => Err("it must be journal:DIR, such as journal:./onlyonce-data, sqlite:FILE, \
-                      postgres://USER@HOST/DATABASE, redis://HOST or etcd://HOST,HOST,HOST"
+                      postgres://USER@HOST/DATABASE, mysql://USER@HOST/DATABASE, redis://HOST or \
+                      etcd://HOST,HOST,HOST"
                 .to_owned()),
         }
     }
@@ -66,6 +74,7 @@ impl fmt::Display for Place {
             Self::Journal(dir) => write!(f, "journal:{}", dir.display()),
             Self::Sqlite(file) => write!(f, "sqlite:{}", file.display()),
             Self::Postgres(address) => address.fmt(f),
+            Self::Mysql(address) => address.fmt(f),
             Self::Redis(target) => target.fmt(f),
             Self::Etcd(target) => target.fmt(f),
         }
@@ -93,6 +102,11 @@ impl Place {
                  whole\na proxy needs no more than GRANT USAGE ON SCHEMA onlyonce and GRANT \
                  SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA onlyonce"
             ),
+            Self::Mysql(_) => format!(
+                "made a store in {self}, tables onlyonce_*\nits secret is in it: back it up as a \
+                 whole\na proxy needs no more than GRANT SELECT, INSERT, UPDATE, DELETE on each \
+                 of onlyonce_records, onlyonce_revisions and onlyonce_store"
+            ),
             Self::Redis(_) | Self::Etcd(_) => {
                 format!("made a store in {self}\nits secret is in it: let nobody else read it")
             }
@@ -113,6 +127,10 @@ impl Place {
             (Self::Postgres(address), None) => Postgres::init(address.clone(), floor).await,
             (Self::Postgres(address), Some(secret)) => {
                 Postgres::init_with(address.clone(), floor, secret).await
+            }
+            (Self::Mysql(address), None) => Mysql::init(address.clone(), floor).await,
+            (Self::Mysql(address), Some(secret)) => {
+                Mysql::init_with(address.clone(), floor, secret).await
             }
             (Self::Redis(target), None) => Redis::init(target, floor).await,
             (Self::Redis(target), Some(secret)) => Redis::init_with(target, floor, secret).await,
@@ -143,6 +161,10 @@ impl Place {
             Self::Postgres(address) => {
                 let opened = Postgres::open(address.clone()).await;
                 opened.map(Opened::Postgres).map_err(|error| self.failure(&error))
+            }
+            Self::Mysql(address) => {
+                let opened = Mysql::open(address.clone()).await;
+                opened.map(Opened::Mysql).map_err(|error| self.failure(&error))
             }
             Self::Redis(target) => {
                 let settings = onlyonce_redis::Settings { key_ahead_max: KEY_AHEAD_MAX };
@@ -195,6 +217,7 @@ impl Place {
             Self::Journal(dir) => onlyonce_journal::doctor(dir),
             Self::Sqlite(file) => onlyonce_sqlite::doctor(file),
             Self::Postgres(address) => onlyonce_postgres::doctor(address.clone()).await,
+            Self::Mysql(address) => onlyonce_mysql::doctor(address.clone()).await,
             Self::Redis(target) => onlyonce_redis::doctor(target).await,
             Self::Etcd(target) => onlyonce_etcd::doctor(target).await,
         }
@@ -204,7 +227,11 @@ impl Place {
     pub(crate) async fn secret(&self) -> Result<Secret, Failure> {
         match self {
             Self::Journal(dir) => Ok(Journal::read_secret(dir)?),
-            Self::Sqlite(_) | Self::Postgres(_) | Self::Redis(_) | Self::Etcd(_) => {
+            Self::Sqlite(_)
+            | Self::Postgres(_)
+            | Self::Mysql(_)
+            | Self::Redis(_)
+            | Self::Etcd(_) => {
                 let opened = self.open(Settings::default()).await?;
                 let secret = opened.secret().clone();
                 opened.close();
@@ -239,6 +266,8 @@ pub(crate) enum Opened {
     Sqlite(Sqlite),
     /// A PostgreSQL database.
     Postgres(Postgres),
+    /// A MariaDB or MySQL database.
+    Mysql(Mysql),
     /// Redis.
     Redis(Redis),
     /// A cluster of etcd.
@@ -252,6 +281,7 @@ impl Opened {
             Self::Journal { journal, .. } => journal.secret(),
             Self::Sqlite(sqlite) => sqlite.secret(),
             Self::Postgres(postgres) => postgres.secret(),
+            Self::Mysql(mysql) => mysql.secret(),
             Self::Redis(redis) => redis.secret(),
             Self::Etcd(etcd) => etcd.secret(),
         }
@@ -261,7 +291,11 @@ impl Opened {
     pub(crate) fn journal(&self) -> Option<(&Journal, &Path)> {
         match self {
             Self::Journal { journal, dir } => Some((journal, dir)),
-            Self::Sqlite(_) | Self::Postgres(_) | Self::Redis(_) | Self::Etcd(_) => None,
+            Self::Sqlite(_)
+            | Self::Postgres(_)
+            | Self::Mysql(_)
+            | Self::Redis(_)
+            | Self::Etcd(_) => None,
         }
     }
 
@@ -282,6 +316,13 @@ impl Opened {
                 }
                 Ok(sum)
             }
+            Self::Mysql(mysql) => {
+                let mut sum = 0;
+                for state in StateKind::ALL {
+                    sum += mysql.count(state).await?;
+                }
+                Ok(sum)
+            }
             Self::Redis(redis) => Ok(redis.count(None).await?),
             Self::Etcd(etcd) => Ok(etcd.count(None).await?),
         }
@@ -299,6 +340,7 @@ impl Opened {
             Self::Journal { journal, .. } => Ok(journal.stats().unknown as u64),
             Self::Sqlite(sqlite) => Ok(sqlite.count(Some(StateKind::Unknown))?),
             Self::Postgres(postgres) => Ok(postgres.count(StateKind::Unknown).await?),
+            Self::Mysql(mysql) => Ok(mysql.count(StateKind::Unknown).await?),
             Self::Redis(redis) => Ok(redis.count(Some(StateKind::Unknown)).await?),
             Self::Etcd(etcd) => Ok(etcd.count(Some(StateKind::Unknown)).await?),
         }
@@ -310,7 +352,7 @@ impl Opened {
             Self::Journal { journal, .. } => journal.on_poison(tell),
             Self::Sqlite(sqlite) => sqlite.on_poison(tell),
             // Their servers look after their own disks.
-            Self::Postgres(_) | Self::Redis(_) | Self::Etcd(_) => {}
+            Self::Postgres(_) | Self::Mysql(_) | Self::Redis(_) | Self::Etcd(_) => {}
         }
     }
 
@@ -319,7 +361,7 @@ impl Opened {
         match self {
             Self::Journal { journal, .. } => journal.close(),
             Self::Sqlite(sqlite) => sqlite.close(),
-            Self::Postgres(_) | Self::Redis(_) | Self::Etcd(_) => {}
+            Self::Postgres(_) | Self::Mysql(_) | Self::Redis(_) | Self::Etcd(_) => {}
         }
     }
 
@@ -329,6 +371,7 @@ impl Opened {
             Self::Journal { journal, .. } => Arc::new(journal.clone()),
             Self::Sqlite(sqlite) => Arc::new(sqlite.clone()),
             Self::Postgres(postgres) => Arc::new(postgres.clone()),
+            Self::Mysql(mysql) => Arc::new(mysql.clone()),
             Self::Redis(redis) => Arc::new(redis.clone()),
             Self::Etcd(etcd) => Arc::new(etcd.clone()),
         }
@@ -338,9 +381,11 @@ impl Opened {
     pub(crate) fn shared(&self) -> Option<Arc<dyn Store>> {
         match self {
             Self::Journal { .. } => None,
-            Self::Sqlite(_) | Self::Postgres(_) | Self::Redis(_) | Self::Etcd(_) => {
-                Some(self.store())
-            }
+            Self::Sqlite(_)
+            | Self::Postgres(_)
+            | Self::Mysql(_)
+            | Self::Redis(_)
+            | Self::Etcd(_) => Some(self.store()),
         }
     }
 
@@ -348,6 +393,7 @@ impl Opened {
     pub(crate) fn warnings(&self) -> &[String] {
         match self {
             Self::Journal { .. } | Self::Sqlite(_) | Self::Postgres(_) => &[],
+            Self::Mysql(mysql) => mysql.warnings(),
             Self::Redis(redis) => redis.warnings(),
             Self::Etcd(etcd) => etcd.warnings(),
         }
@@ -433,6 +479,8 @@ mod tests {
         }
         let named: Place = "postgres://anna:geheim@db.example/shop".parse().unwrap();
         assert_eq!(named.to_string(), "postgres://anna@db.example:5432/shop");
+        let named: Place = "mysql://anna:geheim@db.example/shop".parse().unwrap();
+        assert_eq!(named.to_string(), "mysql://anna@db.example:3306/shop");
         for named in ["redis+cluster://a:1,b:2?prefix=shop", "etcd://a:1?accept=single"] {
             assert_eq!(named.parse::<Place>().unwrap().to_string(), named);
         }

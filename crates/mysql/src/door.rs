@@ -54,6 +54,8 @@ pub(crate) struct Checked {
     pub(crate) packet: u64,
     /// Whether what is seen may not be synced yet.
     pub(crate) syncs: bool,
+    /// The risks that are taken.
+    pub(crate) warnings: Vec<String>,
 }
 
 /// Looks through a server and its tables.
@@ -123,7 +125,8 @@ async fn look(
     };
     checks.good(SECRET, "there");
     let (packet, syncs) = (settings.packet(), settings.shows_unsynced());
-    Ok(Checked { secret: Secret::from_bytes(secret), packet, syncs })
+    let warnings = checks.accepted().map(|check| format!("{place}: {}", check.why)).collect();
+    Ok(Checked { secret: Secret::from_bytes(secret), packet, syncs, warnings })
 }
 
 /// Looks at the server itself.

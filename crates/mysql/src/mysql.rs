@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
-use onlyonce_core::{Floor, KeyId, Record, Revision, Secret, StateKind};
+use onlyonce_core::{Floor, KeyId, Record, Revision, Secret, StateKind, Timestamp};
 use onlyonce_store::{
     BoxFuture, Cursor, Due, Filter, OpenError, OpenErrorKind, Page, Row, Store, StoreError,
     StoreErrorKind, Swap, row,
@@ -40,6 +40,7 @@ pub struct Mysql {
     way: Way,
     queue: Queue,
     reader: Arc<Reader>,
+    warnings: Arc<[String]>,
 }
 
 impl Mysql {
@@ -80,7 +81,8 @@ impl Mysql {
     /// break what a store promises: the error names it.
     pub async fn open(address: Address) -> Result<Self, OpenError> {
         let (way, runtime) = (Way::to(address), Handle::current());
-        let session = way.open().await?;
+        let mut session = way.open().await?;
+        let warnings = std::mem::take(&mut session.warnings).into();
         let known = session.known.clone();
         let mut slot = [0; 1];
         random(&mut slot, &way.place)?;
@@ -98,12 +100,17 @@ impl Mysql {
         drop(runtime.spawn(writer.run()));
         let queue = Queue { ops: sender, bytes: waiting };
         let reader = Arc::new(Reader::new(way.clone(), known));
-        Ok(Self { runtime, way, queue, reader })
+        Ok(Self { runtime, way, queue, reader, warnings })
     }
 
     /// The store's secret.
     pub fn secret(&self) -> &Secret {
         &self.reader.known.secret
+    }
+
+    /// What the operator should know: risks that the address takes.
+    pub fn warnings(&self) -> &[String] {
+        &self.warnings
     }
 
     /// How many keys have a record in this state. Reads the index of all that it counts.
@@ -195,6 +202,14 @@ impl Store for Mysql {
         Box::pin(self.there(async move {
             let floor = reader.number(schema::FLOOR).await?;
             Ok(Floor::at(row::timestamp(floor)))
+        }))
+    }
+
+    fn clock(&self) -> BoxFuture<'_, Result<Option<Timestamp>, StoreError>> {
+        let reader = Arc::clone(&self.reader);
+        Box::pin(self.there(async move {
+            let now = reader.number(schema::CLOCK).await?;
+            Ok(Some(row::timestamp(now)))
         }))
     }
 

@@ -59,6 +59,8 @@ VALUES (x'00', 0, 0, 0, x'')",
 
 pub(crate) const STORE: &str = "SELECT version, secret FROM onlyonce_store";
 pub(crate) const ANY_RECORD: &str = "SELECT 1 FROM onlyonce_records LIMIT 1";
+/// The server's clock in milliseconds, at the moment of the question; of no time zone.
+pub(crate) const CLOCK: &str = "SELECT CAST(UNIX_TIMESTAMP(SYSDATE(3)) * 1000 AS SIGNED)";
 pub(crate) const FLOOR: &str = "SELECT floor FROM onlyonce_store";
 pub(crate) const REVISION_MAX: &str = "SELECT MAX(revision) FROM onlyonce_revisions";
 

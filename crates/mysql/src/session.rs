@@ -13,6 +13,7 @@ use tokio::time::{Instant, timeout};
 use crate::address::{Address, CONNECT_MAX};
 use crate::door::{self, Checked};
 use crate::error::{not_applied, of_read, text};
+use crate::schema;
 
 /// Whatever the server's settings are. A connection that is idle is kept for hours, and no wait
 /// for a lock is longer than what a call may take. In this isolation a statement sees what was
@@ -24,8 +25,6 @@ const SETUP: &str = "SET SESSION sql_mode = 'STRICT_ALL_TABLES,NO_ENGINE_SUBSTIT
 SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED, READ WRITE";
 /// A statement waits until what other nodes have confirmed is here: reads, changes and inserts.
 const GALERA: &str = "SET SESSION wsrep_sync_wait = 7";
-/// The server's time, in milliseconds since the Unix epoch.
-const CLOCK: &str = "SELECT CAST(UNIX_TIMESTAMP(SYSDATE(3)) * 1000 AS SIGNED)";
 /// A connection that was idle for longer is asked first whether the server is still there, which
 /// may have closed it meanwhile: what is sent then would be lost, and nobody would know.
 const IDLE: Duration = Duration::from_secs(10);
@@ -55,6 +54,8 @@ pub(crate) struct Session {
     pub(crate) known: Known,
     /// Whether what is seen may not be synced yet, so that a reader has to see to it.
     pub(crate) syncs: bool,
+    /// The risks with which it was opened.
+    pub(crate) warnings: Vec<String>,
     /// When the server was asked for its time, in milliseconds, and that.
     clock: (Instant, u64),
     used: Instant,
@@ -92,14 +93,15 @@ impl Way {
             let mut conn = self.connect().await?;
             let checked = door::check(&mut conn, &self.place, self.address.accepts()).await?;
             let asked = Instant::now();
-            let told = conn.query_first::<Row, _>(CLOCK).await;
+            let told = conn.query_first::<Row, _>(schema::CLOCK).await;
             let told = told.map_err(|error| self.failed(text(&error)))?;
             let Some(now) = told.as_ref().and_then(|row| value::<u64>(row, 0)) else {
                 return Err(self.failed("it does not tell its time"));
             };
-            let Checked { secret, packet, syncs } = checked;
+            let Checked { secret, packet, syncs, warnings } = checked;
             let (place, known) = (Arc::clone(&self.place), Known { secret, packet });
-            Ok(Session { conn, place, known, syncs, clock: (asked, now), used: asked })
+            let (clock, used) = ((asked, now), asked);
+            Ok(Session { conn, place, known, syncs, warnings, clock, used })
         };
         let late = |_| self.failed("it does not answer in time");
         timeout(2 * CONNECT_MAX, looking).await.map_err(late)?

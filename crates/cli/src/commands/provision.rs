@@ -31,7 +31,7 @@ pub(crate) struct PlanArgs {
     /// The plan, in TOML: docs/provision.md
     #[arg(value_name = "FILE")]
     file: PathBuf,
-    /// The store: sqlite:FILE, postgres://USER@HOST/DATABASE, redis://HOST or
+    /// The store: sqlite:FILE, postgres://.., mysql://.., redis://HOST or
     /// etcd://HOST,HOST,HOST [default: sqlite:records.db in the folder FILE.onlyonce beside FILE]
     #[arg(long, value_name = "URL")]
     store: Option<Place>,

@@ -26,7 +26,7 @@ const NAMED_MAX: usize = 20;
 
 #[derive(Args, Debug)]
 pub(crate) struct RestoredArgs {
-    /// The store that was put back: sqlite:FILE, postgres://.., redis://.. or etcd://..
+    /// The store that was put back: sqlite:FILE, postgres://.., mysql://.., redis://.. or etcd://..
     #[arg(long, value_name = "URL", env = "ONLYONCE_STORE", hide_env_values = true)]
     store: Place,
     /// No process uses it, and none will before this has ended

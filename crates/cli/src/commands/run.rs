@@ -72,7 +72,7 @@ pub(crate) struct RunArgs {
     /// Say on standard error if the output is that of an earlier run
     #[arg(long)]
     mark_replay: bool,
-    /// The store: sqlite:FILE, postgres://USER@HOST/DATABASE, redis://HOST or
+    /// The store: sqlite:FILE, postgres://.., mysql://.., redis://HOST or
     /// etcd://HOST,HOST,HOST [default: sqlite:run.db in the folder of --state]
     #[arg(long, value_name = "URL", env = "ONLYONCE_STORE", hide_env_values = true)]
     store: Option<Place>,
@@ -155,7 +155,7 @@ impl Store {
                 Place::Journal(_) => return Err(Failure::new(Exit::Usage, JOURNAL)),
                 // Beside it, so that all who use it have the same.
                 Place::Sqlite(file) => locks(beside(file))?,
-                Place::Postgres(_) | Place::Redis(_) | Place::Etcd(_) => {
+                Place::Postgres(_) | Place::Mysql(_) | Place::Redis(_) | Place::Etcd(_) => {
                     locks(state(args)?.join("locks"))?
                 }
             };

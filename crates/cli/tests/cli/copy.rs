@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use onlyonce_testbed::{EtcdCluster, Postgres, Redis};
+use onlyonce_testbed::{EtcdCluster, MariaDb, Postgres, Redis};
 use rustix::process::Signal;
 use serde_json::{Value, json};
 
@@ -133,6 +133,8 @@ fn a_store_moves_through_every_kind_and_answers_as_before_and_the_old_place_is_r
     let folder = Folder::empty();
     let told = fill(&folder);
     let postgres = Postgres::start();
+    let mariadb = MariaDb::start();
+    mariadb.sql("mysql", "CREATE DATABASE shop");
     let redis = Redis::start();
     let mut etcd = EtcdCluster::start();
     let members: Vec<String> =
@@ -140,6 +142,7 @@ fn a_store_moves_through_every_kind_and_answers_as_before_and_the_old_place_is_r
     let places = [
         sqlite(&folder, "once.db"),
         postgres.url("postgres"),
+        mariadb.url("shop"),
         format!("redis://{}", redis.address()),
         format!("etcd://{}", members.join(",")),
         format!("journal:{}", folder.path("again").display()),

@@ -3,7 +3,7 @@
 use std::fs;
 use std::os::unix::fs::FileExt as _;
 
-use onlyonce_testbed::{Etcd, Postgres, Redis};
+use onlyonce_testbed::{Etcd, MariaDb, Postgres, Redis};
 use serde_json::Value;
 
 use crate::process::{Folder, Service, onlyonce};
@@ -84,6 +84,22 @@ fn all_settings_of_a_postgres_that_would_lose_something_are_named() {
     server.restart();
     refuses(&url, "fsync", "ALTER SYSTEM SET fsync = on");
     refuses(&url, "full_page_writes", "ALTER SYSTEM SET full_page_writes = on");
+}
+
+#[test]
+fn all_settings_of_a_mariadb_that_would_lose_something_are_named() {
+    let mut server = MariaDb::start();
+    server.sql("mysql", "CREATE DATABASE shop");
+    let url = server.url("shop");
+    onlyonce(["store", "init", "--first", "--store", &url]).done();
+    passes(&url);
+    server.set("innodb_flush_log_at_trx_commit", "2");
+    server.set("log_bin", "bin");
+    server.set("server_id", "1");
+    server.restart();
+    let fix = "SET GLOBAL innodb_flush_log_at_trx_commit = 1";
+    refuses(&url, "innodb_flush_log_at_trx_commit", fix);
+    refuses(&url, "sync_binlog", "SET GLOBAL sync_binlog = 1");
 }
 
 #[test]

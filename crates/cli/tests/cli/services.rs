@@ -101,6 +101,16 @@ fn a_claim_in_postgres_outlives_the_service_that_granted_it() {
 }
 
 #[test]
+fn of_simultaneous_claims_at_two_services_on_one_mariadb_one_is_granted() {
+    of_simultaneous_claims_at_two_services_one_is_granted(&Shared::mariadb());
+}
+
+#[test]
+fn a_claim_in_mariadb_outlives_the_service_that_granted_it() {
+    a_claim_outlives_the_service_that_granted_it(&Shared::mariadb());
+}
+
+#[test]
 fn of_simultaneous_claims_at_two_services_on_one_redis_one_is_granted() {
     of_simultaneous_claims_at_two_services_one_is_granted(&Shared::redis());
 }

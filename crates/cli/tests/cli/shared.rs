@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use std::sync::Mutex;
 use std::thread;
 
-use onlyonce_testbed::{EtcdCluster, Postgres, Redis};
+use onlyonce_testbed::{EtcdCluster, MariaDb, Postgres, Redis};
 use rustix::process::Signal;
 use serde_json::Value;
 
@@ -24,6 +24,7 @@ fn load() -> (usize, usize) {
 enum Server {
     None,
     Postgres(Postgres),
+    MariaDb(MariaDb),
     Redis(Redis),
     Etcd(EtcdCluster),
 }
@@ -53,6 +54,13 @@ impl Shared {
         let server = Postgres::start();
         let url = server.url("postgres");
         Self::made(Folder::empty(), url, Server::Postgres(server))
+    }
+
+    pub(crate) fn mariadb() -> Self {
+        let server = MariaDb::start();
+        server.sql("mysql", "CREATE DATABASE shop");
+        let url = server.url("shop");
+        Self::made(Folder::empty(), url, Server::MariaDb(server))
     }
 
     pub(crate) fn redis() -> Self {
@@ -228,6 +236,26 @@ fn a_frozen_proxy_on_postgres_is_not_taken_for_dead() {
 #[test]
 fn operators_see_and_change_what_running_proxies_on_postgres_use() {
     operators_see_and_change_what_running_proxies_use(&Shared::postgres());
+}
+
+#[test]
+fn duplicates_spread_over_four_proxies_on_one_mariadb_run_once() {
+    duplicates_spread_over_four_proxies_run_once(&Shared::mariadb());
+}
+
+#[test]
+fn what_a_killed_proxy_has_left_in_mariadb_is_unknown_at_once() {
+    what_a_killed_proxy_has_left_is_unknown_at_once(&Shared::mariadb());
+}
+
+#[test]
+fn a_frozen_proxy_on_mariadb_is_not_taken_for_dead() {
+    a_frozen_proxy_is_not_taken_for_dead(&Shared::mariadb());
+}
+
+#[test]
+fn operators_see_and_change_what_running_proxies_on_mariadb_use() {
+    operators_see_and_change_what_running_proxies_use(&Shared::mariadb());
 }
 
 #[test]

@@ -3,9 +3,10 @@
 use std::sync::LazyLock;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use onlyonce_conformance::{block_on, claimed, id};
 use onlyonce_core::Floor;
 use onlyonce_mysql::{Address, Mysql, doctor};
-use onlyonce_store::{Check, OpenError};
+use onlyonce_store::{Check, OpenError, Store as _, Swap};
 use onlyonce_testbed::MariaDb as Server;
 use tokio::runtime::Runtime;
 
@@ -45,6 +46,11 @@ pub(crate) fn checks(url: &str) -> Vec<Check> {
 
 pub(crate) fn open(server: &Server, database: &str) -> Result<Mysql, OpenError> {
     open_as(&server.url(database))
+}
+
+pub(crate) fn claim(store: &Mysql, number: u64) {
+    let swap = store.swap(id(number), None, Some(claimed(number)));
+    assert_eq!(block_on(swap).unwrap(), Swap::Done);
 }
 
 /// Ends all connections but the one that asks, as an administrator or a time limit does.

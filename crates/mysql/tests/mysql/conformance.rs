@@ -45,6 +45,10 @@ impl StoreBuilder for Servers {
         server.restart();
         open(&server, &self.newest.lock().unwrap()).unwrap()
     }
+
+    fn has_clock(&self) -> bool {
+        true
+    }
 }
 
 impl Damages for Servers {

@@ -1,13 +1,12 @@
-//! Connections that are cut, closed or held, rows that others hold, and transactions that see what
-//! is not synced: what an error says is true, and nothing takes place by half.
+//! Connections that are cut, closed or held, and rows that others hold: what an error says is true,
+//! and nothing takes place by half.
 
 use onlyonce_conformance::{answered, block_on, claimed, id};
-use onlyonce_core::{Floor, Timestamp};
 use onlyonce_mysql::Mysql;
 use onlyonce_store::{Store as _, StoreErrorKind, Swap};
 use onlyonce_testbed::{MariaDb as Server, Relay, Way, until};
 
-use crate::common::{database, end_connections, init, open, open_as};
+use crate::common::{claim, database, end_connections, init, open_as};
 
 /// A server, a store in it, and a relay in front of it.
 fn behind_relay() -> (Server, Relay, String, Mysql) {
@@ -17,11 +16,6 @@ fn behind_relay() -> (Server, Relay, String, Mysql) {
     let relay = Relay::to(server.address());
     let store = open_as(&format!("mysql://root@{}/{name}", relay.address())).unwrap();
     (server, relay, name, store)
-}
-
-fn claim(store: &Mysql, number: u64) {
-    let swap = store.swap(id(number), None, Some(claimed(number)));
-    assert_eq!(block_on(swap).unwrap(), Swap::Done);
 }
 
 #[test]
@@ -161,38 +155,4 @@ fn a_deadlock_with_somebody_else_is_tried_again() {
         }
         drop(other.join().unwrap());
     });
-}
-
-/// What others have committed may be seen before it is synced. What we tell of it must survive a
-/// crash, so it is told after something that we have written ourselves is synced.
-#[test]
-fn what_is_told_of_others_is_synced_first_where_the_server_shows_it_earlier() {
-    let mut server = Server::start();
-    let name = database(&server);
-    init(&server, &name).unwrap();
-    let syncs = |server: &Server| -> u64 {
-        server.sql(&name, "SELECT SUM(syncs) FROM onlyonce_revisions").parse().unwrap()
-    };
-    let store = open(&server, &name).unwrap();
-    claim(&store, 1);
-    let conflict = || block_on(store.swap(id(1), None, Some(claimed(2)))).unwrap();
-    assert_eq!(syncs(&server), 0);
-    assert_eq!(conflict(), Swap::Conflict(Some(claimed(1))));
-    assert_eq!(syncs(&server), 1);
-    assert_eq!(block_on(store.get(id(1))).unwrap(), Some(claimed(1)));
-    assert_eq!(syncs(&server), 2);
-    block_on(store.raise_floor(Floor::at(Timestamp::from_millis(5)))).unwrap();
-    assert_eq!(syncs(&server), 3);
-    drop(store);
-    // A binary log is synced first, and what is in it is shown then.
-    for (setting, value) in [("log_bin", "bin"), ("server_id", "1"), ("sync_binlog", "1")] {
-        server.set(setting, value);
-    }
-    server.restart();
-    let store = open(&server, &name).unwrap();
-    let before = syncs(&server);
-    let again = block_on(store.swap(id(1), None, Some(claimed(2)))).unwrap();
-    assert_eq!(again, Swap::Conflict(Some(claimed(1))));
-    assert_eq!(block_on(store.get(id(1))).unwrap(), Some(claimed(1)));
-    assert_eq!(syncs(&server), before);
 }

@@ -8,4 +8,5 @@ mod conformance;
 mod cut;
 mod door;
 mod kill;
+mod synced;
 mod tls;
