@@ -5,7 +5,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use onlyonce_testbed::{Etcd, Postgres, Redis};
+use onlyonce_testbed::{Etcd, MariaDb, Postgres, Redis};
 use serde_json::{Value, json};
 
 use crate::caller::order;
@@ -92,6 +92,38 @@ impl Copied for Dumped {
     fn put_back(&mut self) {
         self.0.sql("postgres", "DROP SCHEMA onlyonce CASCADE");
         self.0.load("postgres", &self.1);
+    }
+}
+
+/// A MariaDB whose tables are copied to another database, as a dump holds them.
+struct Tables(MariaDb);
+
+impl Tables {
+    fn start() -> Self {
+        let server = MariaDb::start();
+        server.sql("mysql", "CREATE DATABASE shop; CREATE DATABASE copied");
+        Self(server)
+    }
+
+    fn each(&self, statements: impl Fn(&str) -> String) {
+        let tables = ["onlyonce_records", "onlyonce_revisions", "onlyonce_store"];
+        self.0.sql("mysql", &tables.map(statements).concat());
+    }
+}
+
+impl Copied for Tables {
+    fn url(&self) -> String {
+        self.0.url("shop")
+    }
+
+    fn copy(&mut self) {
+        self.each(|it| format!("CREATE TABLE copied.{it} AS SELECT * FROM shop.{it};"));
+    }
+
+    fn put_back(&mut self) {
+        self.each(|it| {
+            format!("DELETE FROM shop.{it}; INSERT INTO shop.{it} SELECT * FROM copied.{it};")
+        });
     }
 }
 
@@ -229,6 +261,11 @@ fn an_sqlite_file_that_was_copied_back_runs_nothing_again() {
 #[test]
 fn a_dump_that_was_loaded_into_postgres_runs_nothing_again() {
     a_store_that_was_put_back_runs_nothing_again(Dumped(Postgres::start(), String::new()));
+}
+
+#[test]
+fn tables_of_a_dump_that_were_put_back_in_mariadb_run_nothing_again() {
+    a_store_that_was_put_back_runs_nothing_again(Tables::start());
 }
 
 #[test]
