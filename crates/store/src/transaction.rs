@@ -7,15 +7,13 @@
 //! leaves just that, which becomes unknown and never runs again by itself.
 
 use core::fmt;
-use core::time::Duration;
 
+use onlyonce_core::limits::KEY_AHEAD_MAX;
 use onlyonce_core::{
     Claim, ClaimId, Command, Fence, Fingerprint, Floor, Holder, Key, KeyId, Next, Outcome, Phase,
     Policy, Record, Reply, Scope, Secret, State, Timestamp, decide,
 };
 
-/// How far the time that a key carries may be ahead of ours.
-pub const AHEAD_MAX: Duration = Duration::from_secs(5 * 60);
 /// How often a claim may lose against another writer of its record before it gives up.
 pub const CONFLICTS_MAX: u32 = 32;
 
@@ -71,7 +69,7 @@ impl Request {
     /// [`TxErrorKind::NotExecuted`].
     pub fn check(&self, now: Timestamp) -> Result<(), TxError> {
         match self.key_time {
-            Some(time) if now.plus(AHEAD_MAX) < time => {
+            Some(time) if now.plus(KEY_AHEAD_MAX) < time => {
                 let text = "the time of the key is more than five minutes ahead";
                 Err(TxError::new(TxErrorKind::NotExecuted, text))
             }

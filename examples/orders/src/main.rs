@@ -2,8 +2,8 @@
 //!
 //! Its stock, its reservations and its records are in one PostgreSQL. An order is run at most once
 //! at a time; what is reserved is committed with the record that says so, by the latest claim
-//! alone. So one of which nobody knows how it ended is run again without harm: its record is there, or
-//! nothing of it is, and nothing can come any more. Whoever sent the order is answered from the
+//! alone. So one of which nobody knows how it ended is run again without harm: its record is there,
+//! or nothing of it is, and nothing can come any more. Whoever sent the order is answered from the
 //! record, as often as the order comes.
 
 #![allow(clippy::print_stderr, reason = "a program of the terminal")]
