@@ -243,7 +243,7 @@ impl RoutePolicy {
         }
     }
 
-    /// What an answer of the service says about the operation: [`classify`] by the route's own word.
+    /// What an answer of the service says about the operation: [`classify`], by the route's word.
     ///
     /// A fenced receiver refuses with 412 who comes under an older claim than it has seen (RFC 9110
     /// section 15.5.13: a precondition that came with the request does not hold). That is no answer

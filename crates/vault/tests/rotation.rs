@@ -240,3 +240,28 @@ fn what_cannot_be_opened_stays_and_is_named() {
     assert_eq!(block_on(shared.get(id(9))).unwrap(), stored);
     assert_eq!(block_on(vault(&shared, "24").get(id(9))).unwrap(), Some(lost));
 }
+
+#[test]
+fn a_listing_shows_what_opens_and_names_what_does_not() {
+    let shared = Shared::new();
+    let told = answer(&vault(&shared, "1"), 1);
+    answer(&vault(&shared, "4"), 9);
+    let Page { records, damaged, .. } =
+        block_on(vault(&shared, "1").list(Filter { state: None, limit: 0 }, None)).unwrap();
+    assert_eq!(records, [(id(1), told)]);
+    let [(unread, error)] = &damaged[..] else { panic!("{damaged:?}") };
+    assert_eq!((*unread, error.kind()), (id(9), StoreErrorKind::Damaged));
+}
+
+#[test]
+fn the_largest_answer_still_fits_when_it_is_encrypted() {
+    let shared = Shared::new();
+    let (vault, largest) = (vault(&shared, "1"), vault(&shared, "1").reply_max());
+    let fence = claim(&vault, 1).fence;
+    let reply = Reply::kept(201, vec![7; largest]);
+    act(&vault, 1, &Command::Complete { fence, reply });
+    let stored = block_on(shared.get(id(1))).unwrap().unwrap();
+    let State::Completed { reply, .. } = stored.state else { panic!("{stored:?}") };
+    assert!(largest < reply.content().unwrap().len());
+    assert!(reply.content().unwrap().len() <= shared.reply_max());
+}

@@ -30,17 +30,17 @@ enum There {
 }
 
 const BACKUP: &str = "\
-    A proxy has answered an order, moved an old tombstone to a shelf, and encrypts what it keeps. It \
-    is asked for a backup, and killed. Each time nothing is found to be wrong with the journal; the \
-    proxy is started again on it, gives the same answers and runs nothing; and once what is \
-    unfinished is removed, the next backup is made.";
+    A proxy has answered an order, moved an old tombstone to a shelf, and encrypts what it \
+    keeps. It is asked for a backup, and killed. Each time nothing is found to be wrong with the \
+    journal; the proxy is started again on it, gives the same answers and runs nothing; and once \
+    what is unfinished is removed, the next backup is made.";
 
 const RESTORE: &str = "\
-    `onlyonce journal restore` of such a backup, in which another order was at work, is killed. Each \
-    time the backup has not changed by a byte. When nothing lies there, at the last moment at which \
-    something unfinished does, and when all of it does, a restore is gone through with: a proxy on \
-    it gives the same answers, does not know what became of the order that was at work, and runs \
-    nothing.";
+    `onlyonce journal restore` of such a backup, in which another order was at work, is killed. \
+    Each time the backup has not changed by a byte. When nothing lies there, at the last moment \
+    at which something unfinished does, and when all of it does, a restore is gone through with: \
+    a proxy on it gives the same answers, does not know what became of the order that was at \
+    work, and runs nothing.";
 
 const KEY: &str = "1111111111111111111111111111111111111111111111111111111111111111";
 

@@ -302,14 +302,14 @@ fn played(row: Row, binary: &Path, postgres: &Arc<Postgres>, key: &str) -> Found
 
 /// What stands above the table.
 const STORY: &str = "\
-    Two proxies on one SQLite file, with `on_unknown = \"auto\"` and a lease of two seconds. The one \
-    that has the claim is stopped (SIGSTOP) until its lease is over and the other one has done what \
-    the class of the receiver allows; then it goes on. *Early* is before it connects: it asks its \
-    lease before it sends. *Late* is between that and the first byte, in one thread: the others \
-    see that the lease is over and tell the caller so, and what that thread then sends only the \
-    receiver can refuse. *Sent* is when the request waits at the receiver, which takes it when the \
-    holder goes on. The fenced receiver is a row of PostgreSQL that takes no lower \
-    fence, the one with unique names a primary key there.";
+    Two proxies on one SQLite file, with `on_unknown = \"auto\"` and a lease of two seconds. The \
+    one that has the claim is stopped (SIGSTOP) until its lease is over and the other one has \
+    done what the class of the receiver allows; then it goes on. *Early* is before it connects: \
+    it asks its lease before it sends. *Late* is between that and the first byte, in one thread: \
+    the others see that the lease is over and tell the caller so, and what that thread then \
+    sends only the receiver can refuse. *Sent* is when the request waits at the receiver, which \
+    takes it when the holder goes on. The fenced receiver is a row of PostgreSQL that takes no \
+    lower fence, the one with unique names a primary key there.";
 
 /// Plays all rows.
 pub(crate) fn section(binary: &Path) -> String {

@@ -99,10 +99,12 @@ fn holder() {
         let names = Names { folder: folder.clone(), stays: std::env::var_os(STAYS).is_some() };
         engine.once(&request, &policy, Duration::ZERO, names).await.unwrap()
     });
-    let told = match answer {
-        Answer::Reply(_) => "ran",
-        Answer::Replayed(_) => "replayed",
-        _ => "refused",
+    let told = if matches!(answer, Answer::Reply(_)) {
+        "ran"
+    } else if matches!(answer, Answer::Replayed(_)) {
+        "replayed"
+    } else {
+        "refused"
     };
     std::fs::write(folder.join(format!("told-{}", std::process::id())), told).unwrap();
 }
@@ -175,9 +177,9 @@ pub(crate) fn section() -> String {
     assert_eq!((taken(folder, "ran"), taken(folder, "sealed")), (1, 1));
     assert_eq!(Holder::start(folder, false).told(), "replayed");
     let mut page = format!("\n{STORY}\n\n");
-    page += "| receiver | stopped | the next one | effects | goes on | is told | effects then | the \
-             same key again | promised |\n|---|---|---|---|---|---|---|---|---|\n";
-    page += "| sealable | late | seals, and runs | 1 | after that | what the next one was told | 1 \
-             | replayed | exactly once, or provably never |\n";
+    page += "| receiver | stopped | the next one | effects | goes on | is told | effects then | ";
+    page += "the same key again | promised |\n|---|---|---|---|---|---|---|---|---|\n";
+    page += "| sealable | late | seals, and runs | 1 | after that | what the next one was told ";
+    page += "| 1 | replayed | exactly once, or provably never |\n";
     page
 }
