@@ -6,6 +6,7 @@ use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 
 use onlyonce_core::{Key, Timestamp};
+use onlyonce_failpoint::failpoint;
 use onlyonce_smtp::{Content, Mailbox};
 use serde::{Deserialize, Serialize};
 
@@ -104,8 +105,11 @@ impl Spool {
         }
         let tmp = self.dir.join("tmp");
         let mut file = tempfile::NamedTempFile::new_in(&tmp).map_err(at(&tmp))?;
+        failpoint!("spool.write.before", name);
         file.write_all(&encoded(message)).map_err(at(file.path()))?;
+        failpoint!("spool.sync.before", name);
         file.as_file().sync_all().map_err(at(file.path()))?;
+        failpoint!("spool.link.before", name);
         let path = self.path(Shelf::Queue, &name);
         // Fails if somebody was faster: nobody's message is written over.
         match file.persist_noclobber(&path) {
@@ -115,7 +119,9 @@ impl Spool {
             }
             Err(error) => return Err(at(&path)(error.error)),
         }
+        failpoint!("spool.link.after", name);
         self.sync(Shelf::Queue)?;
+        failpoint!("spool.linked.after", name);
         Ok(Added::New)
     }
 
@@ -151,12 +157,16 @@ impl Spool {
     /// It could not be moved. It then waits on, and its record says that it has ended.
     pub fn end(&self, name: &str, shelf: Shelf) -> Result<(), SpoolError> {
         let (from, to) = (self.path(Shelf::Queue, name), self.path(shelf, name));
+        failpoint!("spool.move.before", name);
         match fs::rename(&from, &to) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(at(&from)(error)),
             Ok(()) | Err(_) => {}
         }
+        failpoint!("spool.move.after", name);
         self.sync(shelf)?;
-        self.sync(Shelf::Queue)
+        self.sync(Shelf::Queue)?;
+        failpoint!("spool.moved.after", name);
+        Ok(())
     }
 
     fn compare(&self, shelf: Shelf, name: &str, new: &Message) -> Result<Added, SpoolError> {

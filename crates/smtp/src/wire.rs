@@ -4,6 +4,7 @@ use std::fmt;
 use std::io;
 use std::time::Duration;
 
+use onlyonce_failpoint::failpoint;
 use smtp_proto::response::parser::ResponseReceiver;
 use smtp_proto::{EhloResponse, Error};
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
@@ -70,6 +71,7 @@ impl<S: Io> Wire<S> {
 
     /// Writes all of `bytes`, each piece within `limit`.
     pub(crate) async fn write(&mut self, bytes: &[u8], limit: Duration) -> Result<(), Broken> {
+        failpoint!("smtp.write.before", String::from_utf8_lossy(bytes));
         for piece in bytes.chunks(64 << 10) {
             let written = timeout(limit, async {
                 self.stream.write_all(piece).await?;
@@ -77,6 +79,7 @@ impl<S: Io> Wire<S> {
             });
             written.await.map_err(|_| Broken::Late(limit))?.map_err(Broken::Io)?;
         }
+        failpoint!("smtp.write.after", String::from_utf8_lossy(bytes));
         Ok(())
     }
 
@@ -91,6 +94,7 @@ impl<S: Io> Wire<S> {
                 self.read.drain(..self.read.len() - rest);
                 match parsed {
                     Ok(response) => {
+                        failpoint!("smtp.answer.after", response);
                         return Answer::read(&response)
                             .ok_or_else(|| Broken::Garbled(format!("code {}", response.code)));
                     }

@@ -13,6 +13,7 @@ mod command;
 mod copies;
 mod frozen;
 mod judge;
+mod mail;
 mod names;
 mod occupied;
 mod page;
@@ -74,7 +75,8 @@ fn wherever_it_is_killed_nothing_runs_twice_and_no_answer_is_lost() {
     let waiting = Mutex::new(scenes);
     let found = Mutex::new(Vec::new());
     let others = std::thread::scope(|threads| {
-        let others = [copies::section, names::section, restored::section, frozen::section];
+        let others =
+            [copies::section, mail::section, names::section, restored::section, frozen::section];
         let others = others.map(|section| {
             let binary = &binary;
             threads.spawn(move || section(binary))
@@ -115,7 +117,8 @@ fn every_place_in_the_code_is_in_the_table() {
     let copies = copies::rows().map(|it| it.place);
     let names = names::rows().into_iter().map(|it| it.place);
     let restored = restored::rows().into_iter().map(|it| it.place);
-    let others = commands.chain(resources).chain(copies).chain(names).chain(restored);
+    let mail = mail::rows().into_iter().map(|it| it.place);
+    let others = commands.chain(resources).chain(copies).chain(mail).chain(names).chain(restored);
     let tried: BTreeSet<String> = requests.chain(others).map(|it| it.name.to_owned()).collect();
     let there: BTreeSet<String> = page::places().into_keys().collect();
     assert_eq!(tried, there);
