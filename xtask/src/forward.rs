@@ -2,7 +2,7 @@
 
 use std::process::Command;
 
-use crate::{Outcome, install, repo, steps};
+use crate::{Outcome, install, repo, steps, unpack};
 
 /// Tortures the real binary under load: the program is an example of the binary's own crate.
 pub(crate) fn torture(arguments: &[String]) -> Outcome {
@@ -12,6 +12,9 @@ pub(crate) fn torture(arguments: &[String]) -> Outcome {
         && what == "orders"
     {
         return orders(rest);
+    }
+    if arguments.first().is_some_and(|what| what == "mail") {
+        unpack::mail_servers()?;
     }
     let run = ["run", "--release", "-q", "-p", "onlyonce-cli", "--example", "torture", "--"];
     steps::loud(Command::new(repo::cargo()).args(run).args(arguments))

@@ -1,6 +1,6 @@
 //! `cargo xtask torture kill --seed 1 --rounds 200 --minutes 10` kills the real proxy under load,
-//! and `torture disk` takes the disk from under it; both check the history. It takes the binary
-//! that was built beside it.
+//! and `torture disk` takes the disk from under it; both check the history. `torture mail --seed 1
+//! --messages 10000` kills the sender of mail. It takes the binary that was built beside it.
 
 #![allow(clippy::unwrap_used, reason = "a program of the terminal")]
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "a program of the terminal")]
@@ -13,11 +13,14 @@ mod disk;
 mod kill;
 #[path = "../tests/torture/load.rs"]
 mod load;
+#[path = "../tests/torture/mail/mod.rs"]
+mod mail;
 #[path = "../tests/torture/proxy.rs"]
 mod proxy;
 #[path = "../tests/torture/random.rs"]
 mod random;
 
+use std::path::Path;
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -46,6 +49,15 @@ enum What {
         /// How many full and failing disks: one and four in each round
         #[arg(long, default_value_t = 10_000)]
         rounds: u32,
+    },
+    /// Kill the sender of mail and cut its connections, before Postfix, Exim and one that refuses
+    Mail {
+        /// Where the random numbers begin
+        #[arg(long, default_value_t = 1)]
+        seed: u64,
+        /// How many messages each server is sent
+        #[arg(long, default_value_t = 10_000)]
+        messages: usize,
     },
 }
 
@@ -78,6 +90,7 @@ async fn main() -> ExitCode {
             let options = disk::Options { binary, seed: how.seed, rounds, limit: how.limit() };
             (disk::run(&options).await, format!("disk --seed {} --rounds {rounds}", how.seed))
         }
+        What::Mail { seed, messages } => return mail(&binary, seed, messages),
     };
     match ended {
         Ok(report) => {
@@ -91,4 +104,21 @@ async fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+fn mail(binary: &Path, seed: u64, messages: usize) -> ExitCode {
+    for kind in mail::Kind::ALL {
+        match mail::run(&mail::Options { binary: binary.to_owned(), seed, messages, kind }) {
+            Ok(report) => println!("{report}"),
+            Err(wrong) => {
+                eprintln!("{kind:?}: {wrong}");
+                eprintln!("again: cargo xtask torture mail --seed {seed} --messages {messages}");
+                return ExitCode::FAILURE;
+            }
+        }
+    }
+    println!(
+        "no end was said twice without leave, and every message was sent, refused or in doubt"
+    );
+    ExitCode::SUCCESS
 }

@@ -1,4 +1,4 @@
-//! A few rounds of the kill test; `cargo xtask torture kill` runs more of them.
+//! A few rounds of the kill test, and a few messages; `cargo xtask torture` has more of both.
 
 #![allow(clippy::unwrap_used, reason = "a test ends where something fails")]
 
@@ -6,6 +6,7 @@ mod check;
 mod kill;
 #[allow(dead_code, reason = "the torture of disks, which needs rights of its own, uses more of it")]
 mod load;
+mod mail;
 #[allow(dead_code, reason = "the torture of disks, which needs rights of its own, uses more of it")]
 mod proxy;
 mod random;
@@ -20,4 +21,26 @@ async fn ten_kills_under_load_leave_no_operation_run_twice_and_no_answer_changed
     assert_eq!(report.rounds, 10);
     assert!(100 < report.answered, "{report:?}");
     assert_eq!(report.replayed + report.ran + report.unknown, report.keys);
+}
+
+/// Cases B123 and B126. The sender of mail is killed at any moment, and its connection cut at every
+/// word: no end is said twice unless the server was found not to have the message, everything is
+/// sent, refused or in doubt, and queue and log of a real server settle every doubt.
+#[test]
+fn a_sender_that_is_killed_and_cut_off_hands_over_each_message_once() {
+    let binary = PathBuf::from(env!("CARGO_BIN_EXE_onlyonce"));
+    std::thread::scope(|threads| {
+        let reports = mail::Kind::ALL.map(|kind| {
+            let options = mail::Options { binary: binary.clone(), seed: 1, messages: 100, kind };
+            threads.spawn(move || mail::run(&options).unwrap_or_else(|wrong| panic!("{wrong}")))
+        });
+        for report in reports.map(|it| it.join().unwrap()) {
+            println!("{report}");
+            assert!(0 < report.kills && 0 < report.cuts && 0 < report.unknown, "{report:?}");
+            let is_asked = report.kind != mail::Kind::Scripted;
+            assert!(!is_asked || report.unknown_in_the_end == 0, "{report:?}");
+            let all = report.sent + report.refused + report.unknown_in_the_end;
+            assert_eq!(all, report.messages, "{report:?}");
+        }
+    });
 }

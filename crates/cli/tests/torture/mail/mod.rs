@@ -1,0 +1,86 @@
+//! Kills the real sender of mail, cuts its connections at every word, and counts at the mail server
+//! and behind it what has arrived.
+//!
+//! Used by the test of this crate (few messages) and by `cargo xtask torture mail` (many).
+
+mod check;
+mod faults;
+mod server;
+mod shop;
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use onlyonce_testbed::MailRelay;
+
+use crate::random::Random;
+use check::Counts;
+use server::Mx;
+use shop::Shop;
+
+pub(crate) use check::Report;
+pub(crate) use server::Kind;
+
+/// How long a sender lives at most once it has said a word, in milliseconds.
+const LIVES: u64 = 400;
+/// One in so many is killed before it may have said anything.
+const EARLY_IN: u64 = 8;
+/// How long what the server has taken may need to be seen, and what was sent to arrive, once
+/// nothing goes wrong any more: all connections are closed by then.
+const BOUNDS: &str = "2s";
+/// How often a sender may be asked to try all that waits, once nothing goes wrong any more.
+const TRIES_MAX: usize = 200;
+
+/// What to do.
+#[derive(Clone, Debug)]
+pub(crate) struct Options {
+    pub(crate) binary: PathBuf,
+    pub(crate) seed: u64,
+    pub(crate) messages: usize,
+    pub(crate) kind: Kind,
+}
+
+/// Runs it all. `Err` says which promise was broken.
+pub(crate) fn run(options: &Options) -> Result<Report, String> {
+    let Options { kind, seed, messages, .. } = *options;
+    let mx = Mx::start(kind, seed);
+    let relay = MailRelay::to(mx.address());
+    let shop = Shop::open(&options.binary, relay.address(), mx.environment())?;
+    shop.add(messages)?;
+    let mut random = Random::new(seed);
+    let faults = faults::strike(&relay, seed);
+    let mut report = Report { kind, messages, ..Report::default() };
+    while !shop.only_doubts()? {
+        let said = faults.words();
+        let sender = shop.start(&[])?;
+        if random.below(EARLY_IN) != 0 {
+            // How long it takes until then depends on what else the machine has to do.
+            onlyonce_testbed::until("a word of the sender", || {
+                (said < faults.words()).then_some(())
+            });
+        }
+        std::thread::sleep(Duration::from_millis(random.below(LIVES)));
+        sender.kill();
+        report.kills += 1;
+    }
+    report.cuts = faults.struck();
+    // From now on nothing goes wrong, and all that was on its way ends.
+    relay.decide(|_, _| onlyonce_testbed::Fate::Passes);
+    relay.cut();
+    mx.behaves();
+    shop.until_only_doubts()?;
+    let before = Counts::taken(&shop, &mx, &relay)?;
+    report.unknown = before.unknown();
+    check::before(&before, messages)?;
+    if let Some(probe) = mx.probe() {
+        let bounds = ["--settle", BOUNDS, "--late", BOUNDS];
+        let flags = [&["--once", "--on-unknown", "probe", "--probe", &probe][..], &bounds].concat();
+        shop.until_settled(&flags)?;
+    }
+    let after = Counts::taken(&shop, &mx, &relay)?;
+    report.unknown_in_the_end = after.unknown();
+    report.sent = after.sent();
+    report.refused = after.refused();
+    check::after(&before, &after, messages)?;
+    Ok(report)
+}
