@@ -9,12 +9,13 @@ use crate::{Outcome, repo, steps};
 pub(crate) type Package = (&'static str, &'static str);
 
 /// What the tests use.
-pub(crate) const TEST_PACKAGES: [Package; 19] = [
+pub(crate) const TEST_PACKAGES: [Package; 20] = [
     ("nginx", "nginx"),
     ("chromium", "chromium"),
     ("chromedriver", "chromium-driver"),
     ("wrk", "wrk"),
     ("strace", "strace"),
+    ("faketime", "faketime"),
     ("redis-server", "redis-server"),
     ("etcd", "etcd-server"),
     ("etcdctl", "etcd-client"),

@@ -1,9 +1,9 @@
 //! What callers notice while a journal forgets a million records, what it gives back, and what a
 //! tombstone costs once it is old.
 //!
-//! `cargo run --release -p onlyonce-cli --example expiry` prints what it does; `--json` prints three
-//! objects for `cargo xtask bench`. `--keys` says how many records expire, and how many tombstones
-//! grow old.
+//! `cargo run --release -p onlyonce-cli --example expiry` prints what it does; `--json` prints
+//! three objects for `cargo xtask bench`. `--keys` says how many records expire, and how many
+//! tombstones grow old.
 
 #![allow(clippy::unwrap_used, clippy::print_stdout, reason = "a program of the terminal")]
 #![allow(clippy::disallowed_methods, reason = "it measures time")]

@@ -14,14 +14,14 @@ use onlyonce_mysql::Mysql;
 use onlyonce_postgres::{Address, AddressError, Postgres};
 use onlyonce_redis::Redis;
 use onlyonce_sqlite::Sqlite;
-use onlyonce_store::{Check, OpenError, OpenErrorKind, Store};
+use onlyonce_store::{Check, OpenError, OpenErrorKind, Store, StoreError};
 
 use crate::exit::Exit;
 use crate::failure::Failure;
 use crate::moved::{self, Mark};
 
 /// How far ahead of ours a client's clock may be: what a strict start adds to the present.
-pub(crate) const KEY_AHEAD_MAX: Duration = Duration::from_secs(300);
+pub(crate) const KEY_AHEAD_MAX: Duration = onlyonce_core::limits::KEY_AHEAD_MAX;
 
 /// A store's address.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -398,6 +398,11 @@ impl Opened {
             Self::Etcd(etcd) => etcd.warnings(),
         }
     }
+}
+
+/// The present time as the store has it, if it has a clock, else as this machine has it.
+pub(crate) async fn time_of(store: &dyn Store) -> Result<Timestamp, StoreError> {
+    Ok(store.clock().await?.unwrap_or_else(now))
 }
 
 /// The present time.

@@ -25,8 +25,8 @@ pub const LEASE_MIN: Duration = Duration::from_millis(100);
 pub const LEASE_MAX: Duration = Duration::from_secs(24 * 60 * 60);
 /// Largest clock difference between our own processes that can be configured.
 pub const SKEW_MAX: Duration = Duration::from_secs(60 * 60);
-/// How far ahead of ours a client's clock may be at most: a store that is new, restored or lost refuses
-/// keys with a time up to that far from its beginning, since they may have run.
+/// How far ahead of ours a client's clock may be at most: a store that is new, restored or lost
+/// refuses keys with a time up to that far from its beginning, since they may have run.
 pub const KEY_AHEAD_MAX: Duration = Duration::from_secs(300);
 /// Longest retention of a reply or tombstone that can be named: a hundred years.
 pub const RETENTION_MAX: Duration = Duration::from_secs(100 * 365 * 24 * 60 * 60);

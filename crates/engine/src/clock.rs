@@ -1,6 +1,6 @@
-//! The engine's time: its machine's, or the clock of the store that all its users share; above every
-//! number that the store held at the start, and never running backwards. How long something takes
-//! is measured by another clock, which is never set: see [`Moment`].
+//! The engine's time: its machine's, or the clock of the store that all its users share; above
+//! every number that the store held at the start, and never running backwards. How long something
+//! takes is measured by another clock, which is never set: see [`Moment`].
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -128,8 +128,9 @@ impl Clock {
         }
     }
 
-    /// That the store's clock is known well enough to claim by it, if the store has one: the reading
-    /// is `skew_max / 2` wrong at most, so that two machines differ by no more than `skew_max`.
+    /// That the store's clock is known well enough to claim by it, if the store has one: what was
+    /// read is `skew_max / 2` wrong at most, so that two machines differ by no more than
+    /// `skew_max`.
     pub(crate) fn check(&self, skew_max: Duration) -> Result<(), EngineError> {
         let Source::Store(reading) = self.state().source else { return Ok(()) };
         let age = Moment::of(&*self.runtime).since(reading.at);

@@ -4,8 +4,8 @@
 use onlyonce_core::{Command, Fence, Holder, KeyId, Policy, Record, State};
 
 use crate::act::{Act, Acted, Step};
-use crate::engine::Inner;
 use crate::error::EngineError;
+use crate::inner::Inner;
 use crate::observe::EngineEvent;
 
 impl Inner {

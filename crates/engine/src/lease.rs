@@ -11,7 +11,7 @@ use futures_util::future::{Either, select};
 use onlyonce_core::{Policy, Receiver, Record, State, Timestamp};
 
 use crate::clock::Moment;
-use crate::engine::Inner;
+use crate::inner::Inner;
 
 /// Until when a claim is exclusive, as far as that is durable. It is renewed while the operation is
 /// held; nothing may be sent under the claim that is not sent when it is over. One that was granted

@@ -54,6 +54,7 @@ mod death;
 mod effect;
 mod engine;
 mod error;
+mod inner;
 mod lease;
 mod observe;
 mod operator;

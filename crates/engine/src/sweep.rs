@@ -17,8 +17,8 @@ use crate::observe::EngineEvent;
 /// Keys that the store is asked for at once: few, since an embedded store reads each record for it,
 /// on a core that callers need too.
 const FOUND_MAX: usize = 512;
-/// Keys that may not go yet and that a pass finds before it ends: it is told of all of them again
-/// each time it asks. Those that cannot be read are not among them, since no later pass can do more.
+/// Keys that may not go yet and that a pass finds before it ends: it is told of all of them anew
+/// each time it asks. Those that cannot be read do not count: no later pass can do more.
 const STAY_MAX: usize = 8 * FOUND_MAX;
 /// Keys that are on their way at once: they share syncs and round trips, and callers wait behind
 /// so many at most.

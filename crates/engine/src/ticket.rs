@@ -14,8 +14,8 @@ use onlyonce_store::StoreErrorKind;
 
 use crate::act::{Act, Acted};
 use crate::effect::Ran;
-use crate::engine::Inner;
 use crate::error::EngineError;
+use crate::inner::Inner;
 use crate::lease::Lease;
 use crate::observe::EngineEvent;
 
@@ -194,8 +194,8 @@ impl Ticket {
         };
         let (id, fence) = (self.id, self.fence);
         match &result {
-            // The alarm was given when it was found.
-            Ok(acted) if acted.outcome == Outcome::SecondReply => {}
+            // It is not what is recorded; of a second reply the alarm was given when it was found.
+            Ok(acted) if acted.outcome != Outcome::Done => {}
             Ok(acted) => {
                 self.inner.observer.on(&EngineEvent::Completed { id, fence });
                 if !is_kept(acted) {

@@ -7,7 +7,7 @@
 use std::sync::Arc;
 
 use clap::Args;
-use onlyonce_core::{Fence, Holder, KeyId, Record, State};
+use onlyonce_core::{Fence, Holder, KeyId, Record, State, Timestamp};
 use onlyonce_journal::{Settings, Start};
 use onlyonce_store::{Cursor, Filter, Page, Store, Swap};
 use tokio::task::JoinSet;
@@ -17,7 +17,7 @@ use crate::failure::Failure;
 use crate::moved::{self, Mark, Role};
 use crate::operate::time;
 use crate::output;
-use crate::place::{Opened, Place, now};
+use crate::place::{Opened, Place, time_of};
 use crate::progress::Bar;
 use crate::vault;
 
@@ -216,12 +216,13 @@ impl Copying {
         let (mut seen, mut bad, mut after) = (Seen::default(), Vec::new(), None);
         loop {
             let page = self.page(&*self.from, &mut after).await?;
+            let present = time_of(&*self.from).await?;
             bad.extend(page.damaged.iter().map(|(id, error)| format!("{id}: {error}")));
             for (id, record) in page.records.iter().filter(|(id, _)| *id != moved::ID) {
                 seen.records += 1;
                 seen.largest = seen.largest.max(Some((answer_length(record), *id)));
                 bar.more(1);
-                if let Some(until) = self.is_run(record) {
+                if let Some(until) = self.is_run(record, present) {
                     let until = time(until);
                     bad.push(format!("{id}: a process has a claim of it until {until}"));
                 }
@@ -244,10 +245,10 @@ impl Copying {
 
     /// Until when, if the process that has the claim would have the store open. Claims that were
     /// made through the record service name no process: their holders may go on at the new place.
-    fn is_run(&self, record: &Record) -> Option<onlyonce_core::Timestamp> {
+    fn is_run(&self, record: &Record, present: Timestamp) -> Option<Timestamp> {
         let State::InFlight(flight) = &record.state else { return None };
         let process = flight.holder != Holder::default() && !self.from.is_exclusive();
-        (process && now() < flight.lease_until).then_some(flight.lease_until)
+        (process && present < flight.lease_until).then_some(flight.lease_until)
     }
 
     /// Copies what is not there yet, and reads both stores again to compare them.

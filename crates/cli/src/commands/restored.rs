@@ -18,7 +18,7 @@ use crate::failure::Failure;
 use crate::moved::{Mark, Role};
 use crate::operate::time;
 use crate::output;
-use crate::place::{KEY_AHEAD_MAX, Opened, Place, now};
+use crate::place::{KEY_AHEAD_MAX, Opened, Place, time_of};
 use crate::progress::Bar;
 
 /// Keys that are named when something is wrong with them.
@@ -102,8 +102,9 @@ impl Restoring {
         loop {
             let filter = Filter { state: Some(StateKind::InFlight), limit: 0 };
             let page = store.list(filter, after).await?;
+            let present = time_of(store).await?;
             let runs = page.records.iter().filter_map(|(id, record)| {
-                let until = held_until(record, runtime)?;
+                let until = held_until(record, runtime, present)?;
                 Some(format!("{id}: a process has a claim of it until {}", time(until)))
             });
             used.extend(runs);
@@ -194,10 +195,10 @@ impl Restoring {
 
 /// Until when a process has this claim that would have the store open and is not known to be gone.
 /// Claims that were made through the record service name no process.
-fn held_until(record: &Record, runtime: &TokioRuntime) -> Option<Timestamp> {
+fn held_until(record: &Record, runtime: &TokioRuntime, present: Timestamp) -> Option<Timestamp> {
     let State::InFlight(flight) = &record.state else { return None };
     let is_alive = flight.holder != Holder::default() && !runtime.is_gone(&flight.holder);
-    (is_alive && now() < flight.lease_until).then_some(flight.lease_until)
+    (is_alive && present < flight.lease_until).then_some(flight.lease_until)
 }
 
 /// The first of them, a line each.

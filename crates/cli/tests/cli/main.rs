@@ -6,6 +6,7 @@
 mod backup;
 mod balancers;
 mod caller;
+mod clocks;
 mod config;
 mod copy;
 mod damage;

@@ -223,9 +223,20 @@ impl Proxy {
     /// Starts one on a free port, with more arguments.
     #[track_caller]
     pub(crate) fn start_with(store: &str, upstream: &Upstream, more: &[&str]) -> Self {
+        Self::start_in(store, upstream, more, [])
+    }
+
+    /// With this in its environment too.
+    #[track_caller]
+    pub(crate) fn start_in(
+        store: &str,
+        upstream: &Upstream,
+        more: &[&str],
+        environment: impl IntoIterator<Item = (&'static str, String)>,
+    ) -> Self {
         let url = upstream.url();
         let arguments = ["proxy", "--listen", "127.0.0.1:0", "--upstream", &url, "--store", store];
-        let mut running = Running::start(arguments.iter().chain(more));
+        let mut running = Running::start_with(arguments.iter().chain(more), environment);
         let address = until("a proxy that listens", || {
             if let Some(status) = running.child.try_wait().unwrap() {
                 panic!("it ended early: {status}\n{}{}", running.out.all(), running.err.all());

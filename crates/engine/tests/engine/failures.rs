@@ -177,9 +177,9 @@ async fn a_release_whose_answer_is_lost_frees_the_key_all_the_same() {
     assert_eq!(shop.charges(), 1);
 }
 
-/// Two processes on one store, and a claim of the first that decides that the key is new. It is then
-/// on its way for 200 s: the second process runs the key meanwhile,
-/// and its sweeper deletes what it recorded.
+/// Two processes on one store, and a claim of the first that decides that the key is new. It is
+/// then on its way for 200 s: the second process runs the key meanwhile, and its sweeper deletes
+/// what it recorded.
 async fn outlived<T>(
     timed: bool,
     claim: impl AsyncFnOnce(&Shop, &Request, &Policy) -> T,

@@ -151,8 +151,7 @@ fn told(
 ) -> Doing {
     match &then {
         // Nobody is told of a grant that is taken back.
-        Then::Claimed { .. } if matches!(outcome, Outcome::Granted(fence) if is_outlived(key, fence, world)) =>
-            {}
+        Then::Claimed { .. } if is_taken_back(key, &outcome, world) => {}
         Then::Claimed { asker, waited, .. } | Then::Looked { asker, waited } => {
             check(key, (*asker, *waited), &outcome, record.as_ref(), world);
         }
@@ -218,6 +217,10 @@ fn is_outlived(key: usize, fence: Fence, world: &World) -> bool {
         None => world.policy.remember < age,
     };
     is_outlived && world.bug != Bug::LateGrantTaken
+}
+
+fn is_taken_back(key: usize, outcome: &Outcome, world: &World) -> bool {
+    matches!(outcome, Outcome::Granted(fence) if is_outlived(key, *fence, world))
 }
 
 fn granted(
