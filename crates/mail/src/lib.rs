@@ -10,6 +10,7 @@
 //!   such as the server's own queue and log.
 //! - [`Sender`] takes what waits and sends it, several at once, with pauses after refusals for now.
 
+mod lanes;
 mod letter;
 mod message;
 mod probe;

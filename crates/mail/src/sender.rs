@@ -1,6 +1,6 @@
 //! Takes what waits in the spool and sends it, several at once.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::HashMap;
 use std::fmt;
 use std::future::Future;
 use std::pin::pin;
@@ -13,6 +13,7 @@ use onlyonce_core::{KeyId, Outcome, Policy, Reply, Scope, ScopeError, Secret, Ti
 use tokio::task::JoinSet;
 use tokio::time::sleep;
 
+use crate::lanes::Lanes;
 use crate::letter::{Letter, Route};
 use crate::message::Message;
 use crate::probe::Asking;
@@ -29,6 +30,10 @@ const LOOK_EVERY: Duration = Duration::from_secs(1);
 pub struct Pace {
     /// How many are on their way at once. Default 4.
     pub workers: usize,
+    /// How many of these go to recipients of one domain at most. Default all of them.
+    pub per_domain: usize,
+    /// The time from one message to the next, in whole milliseconds. Default none.
+    pub apart: Duration,
     /// The pause after the first attempt that did not happen; twice as long after each further
     /// one. Default 30 s.
     pub first: Duration,
@@ -39,7 +44,7 @@ pub struct Pace {
 impl Default for Pace {
     fn default() -> Self {
         let (first, most) = (Duration::from_secs(30), Duration::from_secs(60 * 60));
-        Self { workers: 4, first, most }
+        Self { workers: 4, per_domain: usize::MAX, apart: Duration::ZERO, first, most }
     }
 }
 
@@ -77,6 +82,9 @@ pub enum SenderError {
     Store(EngineError),
 }
 
+/// How often a message was tried, and when it may be tried again.
+type Later = (u32, Timestamp);
+
 /// Sends what waits. Cheap to clone; all clones are one.
 #[derive(Clone)]
 pub struct Sender {
@@ -88,12 +96,6 @@ pub struct Sender {
     pace: Pace,
     policy: Policy,
     asking: Option<Arc<Asking>>,
-}
-
-/// A message that is not to be tried now.
-enum Later {
-    Running,
-    From(Timestamp),
 }
 
 impl Sender {
@@ -140,47 +142,48 @@ impl Sender {
         mut tell: impl FnMut(&str, &Became),
     ) -> Result<(), SenderError> {
         let mut stop = pin!(stop);
-        let mut later: HashMap<String, (u32, Later)> = HashMap::new();
-        let mut running: JoinSet<(String, Result<Became, SenderError>)> = JoinSet::new();
-        let mut waiting: VecDeque<String> = self.spool.names(Shelf::Queue)?.into();
+        let mut lanes = Lanes::new(self.pace.per_domain, self.pace.apart);
+        let mut later: HashMap<String, Later> = HashMap::new();
+        let mut running: JoinSet<(String, String, Result<Became, SenderError>)> = JoinSet::new();
+        lanes.put(self.spool.names(Shelf::Queue)?);
         let mut failed = None;
         loop {
             while running.len() < self.pace.workers.max(1)
-                && let Some(name) = waiting.pop_front()
+                && let Some((name, domain)) =
+                    lanes.take(self.engine.now(), |name| self.domain(name, later.get(name)))
             {
-                if !self.is_due(later.get(&name)) {
-                    continue;
-                }
-                let tries = later.get(&name).map_or(0, |(tries, _)| *tries);
-                later.insert(name.clone(), (tries.saturating_add(1), Later::Running));
                 let sender = self.clone();
                 running.spawn(async move {
                     let became = sender.send(&name).await;
-                    (name, became)
+                    (name, domain, became)
                 });
             }
-            if once && running.is_empty() {
+            // What is held waits for something that is on its way.
+            if once && running.is_empty() && lanes.wants_more() {
                 break;
             }
+            let pause = lanes.pause(self.engine.now());
             tokio::select! {
                 () = &mut stop => break,
                 joined = running.join_next(), if !running.is_empty() => {
-                    if let Some(Ok((name, became))) = joined {
+                    if let Some(Ok((name, domain, became))) = joined {
+                        lanes.ended(&name, &domain);
                         failed = self.ended(&mut later, &name, became, &mut tell).err();
                     }
                     if failed.is_some() {
                         break;
                     }
                 }
+                () = sleep(pause), if !pause.is_zero() && !lanes.wants_more() => {}
                 () = sleep(LOOK_EVERY), if !once => {
-                    if waiting.is_empty() {
-                        waiting = self.spool.names(Shelf::Queue)?.into();
+                    if lanes.wants_more() {
+                        lanes.put(self.spool.names(Shelf::Queue)?);
                     }
                 }
             }
         }
         while let Some(joined) = running.join_next().await {
-            if let Ok((name, became)) = joined {
+            if let Ok((name, _, became)) = joined {
                 failed = self.ended(&mut later, &name, became, &mut tell).err().or(failed);
             }
         }
@@ -188,17 +191,17 @@ impl Sender {
         failed.map_or(Ok(()), Err)
     }
 
-    fn is_due(&self, later: Option<&(u32, Later)>) -> bool {
-        match later {
-            None => true,
-            Some((_, Later::Running)) => false,
-            Some((_, Later::From(from))) => *from <= self.engine.now(),
-        }
+    /// Where a message goes, if it is due.
+    fn domain(&self, name: &str, later: Option<&Later>) -> Option<String> {
+        let is_due = later.is_none_or(|(_, from)| *from <= self.engine.now());
+        // One that cannot be read is told when it is tried.
+        let read = is_due.then(|| self.spool.read(Shelf::Queue, name))?;
+        Some(read.map(|it| it.to().domain().to_lowercase()).unwrap_or_default())
     }
 
     fn ended(
         &self,
-        later: &mut HashMap<String, (u32, Later)>,
+        later: &mut HashMap<String, Later>,
         name: &str,
         became: Result<Became, SenderError>,
         tell: &mut impl FnMut(&str, &Became),
@@ -211,9 +214,9 @@ impl Sender {
             }
             // Somebody may settle an unknown one, so it is looked at again too.
             Became::Unknown(_) | Became::Waiting(_) => {
-                let tries = later.get(name).map_or(1, |(tries, _)| *tries);
+                let tries = later.get(name).map_or(1, |(tries, _)| tries.saturating_add(1));
                 let from = self.engine.now().plus(self.pace.pause(tries, name));
-                later.insert(name.to_owned(), (tries, Later::From(from)));
+                later.insert(name.to_owned(), (tries, from));
             }
         }
         Ok(())

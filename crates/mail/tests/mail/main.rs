@@ -27,6 +27,7 @@ struct Shop {
     spool: Spool,
     waits: Waits,
     workers: usize,
+    per_domain: usize,
     rules: Rules,
     dir: tempfile::TempDir,
 }
@@ -43,7 +44,8 @@ impl Shop {
         let dir = tempfile::tempdir().unwrap();
         let spool = Spool::open(dir.path()).unwrap();
         let rules = Rules::default();
-        Self { server, engine, spool, waits: Waits::default(), workers: 1, rules, dir }
+        let (waits, workers, per_domain) = (Waits::default(), 1, usize::MAX);
+        Self { server, engine, spool, waits, workers, per_domain, rules, dir }
     }
 
     /// Adds one message for these recipients.
@@ -62,7 +64,8 @@ impl Shop {
     /// became of each, by recipient.
     async fn run(&self) -> BTreeMap<String, Became> {
         let route = Arc::new(Route::new(self.server.relay(self.waits)));
-        let pace = Pace { workers: self.workers, ..Pace::default() };
+        let (workers, per_domain) = (self.workers, self.per_domain);
+        let pace = Pace { workers, per_domain, ..Pace::default() };
         let (engine, spool) = (self.engine.clone(), self.spool.clone());
         let names = self.spool.names(Shelf::Queue).unwrap();
         let recipient = |name: &String| {
@@ -318,4 +321,32 @@ async fn two_senders_send_each_message_once() {
     shop.run().await;
     assert!(all.iter().all(|to| shop.server.ended(to).len() == 1));
     assert_eq!(shop.count(Shelf::Sent), 30);
+}
+
+/// A domain whose servers are slow has one message on its way, and the others are not held up.
+#[tokio::test]
+async fn a_domain_has_no_more_on_its_way_than_was_allowed() {
+    let shop = Shop { workers: 4, per_domain: 1, ..Shop::open(false).await };
+    let all: Vec<String> = (1..=12)
+        .map(|it| format!("r{it}@{}.example", if it % 2 == 0 { "a" } else { "B" }))
+        .collect();
+    shop.add("news", &all.iter().map(String::as_str).collect::<Vec<_>>());
+    let most = Arc::new(std::sync::Mutex::new([0_usize; 3]));
+    let seen = Arc::clone(&most);
+    // Now in a, now in B, and the most of either.
+    shop.server.manner(move |at, to| {
+        let mut seen = seen.lock().unwrap();
+        let domain = usize::from(to.ends_with("@B.example"));
+        match at {
+            At::Rcpt => seen[domain] += 1,
+            At::End => seen[domain] -= 1,
+            _ => {}
+        }
+        seen[2] = seen[2].max(seen[0]).max(seen[1]);
+        Does::Usual
+    });
+    let became = shop.run().await;
+    assert!(became.values().all(|it| matches!(it, Became::Sent(_))), "{became:?}");
+    assert_eq!((became.len(), shop.server.all_ended()), (12, 12));
+    assert_eq!(*most.lock().unwrap(), [0, 0, 1]);
 }
