@@ -91,38 +91,30 @@ fn connections_that_the_server_has_closed_are_made_anew() {
     assert_eq!(found, Some(claimed(3)));
 }
 
-/// Somebody who holds a row for long keeps its keys waiting, for a while, and no others.
+/// Its own statement has been carried out by then, and it is one after it that waits.
 #[test]
-fn a_row_that_somebody_holds_is_refused_and_was_not_changed() {
+fn a_swap_that_waits_too_long_for_somebody_is_refused_and_nothing_of_it_is_left() {
     let (server, _relay, name, store) = behind_relay();
-    let one = claimed(1);
     claim(&store, 1);
     std::thread::scope(|scope| {
-        let held = format!(
-            "START TRANSACTION; SELECT GET_LOCK('end', 0); \
-             SELECT revision FROM onlyonce_records WHERE id = x'{}' FOR UPDATE; \
-             DO SLEEP(60)",
-            id(1)
-        );
+        let held = "START TRANSACTION; SELECT revision FROM onlyonce_revisions FOR UPDATE; \
+                    DO SLEEP(60)";
         let (server, name) = (&server, &name);
         let holding = scope.spawn(move || {
             // It is killed before its minute is over.
-            std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| server.sql(name, &held)))
+            std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| server.sql(name, held)))
         });
-        let holder = until("it is held", || {
-            let sleeping =
-                "SELECT ID FROM information_schema.PROCESSLIST WHERE STATE = 'User sleep'";
-            Some(server.sql(name, sleeping)).filter(|id| !id.is_empty())
-        });
-        let two = answered(&one, 2, "order");
-        let swap = store.swap(id(1), Some(one.revision), Some(two.clone()));
-        let error = block_on(swap).unwrap_err();
+        let sleeping = "SELECT ID FROM information_schema.PROCESSLIST WHERE STATE = 'User sleep'";
+        let holder =
+            until("it is held", || Some(server.sql(name, sleeping)).filter(|id| !id.is_empty()));
+        let error = block_on(store.swap(id(2), None, Some(claimed(2)))).unwrap_err();
         assert_eq!(error.kind(), StoreErrorKind::NotApplied, "{error}");
         server.sql(name, &format!("KILL {holder}"));
         assert!(holding.join().unwrap().is_err());
-        let swap = store.swap(id(1), Some(one.revision), Some(two));
-        assert_eq!(block_on(swap).unwrap(), Swap::Done);
     });
+    claim(&store, 3);
+    assert_eq!(block_on(store.get(id(2))).unwrap(), None);
+    assert_eq!(server.sql(&name, "SELECT COUNT(*) FROM onlyonce_records"), "2");
 }
 
 #[test]
