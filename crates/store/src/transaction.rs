@@ -113,8 +113,8 @@ impl<G> Claimed<G> {
 /// The record that a completion makes of `record`, in the transaction that it commits with.
 ///
 /// It is stricter than [`decide()`], for which a success is true however late it is told: here it
-/// is not true before the commit. So it counts for the latest claim alone, and once: an answer that is
-/// there, be it the same, means that another transaction has run the operation.
+/// is not true before the commit. So it counts for the latest claim alone, and once: an answer that
+/// is there, be it the same, means that another transaction has run the operation.
 ///
 /// # Errors
 /// The outcome that stands in the way. The transaction must not be committed then.
