@@ -3,7 +3,7 @@
 //!
 //! `cargo run --release -p onlyonce-cli --example expiry` prints what it does; `--json` prints
 //! three objects for `cargo xtask bench`. `--keys` says how many records expire, and how many
-//! tombstones grow old.
+//! tombstones grow old; `--only` takes one of `tombstones`, `expiry` and `expiry_timed`.
 
 #![allow(clippy::unwrap_used, clippy::print_stdout, reason = "a program of the terminal")]
 #![allow(clippy::disallowed_methods, reason = "it measures time")]
@@ -126,17 +126,25 @@ async fn new(dir: &Path, settings: onlyonce_journal::Settings) -> (Journal, Engi
 #[tokio::main]
 async fn main() {
     let mut arguments = std::env::args().skip(1);
-    let (mut keys, mut json) = (1_000_000, false);
+    let (mut keys, mut json, mut only) = (1_000_000, false, None);
     while let Some(argument) = arguments.next() {
         match argument.as_str() {
             "--json" => json = true,
+            "--only" => only = arguments.next(),
             "--keys" => keys = arguments.next().unwrap().parse().unwrap(),
             // How `tombstones` asks what a process takes that has only opened a journal.
             "--opened" => return opened(arguments.next().unwrap().as_ref()),
-            other => panic!("{other:?} is not known: --json, --keys N"),
+            other => panic!("{other:?} is not known: --json, --keys N, --only NAME"),
         }
     }
-    for line in [tombstones(keys).await, expiry(keys, false).await, expiry(keys, true).await] {
+    for name in ["tombstones", "expiry", "expiry_timed"] {
+        if only.as_ref().is_some_and(|only| only != name) {
+            continue;
+        }
+        let line = match name {
+            "tombstones" => tombstones(keys).await,
+            _ => expiry(keys, name == "expiry_timed").await,
+        };
         if json {
             println!("{line}");
         } else {
