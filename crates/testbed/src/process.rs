@@ -93,9 +93,22 @@ impl Server {
         let _ = self.child.wait();
     }
 
-    /// Lets it stand still (SIGSTOP): connections stay open and nothing is answered.
+    /// Lets it stand still (SIGSTOP): connections stay open and nothing is answered. When this
+    /// returns none of its threads does anything any more, which takes a moment.
     pub fn freeze(&self) {
         self.signal(Signal::STOP);
+        let threads = format!("/proc/{}/task", self.id());
+        let stands = |thread: std::io::Result<std::fs::DirEntry>| {
+            // One that is gone does nothing either.
+            let Ok(thread) = thread else { return true };
+            let stat = std::fs::read_to_string(thread.path().join("stat")).unwrap_or_default();
+            // The state follows the name, which stands in brackets (proc_pid_stat(5)).
+            stat.rsplit_once(") ").is_none_or(|(_, rest)| rest.starts_with('T'))
+        };
+        until("it stands still", || {
+            let Ok(mut threads) = std::fs::read_dir(&threads) else { return Some(()) };
+            threads.all(stands).then_some(())
+        });
     }
 
     /// Lets it go on.
