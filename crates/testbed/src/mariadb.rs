@@ -1,6 +1,8 @@
 //! MariaDB: one server, replicas of it, and a node of a cluster.
 
-use std::path::PathBuf;
+use std::fs;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use tempfile::TempDir;
@@ -61,7 +63,7 @@ impl MariaDb {
         let mut node = Self::prepare();
         let nodes = Port::free();
         assert!(
-            std::path::Path::new(GALERA).is_file(),
+            Path::new(GALERA).is_file(),
             "{GALERA} is not installed: `cargo xtask install` installs what tests use"
         );
         let provider =
@@ -89,14 +91,7 @@ impl MariaDb {
         let settings = SMALL.map(|(name, value)| (name.to_owned(), value.to_owned()));
         let port = Port::free();
         let made = Self { server: None, folder, port, nodes: None, settings: settings.into() };
-        let mut make = mortal(&find("mariadb-install-db", "ONLYONCE_TEST_MARIADB_INSTALL", &[]));
-        make.args(["--no-defaults", "--skip-test-db", "--auth-root-authentication-method=normal"]);
-        make.args(["--innodb-flush-method=nosync", "--innodb-log-file-size=24M"]);
-        make.arg(format!("--datadir={}", made.data().display()));
-        make.arg(format!("--tmpdir={}", made.folder.path().display()));
-        // It must be said for the superuser, and may be for everybody.
-        make.arg(format!("--user={}", user()));
-        said(&mut make);
+        copy(&template(), &made.data());
         made
     }
 
@@ -186,10 +181,48 @@ impl MariaDb {
     }
 }
 
+/// The data of a new server, made once on this machine for each program: it takes half a second.
+fn template() -> PathBuf {
+    let server = fs::metadata(find("mariadbd", "ONLYONCE_TEST_MARIADB", &FOLDERS)).unwrap();
+    let (made, length, owner) = (server.mtime(), server.len(), rustix::process::geteuid());
+    let name = format!("onlyonce-testbed-mariadb-{}-{made}-{length}", owner.as_raw());
+    let place = std::env::temp_dir().join(name);
+    if place.is_dir() {
+        return place;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let data = folder.path().join("data");
+    let mut make = mortal(&find("mariadb-install-db", "ONLYONCE_TEST_MARIADB_INSTALL", &[]));
+    make.args(["--no-defaults", "--skip-test-db", "--auth-root-authentication-method=normal"]);
+    make.args(["--innodb-flush-method=nosync", "--innodb-log-file-size=24M"]);
+    make.arg(format!("--datadir={}", data.display()));
+    make.arg(format!("--tmpdir={}", folder.path().display()));
+    // It must be said for the superuser, and may be for everybody.
+    make.arg(format!("--user={}", user()));
+    said(&mut make);
+    // Another test may have been faster; its data are the same.
+    if let Err(error) = fs::rename(&data, &place) {
+        assert!(place.is_dir(), "{}: {error}", place.display());
+    }
+    place
+}
+
+fn copy(from: &Path, to: &Path) {
+    fs::create_dir(to).unwrap();
+    for entry in fs::read_dir(from).unwrap().map(Result::unwrap) {
+        let to = to.join(entry.file_name());
+        if entry.file_type().unwrap().is_dir() {
+            copy(&entry.path(), &to);
+        } else {
+            fs::copy(entry.path(), to).unwrap();
+        }
+    }
+}
+
 /// The user that the server is to run as: ourselves.
 fn user() -> String {
     let id = rustix::process::geteuid().as_raw();
-    let users = std::fs::read_to_string("/etc/passwd").unwrap_or_default();
+    let users = fs::read_to_string("/etc/passwd").unwrap_or_default();
     let ours = users.lines().find(|line| line.split(':').nth(2) == Some(&id.to_string()));
     ours.and_then(|line| line.split(':').next()).unwrap_or("root").to_owned()
 }
