@@ -31,13 +31,16 @@ struct Mutant {
 
 /// The crates that have lists. Those that others stand on come last: to take a fault out of one
 /// then makes nothing build anew that is still to be tried.
-const CRATES: [(&str, &str); 14] = [
+const CRATES: [(&str, &str); 17] = [
+    ("proxy", "onlyonce-proxy"),
     ("mail", "onlyonce-mail"),
     ("provision", "onlyonce-provision"),
     ("nats", "onlyonce-nats"),
     ("consume", "onlyonce-consume"),
     ("etcd", "onlyonce-etcd"),
     ("redis", "onlyonce-redis"),
+    ("sqlite", "onlyonce-sqlite"),
+    ("vault", "onlyonce-vault"),
     ("run", "onlyonce-run"),
     ("service", "onlyonce-service"),
     ("tower", "onlyonce-tower"),

@@ -279,7 +279,12 @@ async fn no_other_protocol_goes_around_the_proxy() {
         let answer = raw(rude.address, request.as_bytes()).await;
         assert!(!answer.starts_with("HTTP/1.1 101"), "{answer}");
     }
-    assert_eq!(runs.load(std::sync::atomic::Ordering::SeqCst), 4);
+    // Nor does who is asked for one protocol and agrees to another.
+    let asked = b"GET /orders HTTP/1.1\r\nhost: a\r\nconnection: upgrade, close\r\n\
+                  upgrade: websocket\r\n\r\n";
+    let answer = raw(rude.address, asked).await;
+    assert!(answer.starts_with("HTTP/1.1 502"), "{answer}");
+    assert_eq!(runs.load(std::sync::atomic::Ordering::SeqCst), 5);
 }
 
 async fn upstream_of_orders() -> crate::common::Upstream {
