@@ -1,5 +1,5 @@
-//! Tests of the clients in other languages, against the real programs: Python in an environment of
-//! its own, TypeScript in a copy. Both are below `target`: nothing is written beside the sources.
+//! Tests of the clients against the real programs: that for Rust, Python in an environment of its
+//! own, TypeScript in a copy. All are below `target`: nothing is written beside the sources.
 
 mod mutants;
 
@@ -16,8 +16,14 @@ const SUITES: [&str; 3] = ["unit.test.js", "vectors.test.js", "browser.test.js"]
 pub(crate) fn run() -> Outcome {
     let build = ["build", "-p", "onlyonce-cli", "--bin", "onlyonce"];
     steps::quiet("build of the programs", Command::new(repo::cargo()).args(build))?;
+    rust()?;
     python()?;
     typescript()
+}
+
+fn rust() -> Outcome {
+    let tests = ["test", "-p", "onlyonce-client", "--test", "vectors"];
+    steps::quiet("rust tests", asked(repo::cargo()).args(tests))
 }
 
 /// Puts planted faults in, one at a time: the test of each must fail. After [`run`], which installs

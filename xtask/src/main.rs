@@ -75,7 +75,8 @@ enum Command {
     },
     /// Asks the record service what its description allows and forbids: schemathesis, a minute.
     Fuzz,
-    /// Tests the clients for Python and TypeScript against the real programs, one in a browser too.
+    /// Tests the clients for Rust, Python and TypeScript against the real programs, and in a
+    /// browser.
     Clients {
         /// Then put planted faults into them, one at a time: the tests must fail.
         #[arg(long)]
