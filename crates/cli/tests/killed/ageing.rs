@@ -1,19 +1,23 @@
 //! Time that a test does not wait for: the newest number in a journal is what tells how old the
 //! others are, and the binary's clock never runs below it.
+//!
+//! The test program starts itself again for it, and `aged` does nothing unless it is told what: a
+//! program that another thread is about to start would have our open journal for a moment.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
 
 use onlyonce::{Engine, Sweeper};
 use onlyonce_core::{KeyId, Policy, Record, Revision, State, StateKind};
-use onlyonce_journal::{Journal, JournalErrorKind};
+use onlyonce_journal::{Journal, Settings, Start};
 use onlyonce_store::{Filter, Store as _};
 use onlyonce_tokio::TokioRuntime;
 
-use crate::bench::{SMALL, until};
-
-pub(crate) const HOUR: Duration = Duration::from_secs(3_600);
+/// Segments of a journal that is small.
+const SMALL: Settings = Settings { segment_bytes: 1 << 20, ..Settings::DEFAULT };
+const HOUR: Duration = Duration::from_secs(3_600);
 
 /// A journal that nobody else has open now, and an engine on it.
 struct Opened {
@@ -23,11 +27,7 @@ struct Opened {
 
 impl Opened {
     async fn at(folder: &Path) -> Self {
-        // A program that another thread is about to start has our open files for a moment.
-        let journal = until("the journal", || match Journal::open(folder, SMALL) {
-            Err(error) if error.kind() == JournalErrorKind::Locked => None,
-            opened => Some(opened.unwrap()),
-        });
+        let journal = Journal::open(folder, SMALL).unwrap();
         let (store, runtime) = (Arc::new(journal.clone()), Arc::new(TokioRuntime::new()));
         let engine = Engine::start(store, runtime, onlyonce::Settings::default(), None);
         Self { journal, engine: engine.await.unwrap() }
@@ -45,6 +45,26 @@ impl Opened {
         page.records.pop().expect("a tombstone").1
     }
 
+    /// Another tombstone, which may be forgotten after that time.
+    async fn beside(&self, until: Duration) {
+        let (mut record, now) = (self.tombstone().await, self.engine.now());
+        if let State::Tombstone { forget_at, .. } = &mut record.state {
+            *forget_at = now.plus(until);
+        }
+        record.revision = Revision::after(Some(record.revision), now);
+        self.add(record).await;
+    }
+
+    /// The newest record is that much younger than all others.
+    async fn go_on(&self, by: Duration) {
+        let (mut record, then) = (self.tombstone().await, self.engine.now().plus(by));
+        if let State::Tombstone { forget_at, .. } = &mut record.state {
+            *forget_at = then.plus(1_000 * HOUR);
+        }
+        record.revision = Revision::after(None, then);
+        self.add(record).await;
+    }
+
     /// Adds a record under a key that nobody asks for.
     async fn add(&self, record: Record) {
         let mut id = [0; 16];
@@ -54,50 +74,61 @@ impl Opened {
     }
 }
 
-fn now<T>(work: impl Future<Output = T>) -> T {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-    runtime.block_on(work)
+const FOLDER: &str = "ONLYONCE_TEST_AGED";
+const HOURS: &str = "ONLYONCE_TEST_HOURS";
+const WORK: &str = "ONLYONCE_TEST_WORK";
+
+/// Makes a journal with a small first segment.
+pub(crate) fn init(folder: &Path) {
+    start(folder, "init", None);
 }
 
 /// Ends the answers that are kept no more. `beside` makes another tombstone at the same time, which
-/// may be forgotten that long after.
-pub(crate) fn end_answers(folder: &Path, beside: Option<Duration>) {
-    now(async {
-        let opened = Opened::at(folder).await;
-        opened.pass().await;
-        if let Some(until) = beside {
-            let mut record = opened.tombstone().await;
-            let now = opened.engine.now();
-            if let State::Tombstone { forget_at, .. } = &mut record.state {
-                *forget_at = now.plus(until);
-            }
-            record.revision = Revision::after(Some(record.revision), now);
-            opened.add(record).await;
-        }
-        opened.journal.close();
-    });
+/// may be forgotten that many hours after.
+pub(crate) fn end_answers(folder: &Path, beside: Option<u32>) {
+    start(folder, "end", beside);
 }
 
-/// Lets that much time go by.
-pub(crate) fn go_on(folder: &Path, by: Duration) {
-    now(async {
-        let opened = Opened::at(folder).await;
-        let mut record = opened.tombstone().await;
-        let then = opened.engine.now().plus(by);
-        record.revision = Revision::after(None, then);
-        if let State::Tombstone { forget_at, .. } = &mut record.state {
-            *forget_at = then.plus(1_000 * HOUR);
-        }
-        opened.add(record).await;
-        opened.journal.close();
-    });
+/// Lets that many hours go by.
+pub(crate) fn go_on(folder: &Path, by: u32) {
+    start(folder, "on", Some(by));
 }
 
 /// Lets the journal do what is due.
 pub(crate) fn pass(folder: &Path) {
-    now(async {
-        let opened = Opened::at(folder).await;
-        opened.pass().await;
+    start(folder, "pass", None);
+}
+
+fn start(folder: &Path, work: &str, hours: Option<u32>) {
+    let mut command = Command::new(std::env::current_exe().unwrap());
+    command.args(["--exact", "ageing::aged"]).env(FOLDER, folder).env(WORK, work);
+    if let Some(hours) = hours {
+        command.env(HOURS, hours.to_string());
+    }
+    let ran = command.stdin(Stdio::null()).output().unwrap();
+    assert!(ran.status.success(), "{work}: {ran:?}");
+}
+
+/// Not a test of its own: what the processes of the others do.
+#[test]
+fn aged() {
+    let Ok(folder) = std::env::var(FOLDER).map(PathBuf::from) else { return };
+    let work = std::env::var(WORK).unwrap();
+    if work == "init" {
+        return Journal::init(&folder, SMALL, Start::First).unwrap();
+    }
+    let hours = std::env::var(HOURS).ok().map(|hours| hours.parse::<u32>().unwrap() * HOUR);
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(async {
+        let opened = Opened::at(&folder).await;
+        match (work.as_str(), hours) {
+            ("on", Some(by)) => opened.go_on(by).await,
+            ("end", Some(until)) => {
+                opened.pass().await;
+                opened.beside(until).await;
+            }
+            (_, _) => opened.pass().await,
+        }
         opened.journal.close();
     });
 }

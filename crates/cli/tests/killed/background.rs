@@ -1,14 +1,14 @@
 //! What the journal does behind its callers: old tombstones leave the log for shelves, shelves are
 //! made one, and segments get snapshots.
 
-use crate::ageing::{self, HOUR};
+use crate::ageing;
 use crate::bench::{Bench, Place};
 use crate::rows::Scene;
 use crate::scenes::{self, OVER, Played, sweeps};
 use crate::shop::Manner;
 
-/// Longer than a tombstone stays in the log.
-const A_DAY: std::time::Duration = HOUR.saturating_mul(26);
+/// Longer than a tombstone stays in the log, in hours.
+const A_DAY: u32 = 26;
 
 /// Scenes of them.
 pub(crate) fn scenes() -> [Scene; 4] {
@@ -149,11 +149,11 @@ fn later(bench: &mut Bench, place: Place, key: &str) -> Played {
 
 fn together(bench: &mut Bench, place: Place, key: &str) -> Played {
     let played = over(bench, key);
-    ageing::end_answers(bench.journal(), Some(A_DAY + 2 * HOUR));
+    ageing::end_answers(bench.journal(), Some(A_DAY + 2));
     ageing::go_on(bench.journal(), A_DAY);
     ageing::pass(bench.journal());
     // The other one may be forgotten then, and nothing else is old enough to be moved.
-    ageing::go_on(bench.journal(), 4 * HOUR);
+    ageing::go_on(bench.journal(), 4);
     sweeps(bench, place);
     played
 }

@@ -10,18 +10,15 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::time::Duration;
 
-use onlyonce_journal::{Journal, Settings, Start};
 use rustix::process::{Pid, Signal, kill_process};
 
+use crate::ageing;
 use crate::caller::{Answer, Caller};
 use crate::shop::Shop;
 
 /// How often a condition is looked at, and how many times before the test fails.
 const LOOK_EVERY: Duration = Duration::from_millis(2);
 const LOOKS_MAX: u32 = 30_000;
-
-/// Segments of a journal that is small.
-pub(crate) const SMALL: Settings = Settings { segment_bytes: 1 << 20, ..Settings::DEFAULT };
 
 /// Looks until there is something to see.
 #[track_caller]
@@ -80,7 +77,7 @@ impl Bench {
     /// The same with a small first segment, which is soon read: where its size says nothing.
     pub(crate) fn small(binary: &Path, config: &str) -> Self {
         let bench = Self::without_store(binary, config);
-        Journal::init(bench.journal(), SMALL, Start::First).unwrap();
+        ageing::init(bench.journal());
         bench
     }
 
@@ -263,12 +260,12 @@ impl Bench {
         }
     }
 
-    /// Asks until nobody is at work on the key.
+    /// Asks until nobody is at work on the key, and the store answers: a busy disk takes its time.
     pub(crate) fn asks(&mut self, path: &str, key: &str, length: usize) -> Answer {
         let proxy = self.proxy();
         until("an answer", || {
             let answer = Caller::ask(proxy, path, key, length).saw().whole()?;
-            (answer.says != "in-progress").then_some(answer)
+            (answer.says != "in-progress" && answer.status != 503).then_some(answer)
         })
     }
 }

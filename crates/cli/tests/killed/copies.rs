@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::os::unix::process::ExitStatusExt as _;
 use std::path::{Path, PathBuf};
 
-use crate::ageing::{self, HOUR};
+use crate::ageing;
 use crate::bench::{Bench, Place};
 use crate::caller::{Answer, Caller};
 use crate::scenes::{CONFIG, OVER};
@@ -130,7 +130,7 @@ impl World {
         std::thread::sleep(OVER);
         bench.stop();
         ageing::end_answers(bench.journal(), None);
-        ageing::go_on(bench.journal(), 26 * HOUR);
+        ageing::go_on(bench.journal(), 26);
         ageing::pass(bench.journal());
         let told = bench.asks("/orders", "kept", 0);
         assert!(told.is_the_shops() && bench.journal().join("keys").exists(), "{told:?}");

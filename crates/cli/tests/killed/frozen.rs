@@ -1,11 +1,12 @@
 //! A holder that is stopped (SIGSTOP) for longer than its lease, and goes on: two proxies on one
 //! SQLite file, before a receiver of each class.
 
+use std::collections::BTreeMap;
 use std::io::{BufRead as _, BufReader};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use onlyonce_testbed::Postgres;
@@ -17,14 +18,16 @@ use crate::occupied;
 use crate::site::{Rule, Site, TABLES};
 
 /// Longer than a lease, so that the receiver still knows the key when it is over.
-const WINDOW: Duration = Duration::from_secs(8);
+const WINDOW: Duration = Duration::from_secs(15);
+/// Rows that are played at once.
+const TOGETHER: usize = 5;
 
 /// What every proxy is told; the lease is one that a busy machine can keep.
 const CONFIG: &str = "\
     [policy]\nlease = \"2s\"\nskew_max = \"100ms\"\nwait = \"100ms\"\non_unknown = \"auto\"\n";
 const FENCED: &str = "[policy.receiver]\nalways = \"fenced\"\n";
 const UNIQUE: &str = "[policy.receiver]\nalways = \"unique-name\"\n";
-const KEYED: &str = "[policy.receiver]\nkeyed = \"8s\"\n";
+const KEYED: &str = "[policy.receiver]\nkeyed = \"15s\"\n";
 const QUERYABLE: &str = "\
     [policy.receiver]\nsettle = \"100ms\"\nlate = \"400ms\"\n\
     [policy.probe]\npath = \"/orders/{key}\"\nabsent_status = 404\n\
@@ -135,11 +138,11 @@ impl Proxy {
         kill_process(Pid::from_child(&self.child), signal).unwrap();
     }
 
-    /// Asks until nobody is at work on it.
+    /// Asks until nobody is at work on it, and the store answers.
     fn asks(&self, key: &str) -> Answer {
         until("an answer", || {
             let answer = Caller::ask(self.address, "/orders", key, 0).saw().whole()?;
-            (answer.says != "in-progress").then_some(answer)
+            (answer.says != "in-progress" && answer.status != 503).then_some(answer)
         })
     }
 }
@@ -315,18 +318,25 @@ const STORY: &str = "\
 pub(crate) fn section(binary: &Path) -> String {
     let postgres = Arc::new(Postgres::start());
     postgres.sql("postgres", TABLES);
-    let found: Vec<Found> = std::thread::scope(|threads| {
-        let playing = rows().into_iter().enumerate().map(|(number, row)| {
-            let postgres = &postgres;
-            threads.spawn(move || played(row, binary, postgres, &format!("frozen-{number}")))
-        });
-        let playing: Vec<_> = playing.collect();
-        playing.into_iter().map(|row| row.join().unwrap()).collect()
+    let waiting = Mutex::new(rows().into_iter().enumerate());
+    let found = Mutex::new(BTreeMap::new());
+    std::thread::scope(|threads| {
+        for _ in 0..TOGETHER {
+            threads.spawn(|| {
+                loop {
+                    let next = waiting.lock().unwrap().next();
+                    let Some((number, row)) = next else { break };
+                    let key = format!("frozen-{number}");
+                    let row = played(row, binary, &postgres, &key);
+                    found.lock().unwrap().insert(number, row);
+                }
+            });
+        }
     });
     let mut page = format!("\n## A holder that was frozen\n\n{STORY}\n\n");
     page += "| receiver | stopped | the next one is told | effects | goes on | is told | effects \
              then | the same key again | promised |\n|---|---|---|---|---|---|---|---|---|\n";
-    for Found { row, meanwhile, woken, again } in found {
+    for Found { row, meanwhile, woken, again } in found.into_inner().unwrap().into_values() {
         let Row { class, at, wakes, effects: (before, then), promise } = row;
         let class = match class {
             Class::Fenced => "fenced",

@@ -75,12 +75,13 @@ fn wherever_it_is_killed_nothing_runs_twice_and_no_answer_is_lost() {
     let waiting = Mutex::new(scenes);
     let found = Mutex::new(Vec::new());
     let others = std::thread::scope(|threads| {
-        let others =
-            [copies::section, mail::section, names::section, restored::section, frozen::section];
-        let others = others.map(|section| {
-            let binary = &binary;
-            threads.spawn(move || section(binary))
+        let others = threads.spawn(|| {
+            [copies::section, mail::section, names::section, restored::section]
+                .map(|section| section(&binary))
+                .concat()
         });
+        // It waits most of the time.
+        let frozen = threads.spawn(|| frozen::section(&binary));
         for _ in 0..TOGETHER {
             threads.spawn(|| {
                 loop {
@@ -91,7 +92,7 @@ fn wherever_it_is_killed_nothing_runs_twice_and_no_answer_is_lost() {
                 }
             });
         }
-        others.map(|section| section.join().unwrap()).concat()
+        others.join().unwrap() + &frozen.join().unwrap()
     });
     let mut found = found.into_inner().unwrap();
     found.sort_by_key(|(number, ..)| *number);
