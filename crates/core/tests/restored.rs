@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a test ends where something fails")]
 
+#[allow(dead_code, reason = "the commands are for the table")]
 mod world;
 
 use onlyonce_core::{

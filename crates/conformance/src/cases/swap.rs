@@ -104,7 +104,7 @@ pub fn of_many_writers_exactly_one_wins<B: StoreBuilder>(builder: &B) {
         put(&store, round, None, Some(&first));
         // The sweeper deletes what somebody claims at the same moment.
         let next = |writer: u64| {
-            let writes = writer % 2 == 0;
+            let writes = writer.is_multiple_of(2);
             writes.then(|| answered(&first, 100 + writer, writer.to_string()))
         };
         let nexts: Vec<Option<Record>> = (0..WRITERS).map(next).collect();

@@ -66,10 +66,8 @@ async fn put_back(world: &World, copy: Rigged) -> (World, Restored) {
 }
 
 fn in_doubt(answer: &Answer) -> Option<Cause> {
-    match answer {
-        Answer::Refused(Outcome::OutcomeUnknown { cause, .. }) => Some(*cause),
-        _ => None,
-    }
+    let Answer::Refused(Outcome::OutcomeUnknown { cause, .. }) = answer else { return None };
+    Some(*cause)
 }
 
 /// What the key that `was` so in the copy is told, this long after it ran.
