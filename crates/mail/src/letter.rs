@@ -1,6 +1,7 @@
 //! The effect: one message handed to the server, in two halves.
 
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use onlyonce::{Attempt, Effect, InDoubt, Probed, Ran};
 use onlyonce_core::{Cause, Reply};
@@ -113,9 +114,9 @@ impl Effect for Letter {
         };
         let server = staged.server().to_owned();
         match staged.commit().await {
-            Committed::Accepted { answer, session } => {
+            Committed::Accepted { answer, session, window } => {
                 self.route.keep(*session);
-                Ran::Happened(receipt(&server, &answer))
+                Ran::Happened(receipt(&server, &answer, window))
             }
             Committed::Refused(failed) if failed.retryable => {
                 Ran::NotExecuted(refusal(&failed, LATER))
@@ -132,9 +133,11 @@ impl Effect for Letter {
 }
 
 /// What the server has taken it under, to find it there.
-fn receipt(server: &str, answer: &Answer) -> Reply {
+fn receipt(server: &str, answer: &Answer, window: Duration) -> Reply {
     let (id, text) = (answer.queue_id(), answer.to_string());
-    let receipt = json!({ "server": server, "queue_id": id, "answer": text });
+    let window = u64::try_from(window.as_micros()).unwrap_or(u64::MAX);
+    let receipt =
+        json!({ "server": server, "queue_id": id, "answer": text, "in_doubt_us": window });
     Reply::kept(answer.code, receipt.to_string())
 }
 

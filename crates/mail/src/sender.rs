@@ -163,6 +163,8 @@ impl Sender {
                 break;
             }
             let pause = lanes.pause(self.engine.now());
+            // Whoever has a free hand and something to send waits for its time alone.
+            let is_early = running.len() < self.pace.workers.max(1) && !lanes.wants_more();
             tokio::select! {
                 () = &mut stop => break,
                 joined = running.join_next(), if !running.is_empty() => {
@@ -174,7 +176,7 @@ impl Sender {
                         break;
                     }
                 }
-                () = sleep(pause), if !pause.is_zero() && !lanes.wants_more() => {}
+                () = sleep(pause), if is_early => {}
                 () = sleep(LOOK_EVERY), if !once => {
                     if lanes.wants_more() {
                         lanes.put(self.spool.names(Shelf::Queue)?);

@@ -1,10 +1,12 @@
 //! A message on its way: all before its end, then its end.
 
 use std::fmt;
+use std::time::Duration;
 
 use smtp_proto::{
     EXT_8BIT_MIME, EXT_CHECKPOINT, EXT_CHUNKING, EXT_DSN, EXT_SIZE, EXT_SMTP_UTF8, EhloResponse,
 };
+use tokio::time::Instant;
 
 use crate::address::Mailbox;
 use crate::answer::{Answer, Verdict};
@@ -71,6 +73,9 @@ pub enum Committed {
         answer: Answer,
         /// For the next message.
         session: Box<Session>,
+        /// How long it took from the end to its answer: for so long nobody knew. Of the same
+        /// process; in microseconds and up.
+        window: Duration,
     },
     /// The server has refused it: it was certainly not taken.
     Refused(Failed),
@@ -225,13 +230,17 @@ impl Staged {
             End::Dot => b".\r\n",
             End::LastChunk => b"BDAT 0 LAST\r\n",
         };
+        let begun = Instant::now();
         let ended = match wire.write(end, waits.content).await {
             Ok(()) => wire.answer(waits.end).await,
             Err(broken) => Err(broken),
         };
         match ended {
             Ok(answer) => match answer.verdict() {
-                Verdict::Yes => Committed::Accepted { answer, session: Box::new(self.session) },
+                Verdict::Yes => {
+                    let (session, window) = (Box::new(self.session), begun.elapsed());
+                    Committed::Accepted { answer, session, window }
+                }
                 Verdict::Later | Verdict::Never => {
                     Committed::Refused(Failed::answered(Stage::End, answer))
                 }

@@ -208,7 +208,7 @@ async fn sent(relay: &Relay) -> Result<Committed, Failed> {
 async fn a_message_arrives_byte_for_byte_with_a_dot_and_in_chunks() {
     for offers in [&[] as &[_], CHUNKING] {
         let server = Server::start(offers, None).await;
-        let Ok(Committed::Accepted { answer, session }) = sent(&server.relay()).await else {
+        let Ok(Committed::Accepted { answer, session, .. }) = sent(&server.relay()).await else {
             panic!("not accepted")
         };
         assert_eq!(answer.queue_id(), Some("4F8A31C2E7"));

@@ -1,11 +1,13 @@
 //! `onlyonce mail add`, `run` and `status`
 
+mod lines;
 mod run;
 mod status;
 
 use std::ffi::OsString;
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use clap::{Args, Subcommand, ValueEnum};
 use onlyonce_core::Secret;
@@ -34,7 +36,14 @@ The message comes as mail programs write it (RFC 5322): header fields, an empty 
 Once this has ended well it will be sent, once to each recipient. Adding the same again with the \
 same key changes nothing, so repeat this if you do not know how it ended.
 
-  onlyonce mail add --key welcome/7829 --from shop@shop.example --to ann@mail.example mail.eml")]
+  onlyonce mail add --key welcome/7829 --from shop@shop.example --to ann@mail.example mail.eml
+  onlyonce mail add --lines news.jsonl
+
+With --lines each line is a JSON object: \
+{\"key\": \"news/1\", \"from\": \"shop@shop.example\", \
+\"to\": [\"ann@mail.example\"], \"subject\": \"News\", \"text\": \"Hello\"}, or \
+with \"message\" in place of subject and text. It ends at the first \
+line that it cannot take; repeat it once that is mended.")]
     Add(AddArgs),
     /// Send what is in the spool folder, through one mail server
     #[command(after_help = "\
@@ -85,14 +94,17 @@ pub(crate) struct AddArgs {
     /// The message; standard input if it is not named
     file: Option<PathBuf>,
     /// What names this message; each copy has the key KEY/RECIPIENT
-    #[arg(long, value_name = "KEY")]
-    key: String,
+    #[arg(long, value_name = "KEY", required_unless_present = "lines")]
+    key: Option<String>,
     /// Who is told if it cannot be delivered
-    #[arg(long, value_name = "ADDRESS")]
-    from: String,
+    #[arg(long, value_name = "ADDRESS", required_unless_present = "lines")]
+    from: Option<String>,
     /// Who gets it; once for each recipient
-    #[arg(long, value_name = "ADDRESS", required = true)]
+    #[arg(long, value_name = "ADDRESS", required_unless_present = "lines")]
     to: Vec<String>,
+    /// The file has a message in each line, as JSON
+    #[arg(long, conflicts_with_all = ["key", "from", "to"])]
+    lines: bool,
     #[command(flatten)]
     spool: SpoolArgs,
 }
@@ -118,6 +130,12 @@ pub(crate) struct RunArgs {
     #[arg(long, value_name = "N", default_value_t = 4,
           value_parser = clap::value_parser!(u16).range(1..=1_000))]
     workers: u16,
+    /// How many of these go to one domain at most [default: all of them]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
+    per_domain: Option<u16>,
+    /// How many are sent at most in a time, evenly: N/s, N/m or N/h [default: no limit]
+    #[arg(long, value_name = "RATE", value_parser = apart)]
+    rate: Option<Duration>,
     /// Try each message that waits now once, then end
     #[arg(long)]
     once: bool,
@@ -184,26 +202,28 @@ pub(crate) async fn run(command: MailCommand) -> Result<(), Failure> {
 }
 
 fn add(args: &AddArgs) -> Result<(), Failure> {
-    let wrong = |text: String| Failure::new(Exit::Usage, text);
-    let mailbox = |flag: &str, text: &str| {
-        Mailbox::new(text).map_err(|error| wrong(format!("{flag} {text:?}: {error}")))
-    };
-    let from = mailbox("--from", &args.from)?;
-    let to = args.to.iter().map(|it| mailbox("--to", it)).collect::<Result<Vec<_>, _>>()?;
-    let (name, text) = text(args.file.as_deref())?;
-    let messages = frozen(&args.key, Some(&from), &to, &text, now());
-    let messages = messages.map_err(|error| wrong(format!("{name}: {error}")))?;
     let spool = spool(&args.spool)?;
     let mut others = Vec::new();
-    for message in &messages {
-        let key = message.key().as_str();
-        // It may have been written before it failed; and to repeat it does no harm.
-        let added = spool.add(message);
-        match added.map_err(|error| Failure::new(Exit::Unknown, error.to_string()))? {
-            Added::New => output::line(&format!("added {key}"))?,
-            Added::There => output::line(&format!("there already {key}"))?,
-            Added::Other => others.push(key),
-        }
+    if args.lines {
+        let name = name(args.file.as_deref());
+        let opened = args.file.as_deref().map(std::fs::File::open).transpose();
+        let opened =
+            opened.map_err(|error| Failure::new(Exit::Usage, format!("{name}: {error}")))?;
+        let input: Box<dyn std::io::Read> = match opened {
+            Some(file) => Box::new(file),
+            None => Box::new(std::io::stdin().lock()),
+        };
+        lines::each(&name, input, |line, place| {
+            let text = line.message();
+            let text = text.map_err(|it| Failure::new(Exit::Usage, format!("{place}: {it}")))?;
+            let from = &line.from;
+            taken(&spool, place, (&line.key, from, &line.to), &text, &mut others)
+        })?;
+    } else {
+        let (name, text) = text(args.file.as_deref())?;
+        let (key, from) = (args.key.as_deref(), args.from.as_deref());
+        let named = (key.unwrap_or_default(), from.unwrap_or_default(), &args.to[..]);
+        taken(&spool, &name, named, &text, &mut others)?;
     }
     if others.is_empty() {
         return Ok(());
@@ -212,9 +232,42 @@ fn add(args: &AddArgs) -> Result<(), Failure> {
     Err(Failure::new(Exit::Refused, text).with_hint("a new message needs a new key"))
 }
 
+/// Takes a message in, a copy for each recipient; `others` are keys that other messages have.
+fn taken(
+    spool: &Spool,
+    place: &str,
+    (key, from, to): (&str, &str, &[String]),
+    text: &[u8],
+    others: &mut Vec<String>,
+) -> Result<(), Failure> {
+    let wrong = |text: String| Failure::new(Exit::Usage, format!("{place}: {text}"));
+    let mailbox = |what: &str, text: &str| {
+        Mailbox::new(text).map_err(|error| wrong(format!("{what} {text:?}: {error}")))
+    };
+    let from = mailbox("from", from)?;
+    let to = to.iter().map(|it| mailbox("to", it)).collect::<Result<Vec<_>, _>>()?;
+    let messages = frozen(key, Some(&from), &to, text, now());
+    for message in &messages.map_err(|error| wrong(error.to_string()))? {
+        let key = message.key().as_str();
+        // It may have been written before it failed; and to repeat it does no harm.
+        let added = spool.add(message);
+        match added.map_err(|error| Failure::new(Exit::Unknown, error.to_string()))? {
+            Added::New => output::line(&format!("added {key}"))?,
+            Added::There => output::line(&format!("there already {key}"))?,
+            Added::Other => others.push(key.to_owned()),
+        }
+    }
+    Ok(())
+}
+
+/// Where a message comes from, for a person.
+fn name(file: Option<&Path>) -> String {
+    file.map_or_else(|| "standard input".to_owned(), |it| it.display().to_string())
+}
+
 /// The message, and where it came from.
 fn text(file: Option<&Path>) -> Result<(String, Vec<u8>), Failure> {
-    let name = file.map_or_else(|| "standard input".to_owned(), |it| it.display().to_string());
+    let name = name(file);
     let wrong = |text: &str| Failure::new(Exit::Usage, format!("{name}: {text}"));
     let mut text = Vec::new();
     let read = match file {
@@ -232,6 +285,23 @@ fn text(file: Option<&Path>) -> Result<(String, Vec<u8>), Failure> {
 fn spool(args: &SpoolArgs) -> Result<Spool, Failure> {
     let opened = Spool::open(&args.spool);
     opened.map_err(|error| Failure::new(Exit::Unavailable, error.to_string()))
+}
+
+/// The time from one message to the next at such a rate, in whole milliseconds.
+fn apart(rate: &str) -> Result<Duration, String> {
+    let wrong = || "a rate is N/s, N/m or N/h, such as 10/s, and at most 1000/s".to_owned();
+    let (count, unit) = rate.split_once('/').ok_or_else(wrong)?;
+    let unit: u64 = match unit {
+        "s" => 1_000,
+        "m" => 60_000,
+        "h" => 3_600_000,
+        _ => return Err(wrong()),
+    };
+    // Never more than was asked for.
+    match count.parse::<u64>() {
+        Ok(count) if 0 < count && count <= unit => Ok(Duration::from_millis(unit.div_ceil(count))),
+        Ok(_) | Err(_) => Err(wrong()),
+    }
 }
 
 /// The folder of the journal, and its secret, whoever has it open.

@@ -52,7 +52,10 @@ const COMMANDS: [(&[&str], &[&[&str]]); 27] = [
     (&["keys", "seal"], &[KEY, &["--why <TEXT>", "--by <NAME>"]]),
     (
         &["mail", "add"],
-        &[&["[FILE]", "--key <KEY>", "--from <ADDRESS>", "--to <ADDRESS>", "--spool <DIR>"]],
+        &[
+            &["[FILE]", "--key <KEY>", "--from <ADDRESS>", "--to <ADDRESS>", "--spool <DIR>"],
+            &["--lines"],
+        ],
     ),
     (
         &["mail", "run"],
@@ -60,7 +63,8 @@ const COMMANDS: [(&[&str], &[&[&str]]); 27] = [
             STORE,
             &["--server <HOST>", "--tls <TLS>", "- starttls:", "- tls:", "- none:"],
             &["--user <NAME>", "--password-file <FILE>", "--hello <NAME>", "--workers <N>"],
-            &["--once", "--spool <DIR>", "--retention <DURATION>"],
+            &["--once", "--spool <DIR>", "--retention <DURATION>", "--per-domain <N>"],
+            &["--rate <RATE>"],
             &["--on-unknown <ON_UNKNOWN>", "- hold:", "- probe:", "--probe <WHO>"],
             &["--probe-absent <CODES>", "--probe-log <FILE>", "--settle <DURATION>"],
             &["--late <DURATION>"],

@@ -9,7 +9,7 @@ use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::{Arc, Mutex};
 
 use rustix::process::Signal;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::process::{Folder, Running, onlyonce, until};
 
@@ -223,7 +223,7 @@ fn a_message_is_added_once_and_another_needs_another_key() {
     let wrong = shop.add("news", &["ann@mail.example"], "From: a@b.example\nno field\n\n");
     assert!(wrong.failed(2).contains("mail.eml: line 2"));
     let nobody = shop.add("news", &["ann"], WELCOME).failed(2);
-    assert!(nobody.contains("--to \"ann\""), "{nobody}");
+    assert!(nobody.contains("to \"ann\""), "{nobody}");
     assert_eq!(shop.counts(), [1, 0, 0, 0, 0]);
     shop.run(&["--once"]).ended().done();
     assert_eq!((shop.counts(), shop.server.ended().len()), ([0, 0, 0, 1, 0], 1));
@@ -238,4 +238,36 @@ fn a_sender_that_is_asked_to_end_lets_the_message_on_its_way_end() {
     running.signal(Signal::TERM);
     assert!(running.ended().done().contains("sent welcome/ann@mail.example"));
     assert_eq!(shop.counts(), [0, 0, 0, 1, 0]);
+}
+
+/// Each line is a message of its own, and the whole may be repeated: it ends at the first line that
+/// is none, and names it.
+#[test]
+fn messages_come_as_lines_of_json_too_and_are_added_once() {
+    let shop = Shop::open();
+    let line = |number: u32, to: &str| {
+        let key = format!("news/{number}");
+        let (from, text) = ("shop@shop.example", "Grüße\n");
+        let subject = "Neuigkeiten für Jörg";
+        json!({ "key": key, "from": from, "to": [to], "subject": subject, "text": text })
+    };
+    let lines = format!("{}\n{}\n", line(1, "ann@mail.example"), line(2, "bob"));
+    let add = |lines: &str| {
+        let file = shop.folder.write("news.jsonl", lines);
+        onlyonce(["mail", "add", "--spool", &shop.spool, "--lines", &file])
+    };
+    let told = add(&lines);
+    assert_eq!(told.out, "added news/1/ann@mail.example\n");
+    assert!(told.failed(2).contains("news.jsonl: line 2: to \"bob\""));
+    let lines = lines.replace("\"bob\"", "\"bob@mail.example\"");
+    let told = add(&lines).done();
+    assert_eq!(told, "there already news/1/ann@mail.example\nadded news/2/bob@mail.example\n");
+    let told = add(&lines.replace("Gr", "gr"));
+    assert!(told.failed(1).contains("news/1/ann@mail.example, news/2/bob@mail.example"));
+    shop.run(&["--once", "--per-domain", "1", "--rate", "10/s"]).ended().done();
+    assert_eq!(shop.server.ended(), ["ann@mail.example", "bob@mail.example"]);
+    for rate in ["10", "0/s", "1001/s", "1/d"] {
+        let told = shop.run(&["--once", "--rate", rate]).ended().failed(2);
+        assert!(told.contains("a rate is N/s"), "{told}");
+    }
 }

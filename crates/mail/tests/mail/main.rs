@@ -28,6 +28,7 @@ struct Shop {
     waits: Waits,
     workers: usize,
     per_domain: usize,
+    apart: Duration,
     rules: Rules,
     dir: tempfile::TempDir,
 }
@@ -45,7 +46,8 @@ impl Shop {
         let spool = Spool::open(dir.path()).unwrap();
         let rules = Rules::default();
         let (waits, workers, per_domain) = (Waits::default(), 1, usize::MAX);
-        Self { server, engine, spool, waits, workers, per_domain, rules, dir }
+        let apart = Duration::ZERO;
+        Self { server, engine, spool, waits, workers, per_domain, apart, rules, dir }
     }
 
     /// Adds one message for these recipients.
@@ -64,8 +66,8 @@ impl Shop {
     /// became of each, by recipient.
     async fn run(&self) -> BTreeMap<String, Became> {
         let route = Arc::new(Route::new(self.server.relay(self.waits)));
-        let (workers, per_domain) = (self.workers, self.per_domain);
-        let pace = Pace { workers, per_domain, ..Pace::default() };
+        let (workers, per_domain, apart) = (self.workers, self.per_domain, self.apart);
+        let pace = Pace { workers, per_domain, apart, ..Pace::default() };
         let (engine, spool) = (self.engine.clone(), self.spool.clone());
         let names = self.spool.names(Shelf::Queue).unwrap();
         let recipient = |name: &String| {
@@ -118,6 +120,7 @@ async fn a_message_is_sent_once_however_often_it_is_added_and_run() {
         let Became::Sent(receipt) = &became[ANN] else { panic!("{became:?}") };
         assert!(receipt.contains("\"queue_id\":\"4F8A31C2E7\""), "{receipt}");
         assert!(receipt.contains("\"server\":\"mx.example\""), "{receipt}");
+        assert!(receipt.contains("\"in_doubt_us\":"), "{receipt}");
         assert_eq!(shop.add("welcome", &[ANN]), [Added::There]);
         assert_eq!(shop.run().await, BTreeMap::new());
         let [content] = &shop.server.ended(ANN)[..] else { panic!("not once") };
@@ -326,7 +329,8 @@ async fn two_senders_send_each_message_once() {
 /// A domain whose servers are slow has one message on its way, and the others are not held up.
 #[tokio::test]
 async fn a_domain_has_no_more_on_its_way_than_was_allowed() {
-    let shop = Shop { workers: 4, per_domain: 1, ..Shop::open(false).await };
+    let apart = Duration::from_millis(2);
+    let shop = Shop { workers: 4, per_domain: 1, apart, ..Shop::open(false).await };
     let all: Vec<String> = (1..=12)
         .map(|it| format!("r{it}@{}.example", if it % 2 == 0 { "a" } else { "B" }))
         .collect();

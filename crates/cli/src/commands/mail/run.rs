@@ -39,7 +39,9 @@ pub(super) async fn run(args: RunArgs) -> Result<(), Failure> {
     // Without it operators have to wait until this ends, and no message does.
     let desk = Desk { policy: rules.policy(), ..desk.clone() };
     let socket = Socket::open(dir, desk.clone()).ok();
-    let pace = Pace { workers: args.workers.into(), ..Pace::default() };
+    let per_domain = args.per_domain.map_or(usize::MAX, usize::from);
+    let apart = args.rate.unwrap_or_default();
+    let pace = Pace { workers: args.workers.into(), per_domain, apart, ..Pace::default() };
     let route = Arc::new(Route::new(relay));
     let sender = Sender::new(desk.engine.clone(), secret, spool.clone(), route, pace);
     let sender = sender.map_err(|error| Failure::new(Exit::Unavailable, error.to_string()))?;
