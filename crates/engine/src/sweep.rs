@@ -59,6 +59,26 @@ enum One {
     Damaged,
 }
 
+impl Swept {
+    /// Counts what became of a key, and keeps it among those that stay.
+    fn count(&mut self, id: KeyId, one: &One, stay: &mut HashSet<KeyId>) {
+        match one {
+            One::Stays => _ = stay.insert(id),
+            One::Ended(_) => self.ended += 1,
+            One::Deleted => self.deleted += 1,
+            One::Damaged => {
+                self.damaged += 1;
+                stay.insert(id);
+            }
+        }
+    }
+}
+
+/// Whether the store has not written one key, which says little of the others.
+fn is_refusal(error: &EngineError) -> bool {
+    matches!(error, EngineError::Store(error) if error.kind() == StoreErrorKind::NotApplied)
+}
+
 impl Sweeper {
     /// A sweeper for records made under any of several policies: `policy` has the longest
     /// `remember` and `skew_max` among them, so that nothing is forgotten early.
@@ -86,7 +106,8 @@ impl Sweeper {
     /// for a later pass, and has the store give room back.
     ///
     /// # Errors
-    /// The store failed; what was done so far is done.
+    /// The store failed; what was done so far is done. Where it has refused a few keys, all others
+    /// were looked at.
     pub async fn pass(&mut self) -> Result<Swept, EngineError> {
         // A process that only sweeps claims nothing by which it would learn of it.
         self.engine.inner.read_clock().await?;
@@ -108,21 +129,23 @@ impl Sweeper {
             // The wait counts from when it was durable.
             self.raised = Some((to, now, self.engine.inner.moment()));
         }
-        let swept = self.sweep(now).await?;
+        let (swept, refused) = self.sweep(now).await?;
         let reclaimed = self.engine.inner.store.reclaim().await;
         // It is so, whether room was given back or not.
         self.engine.inner.observer.on(&EngineEvent::Swept { swept });
         reclaimed?;
-        Ok(swept)
+        refused.map_or(Ok(swept), Err)
     }
 
-    async fn sweep(&self, now: Timestamp) -> Result<Swept, EngineError> {
+    /// What it has done, and what the store has said of keys that it did not write.
+    async fn sweep(&self, now: Timestamp) -> Result<(Swept, Option<EngineError>), EngineError> {
         // A tombstone whose key carries its time stays until a floor is above that. Those of the
         // last pauses are therefore not asked for: each pass would look at all of them in vain.
         let forget_until = self.forget_until.unwrap_or(now);
         let released_until = forget_until.minus(self.policy.remember);
         let due = Due { over_at: now, forget_until, released_until };
         let (mut swept, mut stay) = (Swept::default(), HashSet::new());
+        let mut refused = Vec::new();
         loop {
             // Those that stay are found again, and are not looked at again.
             let limit = stay.len() + FOUND_MAX;
@@ -134,14 +157,15 @@ impl Sweeper {
                 let begun = self.engine.inner.moment();
                 let ones = join_all(some.iter().map(|id| self.one(*id))).await;
                 for (id, one) in some.iter().zip(ones) {
-                    match one? {
-                        One::Stays => _ = stay.insert(*id),
-                        One::Ended(_) => swept.ended += 1,
-                        One::Deleted => swept.deleted += 1,
-                        One::Damaged => {
-                            swept.damaged += 1;
+                    match one {
+                        // A transaction may have this key, and no other one: the next pass finds it
+                        // again. A store that refuses so many refuses all.
+                        Err(error) if is_refusal(&error) && refused.len() < TOGETHER => {
+                            refused.push(error);
                             stay.insert(*id);
                         }
+                        Err(error) => return Err(error),
+                        Ok(one) => swept.count(*id, &one, &mut stay),
                     }
                 }
                 // Half of the time belongs to the callers.
@@ -150,7 +174,7 @@ impl Sweeper {
             }
             // What lies behind so many that stay is for a pass under a higher floor.
             if is_done || STAY_MAX < stay.len() - swept.damaged as usize {
-                return Ok(swept);
+                return Ok((swept, refused.pop()));
             }
         }
     }

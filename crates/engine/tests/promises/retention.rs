@@ -7,6 +7,7 @@ use onlyonce::core::limits::FOREVER;
 use onlyonce::core::{Floor, Outcome, Policy, State, StateKind, Timestamp};
 use onlyonce::store::Store;
 use onlyonce::{Answer, Engine, EngineEvent, Ran, Request, Settings, Sweeper, Swept, direct};
+use onlyonce_conformance::Fault;
 
 use crate::common::{Rigged, World, order, request, seconds};
 
@@ -176,6 +177,32 @@ async fn what_a_pass_has_deleted_is_told_although_no_room_is_given_back() {
     let is_told =
         |event: &EngineEvent| matches!(event, EngineEvent::Swept { swept } if swept.deleted == 1);
     assert_eq!(world.events.count(is_told), 1);
+}
+
+/// As where somebody's transaction has it.
+#[tokio::test(start_paused = true)]
+async fn a_key_that_the_store_does_not_write_now_keeps_no_other_from_its_end() {
+    let world = World::new().await;
+    for number in 1..=100 {
+        let one = Request { id: onlyonce_conformance::id(number), ..request() };
+        ask(&world, &one, &world.policy, seconds(0)).await;
+    }
+    tokio::time::sleep(2 * DAY).await;
+    world.store.faults.plan_swaps([Fault::None, Fault::Refused]);
+    let mut sweeper = Sweeper::new(world.engine.clone(), world.policy);
+    let error = sweeper.pass().await.unwrap_err();
+    assert!(error.to_string().contains("refused on purpose"), "{error}");
+    let told = |number| move |event: &EngineEvent| matches!(event, EngineEvent::Swept { swept } if swept.ended == number);
+    assert_eq!(world.events.count(told(99)), 1);
+    assert_eq!(sweeper.pass().await.unwrap().ended, 1);
+    // A store that writes none is not asked a hundred times.
+    tokio::time::sleep(40 * DAY).await;
+    sweeper.pass().await.unwrap();
+    tokio::time::sleep(sweeper.pause()).await;
+    world.store.faults.plan_swaps([Fault::Refused; 100]);
+    let calls = world.store.calls();
+    sweeper.pass().await.unwrap_err();
+    assert!(world.store.calls() - calls < 200, "{}", world.store.calls() - calls);
 }
 
 /// Case B63.
