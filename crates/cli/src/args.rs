@@ -15,6 +15,7 @@ use crate::commands::restored::RestoredArgs;
 use crate::commands::run::RunArgs;
 use crate::demo::DemoArgs;
 use crate::place::Place;
+use crate::risk::Risk;
 
 /// An operation that was asked for once happens once, however often the request arrives.
 #[derive(Parser)]
@@ -34,6 +35,17 @@ What is stuck, and settling it:
 pub(crate) struct Cli {
     #[command(subcommand)]
     pub(crate) command: Command,
+    /// Open stores also with this risk, which a doctor refuses else; may be said several times
+    #[arg(
+        long,
+        global = true,
+        value_name = "NAME",
+        env = "ONLYONCE_ACCEPT_RISK",
+        hide_env_values = true,
+        value_delimiter = ',',
+        help_heading = "Risks"
+    )]
+    pub(crate) accept_risk: Vec<Risk>,
 }
 
 #[derive(Subcommand)]

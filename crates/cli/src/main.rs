@@ -12,6 +12,7 @@ mod output;
 mod page;
 mod place;
 mod progress;
+mod risk;
 mod vault;
 
 use std::future::Future;
@@ -25,7 +26,9 @@ use failure::Failure;
 
 #[allow(clippy::print_stderr, reason = "this is where failures are told")]
 fn main() -> ExitCode {
-    let ended = match Cli::parse().command {
+    let Cli { command, accept_risk } = Cli::parse();
+    risk::take(accept_risk);
+    let ended = match command {
         Command::Demo(args) => demo::run(&args),
         Command::Proxy(args) => on_runtime(commands::proxy::run(args)),
         Command::Serve(args) => on_runtime(commands::serve::run(args)),

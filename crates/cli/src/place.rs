@@ -14,11 +14,12 @@ use onlyonce_mysql::Mysql;
 use onlyonce_postgres::{Address, AddressError, Postgres};
 use onlyonce_redis::Redis;
 use onlyonce_sqlite::Sqlite;
-use onlyonce_store::{Check, OpenError, OpenErrorKind, Store, StoreError};
+use onlyonce_store::{Check, OpenError, OpenErrorKind, Store, StoreError, Warning};
 
 use crate::exit::Exit;
 use crate::failure::Failure;
 use crate::moved::{self, Mark};
+use crate::risk;
 
 /// How far ahead of ours a client's clock may be: what a strict start adds to the present.
 pub(crate) const KEY_AHEAD_MAX: Duration = onlyonce_core::limits::KEY_AHEAD_MAX;
@@ -82,6 +83,27 @@ impl fmt::Display for Place {
 }
 
 impl Place {
+    /// All risks that can be taken with a store of any kind.
+    pub(crate) fn risks() -> impl Iterator<Item = &'static str> {
+        let redis = onlyonce_redis::RISKS.into_iter();
+        redis.chain(onlyonce_etcd::RISKS).chain(onlyonce_mysql::RISKS)
+    }
+
+    /// The same place, with the risks that a flag takes.
+    fn taking(&self) -> Self {
+        let mut place = self.clone();
+        for risk in risk::taken().iter().map(|risk| risk.name()) {
+            // That there is no such risk here is told at the start.
+            let _ = match &mut place {
+                Self::Journal(_) | Self::Sqlite(_) | Self::Postgres(_) => false,
+                Self::Mysql(address) => address.accept(risk),
+                Self::Redis(target) => target.accept(risk),
+                Self::Etcd(target) => target.accept(risk),
+            };
+        }
+        place
+    }
+
     /// Makes a new store there, and says what to keep of it.
     pub(crate) async fn init(&self, first: bool) -> Result<String, Failure> {
         let start = if first { Start::First } else { strict() };
@@ -117,7 +139,7 @@ impl Place {
     pub(crate) async fn make(&self, start: Start, secret: Option<&Secret>) -> Result<(), Failure> {
         let floor = floor(start);
         let settings = Settings::default();
-        let made = match (self, secret) {
+        let made = match (&self.taking(), secret) {
             (Self::Journal(dir), None) => return Ok(Journal::init(dir, settings, start)?),
             (Self::Journal(dir), Some(secret)) => {
                 return Ok(Journal::init_with(dir, settings, start, secret)?);
@@ -151,7 +173,7 @@ impl Place {
 
     /// The same, also if it is being moved: for who moves it.
     pub(crate) async fn open_marked(&self, settings: Settings) -> Result<Opened, Failure> {
-        match self {
+        match &self.taking() {
             Self::Journal(dir) => {
                 Ok(Opened::Journal { journal: Journal::open(dir, settings)?, dir: dir.clone() })
             }
@@ -180,8 +202,10 @@ impl Place {
 
     /// The same, also if a snapshot has brought it to another cluster: for who makes it safe.
     pub(crate) async fn open_restored(&self) -> Result<Opened, Failure> {
-        let Self::Etcd(target) = self else { return self.open_marked(Settings::default()).await };
-        let opened = Etcd::open_restored(target).await;
+        let Self::Etcd(target) = self.taking() else {
+            return self.open_marked(Settings::default()).await;
+        };
+        let opened = Etcd::open_restored(&target).await;
         opened.map(Opened::Etcd).map_err(|error| self.failure(&error))
     }
 
@@ -213,7 +237,7 @@ impl Place {
 
     /// Everything that is looked at when the store there is opened, each with what was found.
     pub(crate) async fn doctor(&self) -> Vec<Check> {
-        match self {
+        match &self.taking() {
             Self::Journal(dir) => onlyonce_journal::doctor(dir),
             Self::Sqlite(file) => onlyonce_sqlite::doctor(file),
             Self::Postgres(address) => onlyonce_postgres::doctor(address.clone()).await,
@@ -390,7 +414,7 @@ impl Opened {
     }
 
     /// What the operator should know of it: risks that were accepted.
-    pub(crate) fn warnings(&self) -> &[String] {
+    pub(crate) fn warnings(&self) -> &[Warning] {
         match self {
             Self::Journal { .. } | Self::Sqlite(_) | Self::Postgres(_) => &[],
             Self::Mysql(mysql) => mysql.warnings(),

@@ -2,12 +2,12 @@
 
 use std::time::Duration;
 
-use onlyonce_store::{Check, Checks, Found, Need, OpenError, OpenErrorKind};
+use onlyonce_store::{Check, Checks, Found, Need, OpenError, OpenErrorKind, Warning};
 use tokio::time::timeout;
 use tonic::Status;
 
 use crate::client::Client;
-use crate::error::fault;
+use crate::error::{fault, refused_way};
 use crate::members::Members;
 use crate::target::Target;
 
@@ -32,7 +32,7 @@ pub(crate) struct Seen {
     /// Which one it is.
     pub(crate) cluster: u64,
     /// What the operator should know.
-    pub(crate) warnings: Vec<String>,
+    pub(crate) warnings: Vec<Warning>,
 }
 
 /// Looks at the cluster through each member of the URL, and prefers one that is good.
@@ -49,7 +49,8 @@ pub(crate) async fn look(members: &Members, target: &Target) -> Result<Seen, Ope
                 if found.is_none() {
                     found = cluster.map(|cluster| (cluster, place));
                 }
-                warnings.extend(checks.accepted().map(|check| check.why.clone()));
+                let risks = checks.accepted();
+                warnings.extend(risks.map(|it| Warning { risk: it.risk, text: it.why.clone() }));
             }
             Err(error) if error.kind() == OpenErrorKind::Refused => return Err(error),
             Err(error) => failed.push(error.to_string()),
@@ -60,7 +61,8 @@ pub(crate) async fn look(members: &Members, target: &Target) -> Result<Seen, Ope
         return Err(OpenError::new(OpenErrorKind::Unavailable, target.to_string(), text));
     };
     members.prefer(&place);
-    warnings.extend(failed.into_iter().map(|text| format!("not reached: {text}")));
+    let away = |text| Warning { risk: None, text: format!("not reached: {text}") };
+    warnings.extend(failed.into_iter().map(away));
     warnings.sort_unstable();
     warnings.dedup();
     Ok(Seen { cluster, warnings })
@@ -118,7 +120,10 @@ async fn one(
     checks: &mut Checks,
 ) -> Result<u64, OpenError> {
     let unavailable = |status: Status| failure(place, fault(place, &status).text());
-    let health = client.health().await.map_err(unavailable)?;
+    let health = client.health().await.map_err(|status| {
+        let hint = refused_way(target, &status);
+        failure(place, &format!("{}{hint}", fault(place, &status).text()))
+    })?;
     checks.good(MEMBER, "yes");
     let version = &health.version;
     let why = format!("its version is {version}, and 3.4 is the oldest that is known");
@@ -150,7 +155,7 @@ async fn one(
     let what = format!("the cluster has {voters} voting member(s), so it is lost with a disk");
     let says = voters.to_string();
     if voters < 3 && target.accept_single {
-        checks.accept(VOTERS, says, &format!("{what} (`accept=single`)"), "have three");
+        checks.take("single", VOTERS, says, &format!("{what} (`accept=single`)"), "have three");
     } else {
         let fix = "have three, or take the risk by `accept=single`";
         checks.must(VOTERS, says, 3 <= voters, &what, fix);

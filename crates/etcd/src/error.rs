@@ -5,6 +5,8 @@ use std::error::Error as _;
 use onlyonce_store::{StoreError, StoreErrorKind};
 use tonic::{Code, Status};
 
+use crate::target::Target;
+
 /// A call without an answer, or with an error for one.
 #[derive(Clone, Debug)]
 pub(crate) struct Fault {
@@ -95,6 +97,22 @@ pub(crate) fn fault(place: &str, status: &Status) -> Fault {
             Fault::of_member(StoreErrorKind::NotApplied, text)
         }
         _ => Fault::of_member(StoreErrorKind::Unknown, text),
+    }
+}
+
+/// What to do about the first call of a connection that failed, where it is the connection's
+/// encryption that nobody agreed on.
+pub(crate) fn refused_way(target: &Target, status: &Status) -> &'static str {
+    let Some(cause) = cause(status).filter(|_| !was_not_connected(status)) else { return "" };
+    if !target.tls {
+        ": if it wants TLS, say etcds://"
+    } else if cause.contains("invalid peer certificate") {
+        ""
+    } else if cause.contains("handshake eof") || cause.contains("InvalidContentType") {
+        ": it speaks no TLS there; etcd:// does without, and whoever is in between can read it"
+    } else {
+        // It says no more than that it did not like us, and sometimes not even that.
+        ": it may ask who we are: name a certificate by `cert` and `key`"
     }
 }
 

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 
 use onlyonce_core::{Floor, KeyId, Record, Revision, StateKind, Timestamp};
-use onlyonce_store::{StoreError, StoreErrorKind, Swap};
+use onlyonce_store::{StoreError, StoreErrorKind, Swap, Warning};
 
 use crate::cache::{Cache, Seen};
 use crate::client::Client;
@@ -29,7 +29,7 @@ pub(crate) struct Inner {
     pub(crate) facts: Facts,
     /// Which cluster this is; another than that of the facts if a snapshot has brought them here.
     pub(crate) cluster: u64,
-    pub(crate) warnings: Vec<String>,
+    pub(crate) warnings: Vec<Warning>,
     /// Up to which of etcd's revisions the next pass of the sweeper lets it forget.
     pub(crate) forget_until: AtomicI64,
 }

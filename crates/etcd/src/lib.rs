@@ -22,4 +22,4 @@ mod wire;
 
 pub use facts::doctor;
 pub use store::Etcd;
-pub use target::Target;
+pub use target::{RISKS, Target};

@@ -1,5 +1,6 @@
 //! The members of a cluster: one is used until it fails, then the next.
 
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
@@ -7,7 +8,7 @@ use onlyonce_store::{OpenError, OpenErrorKind, StoreErrorKind};
 use tokio::sync::Mutex;
 use tokio::time::{Instant, timeout};
 use tonic::Status;
-use tonic::transport::{Certificate, ClientTlsConfig, Endpoint};
+use tonic::transport::{Certificate, ClientTlsConfig, Endpoint, Identity};
 
 use crate::client::Client;
 use crate::error::{Fault, fault};
@@ -55,15 +56,7 @@ impl Members {
                 .keep_alive_timeout(ALIVE.1)
                 .keep_alive_while_idle(true);
             if target.tls {
-                let tls = ClientTlsConfig::new();
-                let tls = match &target.ca {
-                    Some(file) => {
-                        let pem = std::fs::read(file)
-                            .map_err(|error| wrong(format!("{}: {error}", file.display())))?;
-                        tls.ca_certificate(Certificate::from_pem(pem))
-                    }
-                    None => tls.with_native_roots(),
-                };
+                let tls = tls(target).map_err(wrong)?;
                 endpoint = endpoint.tls_config(tls).map_err(|error| wrong(error.to_string()))?;
             }
             let place = format!("etcd {host}");
@@ -149,6 +142,20 @@ impl Members {
             self.at.store(at, Ordering::Relaxed);
         }
     }
+}
+
+/// Whom we trust, and who we are.
+fn tls(target: &Target) -> Result<ClientTlsConfig, String> {
+    let read = |file: &PathBuf| {
+        std::fs::read(file).map_err(|error| format!("{}: {error}", file.display()))
+    };
+    let tls = ClientTlsConfig::new();
+    let tls = match &target.ca {
+        Some(file) => tls.ca_certificate(Certificate::from_pem(read(file)?)),
+        None => tls.with_native_roots(),
+    };
+    let (Some(cert), Some(key)) = (&target.cert, &target.key) else { return Ok(tls) };
+    Ok(tls.identity(Identity::from_pem(read(cert)?, read(key)?)))
 }
 
 impl Member {

@@ -6,7 +6,7 @@ use std::sync::atomic::AtomicI64;
 use onlyonce_core::{Floor, KeyId, Record, Revision, Secret, StateKind};
 use onlyonce_store::{
     BoxFuture, Checks, Cursor, Due, Filter, OpenError, OpenErrorKind, Page, Store, StoreError,
-    StoreErrorKind, Swap,
+    StoreErrorKind, Swap, Warning,
 };
 use tokio::runtime::Handle;
 
@@ -148,7 +148,7 @@ impl Etcd {
 
     /// What the operator should know about the cluster: risks that were accepted, and members that
     /// were not reached.
-    pub fn warnings(&self) -> &[String] {
+    pub fn warnings(&self) -> &[Warning] {
         &self.inner.warnings
     }
 

@@ -9,6 +9,8 @@ use std::str::FromStr;
 const PORT: u16 = 2379;
 /// What keys begin with if nothing else is said.
 const PREFIX: &str = "onlyonce";
+/// The risks that can be taken. The others cannot, whoever says so.
+pub const RISKS: [&str; 1] = ["single"];
 
 /// An etcd that is meant to be a store.
 ///
@@ -21,6 +23,7 @@ const PREFIX: &str = "onlyonce";
 /// - `prefix`: what keys begin with, `onlyonce` by default;
 /// - `password-file`: a file with the password, which a command line would show to everybody;
 /// - `ca`: a file with the certificates to trust instead of the system's, in PEM;
+/// - `cert` and `key`: files with our own certificate and its key in PEM, where members ask for one;
 /// - `compact`: `no` if somebody else lets etcd forget old revisions of keys; else the sweeper
 ///   does, for all who use this etcd;
 /// - `accept`: a risk that is taken. `single`: one member, which is lost with its disk.
@@ -31,6 +34,8 @@ pub struct Target {
     pub(crate) password: Option<String>,
     pub(crate) tls: bool,
     pub(crate) ca: Option<PathBuf>,
+    pub(crate) cert: Option<PathBuf>,
+    pub(crate) key: Option<PathBuf>,
     pub(crate) prefix: String,
     pub(crate) compact: bool,
     pub(crate) accept_single: bool,
@@ -61,6 +66,8 @@ impl FromStr for Target {
             password,
             tls,
             ca: None,
+            cert: None,
+            key: None,
             prefix: PREFIX.to_owned(),
             compact: true,
             accept_single: false,
@@ -69,11 +76,21 @@ impl FromStr for Target {
             let (name, value) = option.split_once('=').unwrap_or((option, ""));
             target.set(name, &decode(value)?)?;
         }
+        if target.cert.is_some() != target.key.is_some() {
+            return Err("`cert` and `key` go together".to_owned());
+        }
         Ok(target)
     }
 }
 
 impl Target {
+    /// Takes a risk of [`RISKS`]; says whether there is one of this name.
+    pub fn accept(&mut self, risk: &str) -> bool {
+        let known = RISKS.contains(&risk);
+        self.accept_single |= known;
+        known
+    }
+
     fn set(&mut self, name: &str, value: &str) -> Result<(), String> {
         match (name, value) {
             ("prefix", "") => return Err("`prefix` is empty".to_owned()),
@@ -84,11 +101,13 @@ impl Target {
                 self.password = Some(text.trim_end_matches(['\r', '\n']).to_owned());
             }
             ("ca", file) if self.tls => self.ca = Some(file.into()),
-            ("ca", _) => return Err("`ca` is for etcds://".to_owned()),
+            ("cert", file) if self.tls => self.cert = Some(file.into()),
+            ("key", file) if self.tls => self.key = Some(file.into()),
+            ("ca" | "cert" | "key", _) => return Err(format!("`{name}` is for etcds://")),
             ("compact", "no") => self.compact = false,
             ("compact", "yes") => self.compact = true,
             ("compact", _) => return Err("`compact` is yes or no".to_owned()),
-            ("accept", "single") => self.accept_single = true,
+            ("accept", risk) if self.accept(risk) => {}
             ("accept", other) => {
                 return Err(format!("`{other}` is no risk to accept; there is single"));
             }
@@ -108,10 +127,12 @@ impl Target {
 impl fmt::Display for Target {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}://{}", if self.tls { "etcds" } else { "etcd" }, self.hosts.join(","))?;
-        let ca = self.ca.as_ref().map(|file| file.display().to_string());
+        let file = |file: &Option<PathBuf>| file.as_ref().map(|file| file.display().to_string());
         let options = [
             ("prefix", Some(self.prefix.clone()).filter(|prefix| prefix != PREFIX)),
-            ("ca", ca),
+            ("ca", file(&self.ca)),
+            ("cert", file(&self.cert)),
+            ("key", file(&self.key)),
             ("compact", (!self.compact).then(|| "no".to_owned())),
             ("accept", self.accept_single.then(|| "single".to_owned())),
         ];
@@ -187,6 +208,8 @@ mod tests {
             ("etcd://a:x", "no port"),
             ("etcd://a?prefix=", "empty"),
             ("etcd://a?ca=x", "etcds"),
+            ("etcd://a?cert=x&key=y", "etcds"),
+            ("etcds://a?cert=x", "go together"),
             ("etcd://a?accept=loss", "no risk"),
             ("etcd://a?compact=maybe", "yes or no"),
             ("etcd://a?what=1", "no option"),

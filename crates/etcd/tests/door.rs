@@ -39,7 +39,7 @@ fn one_member_alone_is_refused_or_a_risk() {
     let voters = told.iter().find(|check| check.need.name == "voting members").unwrap();
     assert_eq!(voters.found, Found::Accepted, "{voters:?}");
     let store = open(&single(&etcd));
-    assert!(store.warnings()[0].contains("1 voting member"), "{:?}", store.warnings());
+    assert!(store.warnings()[0].text.contains("1 voting member"), "{:?}", store.warnings());
 }
 
 /// Case B79: a full cluster refuses whole records, says that it is full, and is refused until

@@ -18,4 +18,4 @@ pub use connection::{Limits, Peer};
 pub use handles::raise_open_files;
 pub use pace::{Busy, Pace, Paced, Parcel, Turn, Watched};
 pub use start::StartError;
-pub use telemetry::Telemetry;
+pub use telemetry::{Taken, Telemetry};

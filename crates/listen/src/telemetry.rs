@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 use onlyonce::{EngineEvent, Observer, Swept};
@@ -45,8 +45,19 @@ pub struct Telemetry {
     micros: AtomicU64,
     /// By how much the store's clock is ahead of this machine's, in milliseconds.
     clock_offset: AtomicI64,
+    /// What was said at the start that may be lost.
+    risks: OnceLock<Vec<Taken>>,
     /// Requests being answered now.
     pub running: AtomicU64,
+}
+
+/// A risk that was taken when the store was opened.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Taken {
+    /// Its name, by which it was taken.
+    pub risk: &'static str,
+    /// What may be lost, and where.
+    pub why: String,
 }
 
 impl Telemetry {
@@ -82,6 +93,19 @@ impl Telemetry {
                 "this machine's clock and the store's differ; the store's counts"
             );
         }
+    }
+
+    /// The store is open with these risks, from now on.
+    pub fn takes(&self, risks: Vec<Taken>) {
+        for Taken { risk, why } in &risks {
+            tracing::warn!(risk, why, "a risk is taken with this store");
+        }
+        let _ = self.risks.set(risks);
+    }
+
+    /// The risks with which the store is open.
+    pub fn risks(&self) -> &[Taken] {
+        self.risks.get().map_or(&[], Vec::as_slice)
     }
 
     /// A request was answered after `took`.
@@ -122,6 +146,14 @@ impl Telemetry {
         let name = "onlyonce_clock_offset_seconds";
         let _ = writeln!(page, "# HELP {name} By how much the store's clock is ahead of ours.");
         let _ = writeln!(page, "# TYPE {name} gauge\n{name} {offset}");
+        let name = "onlyonce_risk_accepted";
+        let _ = writeln!(page, "# HELP {name} Risks that were taken with the store: an alarm.");
+        let _ = writeln!(page, "# TYPE {name} gauge");
+        let mut names: Vec<_> = self.risks().iter().map(|taken| taken.risk).collect();
+        names.dedup();
+        for risk in names {
+            let _ = writeln!(page, "{name}{{risk=\"{risk}\"}} 1");
+        }
         let name = "onlyonce_request_seconds";
         let _ = writeln!(page, "# HELP {name} Time to the head of the answer.");
         let _ = writeln!(page, "# TYPE {name} histogram");

@@ -12,6 +12,8 @@ use rustls::RootCertStore;
 
 /// How long a connection may take to be made.
 pub(crate) const CONNECT_MAX: Duration = Duration::from_secs(5);
+/// The risks that can be taken. The others cannot, whoever says so.
+pub const RISKS: [&str; 2] = ["replica", "galera"];
 /// How long a silent connection is left before the kernel asks whether the other end is there.
 const KEEPALIVE: Duration = Duration::from_secs(10);
 
@@ -106,6 +108,16 @@ impl fmt::Debug for Address {
 }
 
 impl Address {
+    /// Takes a risk of [`RISKS`]; says whether there is one of this name.
+    pub fn accept(&mut self, risk: &str) -> bool {
+        match risk {
+            "replica" => self.accepts.replica = true,
+            "galera" => self.accepts.galera = true,
+            _ => return false,
+        }
+        true
+    }
+
     fn set(&mut self, name: &str, value: &str) -> Result<(), String> {
         match (name, value) {
             ("ssl-mode", "disabled") => self.tls = false,
@@ -123,14 +135,8 @@ impl Address {
                 self.opts = builder.into();
             }
             ("accept", risks) => {
-                for risk in risks.split(',') {
-                    match risk {
-                        "replica" => self.accepts.replica = true,
-                        "galera" => self.accepts.galera = true,
-                        other => {
-                            return Err(format!("`accept={other}` is none of replica, galera"));
-                        }
-                    }
+                if let Some(other) = risks.split(',').find(|risk| !self.accept(risk)) {
+                    return Err(format!("`accept={other}` is none of {}", RISKS.join(", ")));
                 }
             }
             (other, _) => {
@@ -138,6 +144,11 @@ impl Address {
             }
         }
         Ok(())
+    }
+
+    /// Whether what is said to the server is encrypted.
+    pub(crate) const fn is_encrypted(&self) -> bool {
+        self.tls
     }
 
     pub(crate) const fn accepts(&self) -> Accepts {

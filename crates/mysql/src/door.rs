@@ -5,7 +5,7 @@ use mysql_async::prelude::Queryable as _;
 use mysql_async::{Conn, Row};
 use onlyonce_core::{Floor, Secret};
 use onlyonce_store::OpenErrorKind::{Exists, Foreign, Missing, Newer, Refused, Unavailable};
-use onlyonce_store::{Check, Checks, Need, OpenError, row};
+use onlyonce_store::{Check, Checks, Need, OpenError, Warning, row};
 
 use crate::address::{Accepts, Address, CONNECT_MAX};
 use crate::error::{DENIED, DUPLICATE, NOT_TOLD, code, text};
@@ -55,7 +55,7 @@ pub(crate) struct Checked {
     /// Whether what is seen may not be synced yet.
     pub(crate) syncs: bool,
     /// The risks that are taken.
-    pub(crate) warnings: Vec<String>,
+    pub(crate) warnings: Vec<Warning>,
 }
 
 /// Looks through a server and its tables.
@@ -125,7 +125,7 @@ async fn look(
     };
     checks.good(SECRET, "there");
     let (packet, syncs) = (settings.packet(), settings.shows_unsynced());
-    let warnings = checks.accepted().map(|check| format!("{place}: {}", check.why)).collect();
+    let warnings = checks.accepted().map(Warning::of).collect();
     Ok(Checked { secret: Secret::from_bytes(secret), packet, syncs, warnings })
 }
 
@@ -167,7 +167,7 @@ async fn replica(
     let why = "it follows another server: what is confirmed by either is not known to the other";
     if follows && accepts.replica {
         let why = format!("{why} (`accept=replica`)");
-        checks.accept(REPLICA, says, &why, "let nobody write to the other");
+        checks.take("replica", REPLICA, says, &why, "let nobody write to the other");
     } else {
         let fix = "name the server that it follows, or, if nobody writes to that, say so by \
                    `accept=replica`";

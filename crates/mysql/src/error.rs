@@ -8,6 +8,9 @@ pub(crate) const DEADLOCK: u16 = 1213;
 /// A statement was asked for one value and found several. Nothing but the bound on the time of a
 /// transaction is written so.
 pub(crate) const LATE: u16 = 1242;
+/// Nobody is let in so: what MySQL says of a connection that is not encrypted, and what MariaDB
+/// says, which is all that it says of a wrong password too.
+pub(crate) const NOT_LET_IN: [u16; 2] = [3159, 1045];
 /// The user may not do that.
 pub(crate) const DENIED: [u16; 2] = [1142, 1143];
 /// The user may not ask that.

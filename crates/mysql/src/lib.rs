@@ -23,6 +23,6 @@ mod session;
 mod settings;
 mod writer;
 
-pub use address::{Address, AddressError};
+pub use address::{Address, AddressError, RISKS};
 pub use door::doctor;
 pub use mysql::Mysql;

@@ -8,7 +8,7 @@ use std::time::Duration;
 use onlyonce_core::{Floor, KeyId, Record, Revision, Secret, StateKind, Timestamp};
 use onlyonce_store::{
     BoxFuture, Cursor, Due, Filter, OpenError, OpenErrorKind, Page, Row, Store, StoreError,
-    StoreErrorKind, Swap, row,
+    StoreErrorKind, Swap, Warning, row,
 };
 use tokio::runtime::Handle;
 use tokio::sync::mpsc::unbounded_channel;
@@ -40,7 +40,7 @@ pub struct Mysql {
     way: Way,
     queue: Queue,
     reader: Arc<Reader>,
-    warnings: Arc<[String]>,
+    warnings: Arc<[Warning]>,
 }
 
 impl Mysql {
@@ -109,7 +109,7 @@ impl Mysql {
     }
 
     /// What the operator should know: risks that the address takes.
-    pub fn warnings(&self) -> &[String] {
+    pub fn warnings(&self) -> &[Warning] {
         &self.warnings
     }
 

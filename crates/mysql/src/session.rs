@@ -7,12 +7,12 @@ use mysql_async::prelude::{FromValue, Queryable as _};
 use mysql_async::{Conn, Row};
 use onlyonce_core::Secret;
 use onlyonce_store::OpenErrorKind::{Foreign, Refused, Unavailable};
-use onlyonce_store::{OpenError, StoreError};
+use onlyonce_store::{OpenError, StoreError, Warning};
 use tokio::time::{Instant, timeout};
 
 use crate::address::{Address, CONNECT_MAX};
 use crate::door::{self, Checked};
-use crate::error::{not_applied, of_read, text};
+use crate::error::{NOT_LET_IN, code, not_applied, of_read, text};
 use crate::schema;
 
 /// Whatever the server's settings are. A connection that is idle is kept for hours, and no wait
@@ -25,6 +25,8 @@ const SETUP: &str = "SET SESSION sql_mode = 'STRICT_ALL_TABLES,NO_ENGINE_SUBSTIT
 SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED, READ WRITE";
 /// A statement waits until what other nodes have confirmed is here: reads, changes and inserts.
 const GALERA: &str = "SET SESSION wsrep_sync_wait = 7";
+/// What to do about a server that may let nobody in without.
+const WANTS_TLS: &str = ": if it wants TLS, say `ssl-mode=verify_identity` in the address";
 /// A connection that was idle for longer is asked first whether the server is still there, which
 /// may have closed it meanwhile: what is sent then would be lost, and nobody would know.
 const IDLE: Duration = Duration::from_secs(10);
@@ -55,7 +57,7 @@ pub(crate) struct Session {
     /// Whether what is seen may not be synced yet, so that a reader has to see to it.
     pub(crate) syncs: bool,
     /// The risks with which it was opened.
-    pub(crate) warnings: Vec<String>,
+    pub(crate) warnings: Vec<Warning>,
     /// When the server was asked for its time, in milliseconds, and that.
     clock: (Instant, u64),
     used: Instant,
@@ -83,7 +85,11 @@ impl Way {
         };
         let connected = timeout(CONNECT_MAX, connecting).await;
         let connected = connected.map_err(|_| self.failed("it does not answer"))?;
-        connected.map_err(|error| self.failed(text(&error)))
+        connected.map_err(|error| {
+            let refused = code(&error).is_some_and(|code| NOT_LET_IN.contains(&code));
+            let hint = if refused && !self.address.is_encrypted() { WANTS_TLS } else { "" };
+            self.failed(format!("{}{hint}", text(&error)))
+        })
     }
 
     /// A new connection to the store.

@@ -129,7 +129,7 @@ impl Settings {
         if on && accepts.galera {
             let why = "it is a node of a Galera cluster, on which nothing of this was tried \
                        (`accept=galera`)";
-            checks.accept(GALERA, says, why, "");
+            checks.take("galera", GALERA, says, why, "");
         } else {
             let why = "it is a node of a Galera cluster, on which nothing of this was tried";
             let fix = "use one server, unless `accept=galera` takes that risk";

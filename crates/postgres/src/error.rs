@@ -15,6 +15,22 @@ pub(crate) fn text(error: &Error) -> String {
     }
 }
 
+/// What to do about a connection that the server refuses as it was `encrypted`, or as it was not.
+pub(crate) fn refused_way(error: &Error, encrypted: bool) -> &'static str {
+    match error.code() {
+        // No rule of it lets us in; there may be one for what is encrypted.
+        Some(code) if *code == SqlState::INVALID_AUTHORIZATION_SPECIFICATION && !encrypted => {
+            ": if it wants TLS, say `sslmode=require` in the address"
+        }
+        Some(_) => "",
+        None if encrypted && text(error).contains("server does not support TLS") => {
+            ": it has none to offer; `sslmode=disable` does without, and whoever is in between can \
+             read it"
+        }
+        None => "",
+    }
+}
+
 /// What an error of a statement means that is followed by a commit: the server has refused it, so
 /// that commit cannot take place; or it was lost, and then nobody knows.
 pub(crate) fn of_statement(place: &str, error: &Error) -> StoreError {

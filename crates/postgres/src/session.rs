@@ -9,7 +9,7 @@ use tokio_postgres::Client;
 
 use crate::address::{Address, CONNECT_MAX};
 use crate::door::{self, Checked};
-use crate::error::{not_applied, text};
+use crate::error::{not_applied, refused_way, text};
 
 /// What all connections of a store have in common.
 #[derive(Clone)]
@@ -52,7 +52,10 @@ impl Way {
         let tls = self.address.tls().map_err(failed)?;
         let connecting = tokio::time::timeout(CONNECT_MAX, self.address.config().connect(tls));
         let connected = connecting.await.map_err(|_| failed("it does not answer".to_owned()))?;
-        let (client, connection) = connected.map_err(|error| failed(text(&error)))?;
+        let (client, connection) = connected.map_err(|error| {
+            let hint = refused_way(&error, self.address.is_encrypted());
+            failed(format!("{}{hint}", text(&error)))
+        })?;
         // It ends with its client; what it ends with, the client's calls tell.
         drop(tokio::spawn(connection));
         Ok(client)

@@ -13,6 +13,7 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use onlyonce::core::KeyId;
+use onlyonce_http::well_known;
 use tokio::net::TcpListener;
 use tokio::time::timeout;
 
@@ -63,7 +64,16 @@ async fn answer(
                 Err(_) => text(StatusCode::SERVICE_UNAVAILABLE, "the store does not answer\n"),
             }
         }
-        _ => text(StatusCode::NOT_FOUND, "there are /metrics, /livez and /readyz\n"),
+        well_known::PATH => {
+            let mut answer = text(StatusCode::OK, proxy.document_with_risks().to_string());
+            let json = HeaderValue::from_static("application/json");
+            answer.headers_mut().insert(header::CONTENT_TYPE, json);
+            answer
+        }
+        _ => {
+            let all = "there are /metrics, /livez, /readyz and /.well-known/idempotency\n";
+            text(StatusCode::NOT_FOUND, all)
+        }
     }
 }
 

@@ -14,6 +14,7 @@ use onlyonce::Engine;
 use onlyonce_http::{FailureKind, Problem, RoutePolicy, answer, problem, well_known};
 use onlyonce_listen::{Busy, Pace, Paced, Peer, Telemetry};
 use onlyonce_tower::{ClientCertificate, Evaluated, Once, ResponseBody};
+use serde_json::json;
 use tokio::time::Instant;
 use tower_service::Service;
 use tracing::Instrument as _;
@@ -124,10 +125,22 @@ impl Proxy {
     }
 
     fn well_known(&self) -> Answer {
+        whole(StatusCode::OK, "application/json", self.document().to_string())
+    }
+
+    fn document(&self) -> serde_json::Value {
         let own = std::iter::once(("/", &*self.config.policy));
         let routes = self.config.routes.iter().map(|it| (it.path.as_str(), &*it.policy));
-        let document = well_known::document(own.chain(routes)).to_string();
-        whole(StatusCode::OK, "application/json", document)
+        well_known::document(own.chain(routes))
+    }
+
+    /// What callers can read, and for operators what may be lost all the same.
+    pub(crate) fn document_with_risks(&self) -> serde_json::Value {
+        let risks = self.telemetry.risks().iter();
+        let risks = risks.map(|taken| json!({ "risk": taken.risk, "why": taken.why })).collect();
+        let mut document = self.document();
+        document["risks_accepted"] = serde_json::Value::Array(risks);
+        document
     }
 
     fn note(&self, answer: &Answer, started: Instant) {

@@ -12,7 +12,7 @@ mod tls;
 mod upstream;
 
 pub use config::{Admin, Config, ConfigError, LISTEN, Limits, Route, Target, Tls};
-pub use onlyonce_listen::{StartError, Telemetry, raise_open_files};
+pub use onlyonce_listen::{StartError, Taken, Telemetry, raise_open_files};
 pub use serve::{Drained, Ports, Server};
 
 /// An error of any kind.

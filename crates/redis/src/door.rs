@@ -127,7 +127,7 @@ fn durability(checks: &mut Checks, target: &Target, asked: &Asked) {
         if target.accept_unchecked {
             let why = "it does not tell its settings: whether it syncs before it confirms is not \
                        known (`accept=unchecked`)";
-            checks.accept(SYNC, says, why, "allow CONFIG GET");
+            checks.take("unchecked", SYNC, says, why, "allow CONFIG GET");
         } else {
             let fix = "allow that, or make sure of appendfsync always and \
                        no-appendfsync-on-rewrite no, and say so by `accept=unchecked`";
@@ -146,7 +146,7 @@ fn durability(checks: &mut Checks, target: &Target, asked: &Asked) {
         "everysec" if target.accept_everysec => {
             let why = "appendfsync is everysec: what was confirmed within the last second or two \
                        before a crash may run again (`accept=everysec`)";
-            checks.accept(SYNC, sync, why, "`CONFIG SET appendfsync always`");
+            checks.take("everysec", SYNC, sync, why, "`CONFIG SET appendfsync always`");
         }
         "everysec" => {
             let why = "appendfsync is everysec, so what was confirmed within the last second or \

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicU8;
 
 use onlyonce_core::{Floor, KeyId, Record, Revision, Secret, StateKind, Timestamp};
-use onlyonce_store::{StoreError, StoreErrorKind, Swap};
+use onlyonce_store::{StoreError, StoreErrorKind, Swap, Warning};
 use redis::Value;
 
 use crate::error::{Fault, Then, nonsense, not_opened};
@@ -25,7 +25,7 @@ pub(crate) struct Inner {
     pub(crate) map: Map,
     pub(crate) homes: Homes,
     pub(crate) secret: Secret,
-    pub(crate) warnings: Vec<String>,
+    pub(crate) warnings: Vec<Warning>,
     /// Where the sweeper looks first, so that no bucket waits for the others.
     pub(crate) turn: AtomicU8,
 }

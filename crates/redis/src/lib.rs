@@ -24,4 +24,4 @@ mod target;
 
 pub use facts::doctor;
 pub use store::{Redis, Settings};
-pub use target::Target;
+pub use target::{RISKS, Target};

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError, RwLock};
 use std::time::Duration;
 
-use onlyonce_store::{Check, OpenError, OpenErrorKind, StoreErrorKind};
+use onlyonce_store::{Check, OpenError, OpenErrorKind, StoreErrorKind, Warning};
 use redis::aio::MultiplexedConnection;
 use redis::{AsyncConnectionConfig, Cmd, Pipeline, RedisError, Value};
 use tokio::time::{Instant, timeout};
@@ -31,7 +31,7 @@ pub(crate) struct Link {
     place: String,
     connection: MultiplexedConnection,
     told: Told,
-    warnings: Vec<String>,
+    warnings: Vec<Warning>,
     digests: RwLock<[String; Script::ALL.len()]>,
     /// A time of the server's clock, in milliseconds, and when it was heard.
     clock: Mutex<(Instant, u64)>,
@@ -49,23 +49,22 @@ impl Link {
         place: &str,
         target: &Target,
     ) -> Result<Self, OpenError> {
-        let unavailable = |text: &str| OpenError::new(OpenErrorKind::Unavailable, place, text);
-        let opening = async { Self::look(connect(client, place).await?, place, target).await };
+        let opening =
+            async { Self::look(connect(client, place, target).await?, place, target).await };
         let opened = timeout(OPEN_MAX, opening).await;
-        opened.unwrap_or_else(|_| Err(unavailable("it does not answer")))
+        opened.unwrap_or_else(|_| Err(silent(place, target)))
     }
 
     /// Everything that is looked at when a connection is opened.
     pub(crate) async fn doctor(client: &redis::Client, place: &str, target: &Target) -> Vec<Check> {
-        let unavailable = |text: &str| OpenError::new(OpenErrorKind::Unavailable, place, text);
         let looking = async {
-            let mut connection = connect(client, place).await?;
+            let mut connection = connect(client, place, target).await?;
             let told = settings(&mut connection).await;
-            let (told, asked) = told.map_err(|error| unavailable(&error.to_string()))?;
+            let (told, asked) = told.map_err(|error| unreached(place, target, &error))?;
             Ok(door::look(place, target, &told, &asked))
         };
         let looked = timeout(OPEN_MAX, looking).await;
-        let looked = looked.unwrap_or_else(|_| Err(unavailable("it does not answer")));
+        let looked = looked.unwrap_or_else(|_| Err(silent(place, target)));
         let checks = looked.unwrap_or_else(|error| door::unreached(place, &error));
         checks.finish(&door::NEEDS)
     }
@@ -78,10 +77,11 @@ impl Link {
         let failed = |error: RedisError| {
             OpenError::new(OpenErrorKind::Unavailable, place, error.to_string())
         };
-        let (told, asked) = settings(&mut connection).await.map_err(failed)?;
+        let told = settings(&mut connection).await;
+        let (told, asked) = told.map_err(|error| unreached(place, target, &error))?;
         let checks = door::look(place, target, &told, &asked);
         checks.verdict()?;
-        let warnings = checks.accepted().map(|it| format!("{place}: {}", it.why)).collect();
+        let warnings = checks.accepted().map(Warning::of).collect();
         let mut digests = [const { String::new() }; Script::ALL.len()];
         for (digest, script) in digests.iter_mut().zip(Script::ALL) {
             *digest = load(&mut connection, script).await.map_err(failed)?;
@@ -112,7 +112,7 @@ impl Link {
     }
 
     /// What the operator should know.
-    pub(crate) fn warnings(&self) -> &[String] {
+    pub(crate) fn warnings(&self) -> &[Warning] {
         &self.warnings
     }
 
@@ -251,11 +251,30 @@ impl Link {
     }
 }
 
-async fn connect(client: &redis::Client, place: &str) -> Result<MultiplexedConnection, OpenError> {
+/// A server that did not answer the first that it was asked, and what to do where it is the
+/// connection's encryption that nobody agreed on.
+fn unreached(place: &str, target: &Target, error: &RedisError) -> OpenError {
+    let text = error.to_string();
+    let is_way = !target.tls && error.is_io_error() && !error.is_connection_refusal();
+    let hint = if is_way { ": if it wants TLS, say rediss://" } else { "" };
+    OpenError::new(OpenErrorKind::Unavailable, place, format!("{text}{hint}"))
+}
+
+/// One that says nothing. So does one that waits for the end of a first line while we speak TLS.
+fn silent(place: &str, target: &Target) -> OpenError {
+    let hint = if target.tls { ": if it speaks no TLS there, say redis://" } else { "" };
+    OpenError::new(OpenErrorKind::Unavailable, place, format!("it does not answer{hint}"))
+}
+
+async fn connect(
+    client: &redis::Client,
+    place: &str,
+    target: &Target,
+) -> Result<MultiplexedConnection, OpenError> {
     let config =
         AsyncConnectionConfig::new().set_connection_timeout(None).set_response_timeout(None);
     let connected = client.get_multiplexed_async_connection_with_config(&config).await;
-    connected.map_err(|error| OpenError::new(OpenErrorKind::Unavailable, place, error.to_string()))
+    connected.map_err(|error| unreached(place, target, &error))
 }
 
 async fn settings(connection: &mut MultiplexedConnection) -> Result<(Told, Asked), RedisError> {

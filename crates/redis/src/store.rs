@@ -7,7 +7,7 @@ use std::time::Duration;
 use onlyonce_core::{Floor, KeyId, Record, Revision, Secret, StateKind, Timestamp, limits};
 use onlyonce_store::{
     BoxFuture, Checks, Cursor, Due, Filter, OpenError, OpenErrorKind, Page, Store, StoreError,
-    StoreErrorKind, Swap,
+    StoreErrorKind, Swap, Warning,
 };
 use redis::Value;
 use tokio::runtime::Handle;
@@ -144,7 +144,7 @@ impl Redis {
 
     /// What the operator should know about the servers: risks that were accepted, and what a
     /// failover may lose.
-    pub fn warnings(&self) -> &[String] {
+    pub fn warnings(&self) -> &[Warning] {
         &self.inner.warnings
     }
 

@@ -9,6 +9,8 @@ use std::str::FromStr;
 const PORT: u16 = 6379;
 /// What the names of keys begin with if nothing else is said.
 const PREFIX: &str = "onlyonce";
+/// The risks that can be taken. The others cannot, whoever says so.
+pub const RISKS: [&str; 2] = ["everysec", "unchecked"];
 /// Where sentinels do.
 const SENTINEL_PORT: u16 = 26_379;
 
@@ -120,6 +122,16 @@ impl FromStr for Target {
 }
 
 impl Target {
+    /// Takes a risk of [`RISKS`]; says whether there is one of this name.
+    pub fn accept(&mut self, risk: &str) -> bool {
+        match risk {
+            "everysec" => self.accept_everysec = true,
+            "unchecked" => self.accept_unchecked = true,
+            _ => return false,
+        }
+        true
+    }
+
     fn set(&mut self, name: &str, value: &str) -> Result<(), String> {
         match name {
             "prefix" => {
@@ -141,15 +153,9 @@ impl Target {
                 self.replicas = number.ok_or("`replicas` must be a number up to 16")?;
             }
             "accept" => {
-                for risk in value.split(',') {
-                    match risk {
-                        "everysec" => self.accept_everysec = true,
-                        "unchecked" => self.accept_unchecked = true,
-                        other => {
-                            let text = "is no risk to accept; there are everysec, unchecked";
-                            return Err(format!("`{other}` {text}"));
-                        }
-                    }
+                if let Some(other) = value.split(',').find(|risk| !self.accept(risk)) {
+                    let all = RISKS.join(", ");
+                    return Err(format!("`{other}` is no risk to accept; there are {all}"));
                 }
             }
             other => return Err(format!("`{other}` is no option of it")),

@@ -74,7 +74,7 @@ fn a_server_that_does_not_sync_before_it_confirms_is_refused_or_a_risk() {
     let accepting = format!("{}?accept=everysec", url(&redis));
     init(&accepting, Floor::NONE);
     let store = open(&accepting);
-    assert!(store.warnings()[0].contains("everysec"), "{:?}", store.warnings());
+    assert!(store.warnings()[0].text.contains("everysec"), "{:?}", store.warnings());
     let redis = Redis::start_with(&[("appendfsync", "no")]);
     let error = try_init(&format!("{}?accept=everysec", url(&redis))).unwrap_err();
     assert_eq!(error.kind(), OpenErrorKind::Refused);
@@ -88,7 +88,7 @@ fn a_server_that_does_not_tell_its_settings_is_refused_or_a_risk() {
     let accepting = format!("{}?accept=unchecked", url(&redis));
     init(&accepting, Floor::NONE);
     let store = open(&accepting);
-    assert!(store.warnings()[0].contains("unchecked"), "{:?}", store.warnings());
+    assert!(store.warnings()[0].text.contains("unchecked"), "{:?}", store.warnings());
 }
 
 #[test]

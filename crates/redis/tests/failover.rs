@@ -55,7 +55,11 @@ fn a_failover_loses_claims_that_were_not_copied_and_the_floor_covers_keys_with_a
     let mut pair = Pair::start();
     init(&pair.url(), Floor::NONE);
     let store = open(&pair.url());
-    assert!(store.warnings().iter().any(|it| it.contains("failover")), "{:?}", store.warnings());
+    assert!(
+        store.warnings().iter().any(|it| it.text.contains("failover")),
+        "{:?}",
+        store.warnings()
+    );
     claim(&store, 1);
     assert_eq!(RUNTIME.block_on(store.floor()).unwrap(), Floor::NONE);
     until("it is copied", || pair.replica.info("keyspace").contains("keys=").then_some(()));

@@ -60,6 +60,24 @@ pub struct Check {
     pub why: String,
     /// What to do about it; empty if nothing is known to help.
     pub fix: String,
+    /// The name of the risk that somebody has taken with it, if it is one that has to be taken.
+    pub risk: Option<&'static str>,
+}
+
+/// What the operator of a store should know of it while it is open.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Warning {
+    /// The name of the risk that was taken; none for what nobody has to take.
+    pub risk: Option<&'static str>,
+    /// What may be lost, and where.
+    pub text: String,
+}
+
+impl Warning {
+    /// What a check has found at its place.
+    pub fn of(check: &Check) -> Self {
+        Self { risk: check.risk, text: format!("{}: {}", check.place, check.why) }
+    }
 }
 
 impl Check {
@@ -118,9 +136,22 @@ impl Checks {
         error.unwrap_or_else(|| OpenError::new(kind, "", why))
     }
 
-    /// A risk with which the store is opened.
+    /// A risk with which the store is opened, whoever opens it.
     pub fn accept(&mut self, need: Need, says: impl Into<String>, why: &str, fix: &str) {
         self.add(need, Found::Accepted, says.into(), (why, fix));
+    }
+
+    /// The risk of this name, with which the store is opened since somebody has said so.
+    pub fn take(
+        &mut self,
+        risk: &'static str,
+        need: Need,
+        says: impl Into<String>,
+        why: &str,
+        fix: &str,
+    ) {
+        self.add(need, Found::Accepted, says.into(), (why, fix));
+        self.list.iter_mut().rev().take(1).for_each(|check| check.risk = Some(risk));
     }
 
     /// Looking was cut short by this error, which belongs to `need` unless it was told already.
@@ -153,6 +184,7 @@ impl Checks {
             found: Found::Unasked,
             why: String::new(),
             fix: String::new(),
+            risk: None,
         };
         let missing = needs.iter().filter(|need| !list.iter().any(|it| it.need == **need));
         let missing: Vec<Check> = missing.map(|need| unasked(*need)).collect();
@@ -161,7 +193,15 @@ impl Checks {
 
     fn add(&mut self, need: Need, found: Found, says: String, what: (&str, &str)) -> &Check {
         let (why, fix) = (what.0.to_owned(), what.1.to_owned());
-        self.list.push(Check { need, place: self.place.clone(), says, found, why, fix });
+        self.list.push(Check {
+            need,
+            place: self.place.clone(),
+            says,
+            found,
+            why,
+            fix,
+            risk: None,
+        });
         &self.list[self.list.len() - 1]
     }
 }

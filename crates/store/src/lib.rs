@@ -20,7 +20,7 @@ pub mod row;
 pub mod store;
 pub mod transaction;
 
-pub use check::{Check, Checks, Found, Need};
+pub use check::{Check, Checks, Found, Need, Warning};
 pub use codec::{CodecError, decode, encode};
 pub use error::{StoreError, StoreErrorKind};
 pub use memory::MemoryStore;

@@ -12,12 +12,15 @@ use crate::port::Port;
 use crate::process::{Server, until};
 use crate::program::{find, mortal};
 use crate::relay::Relay;
+use crate::tls::Authority;
 
 /// A member of etcd.
 #[derive(Debug)]
 pub struct Etcd {
     name: String,
     client: Port,
+    /// Where it listens with TLS, if it does.
+    tls: Option<Port>,
     /// Where it listens for other members.
     peer: Port,
     /// Where other members reach it, and the way from there.
@@ -41,6 +44,34 @@ impl Etcd {
         etcd.launch();
         etcd.await_health();
         etcd
+    }
+
+    /// A single one that listens with TLS at a port of its own too; to clients only that have a
+    /// certificate of the authority, if these must be `certified`.
+    pub fn start_with_tls(authority: &Authority, certified: bool) -> Self {
+        let mut etcd = Self::prepare("m0", &[]);
+        let pair = authority.server(etcd.folder.path());
+        let initial = format!("m0={}", etcd.peer_url());
+        etcd.tls = Some(Port::free());
+        etcd.arguments.extend(["--initial-cluster".to_owned(), initial]);
+        let (certificate, key) = (pair.certificate.display(), pair.key.display());
+        etcd.arguments.extend([format!("--cert-file={certificate}"), format!("--key-file={key}")]);
+        if certified {
+            let ca = authority.certificate().display().to_string();
+            let must = "--client-cert-auth".to_owned();
+            etcd.arguments.extend([format!("--trusted-ca-file={ca}"), must]);
+        }
+        etcd.launch();
+        etcd.await_health();
+        etcd
+    }
+
+    /// The port where it listens with TLS.
+    ///
+    /// # Panics
+    /// It does not.
+    pub fn tls_port(&self) -> u16 {
+        self.tls.as_ref().expect("it has no TLS").number()
     }
 
     /// A single one with what another had when this snapshot was taken.
@@ -71,6 +102,7 @@ impl Etcd {
         Self {
             name: name.to_owned(),
             client: Port::free(),
+            tls: None,
             relay,
             peer,
             folder: tempfile::tempdir().unwrap(),
@@ -85,7 +117,8 @@ impl Etcd {
 
     fn launch(&mut self) {
         let mut command = mortal(&find("etcd", "ONLYONCE_TEST_ETCD", &[]));
-        let client = format!("http://{}", self.client.address());
+        let tls = self.tls.as_ref().map(|port| format!(",https://{}", port.address()));
+        let client = format!("http://{}{}", self.client.address(), tls.unwrap_or_default());
         let peer = format!("http://{}", self.peer.address());
         command.args(["--name", &self.name, "--data-dir", "data"]);
         command.args(["--listen-client-urls", &client, "--advertise-client-urls", &client]);

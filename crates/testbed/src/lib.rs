@@ -8,6 +8,8 @@
 //! process ends in any other way. No service of the machine is used or changed. A server that is
 //! not installed fails its test with the command that installs it.
 //!
+//! An [`Authority`] has PostgreSQL, Redis and etcd listen with TLS too.
+//!
 //! `ONLYONCE_TEST_REDIS_SERVER`, `ONLYONCE_TEST_ETCD`, `ONLYONCE_TEST_POSTGRES`,
 //! `ONLYONCE_TEST_MARIADB`, `ONLYONCE_TEST_MOTO` and `ONLYONCE_TEST_RABBITMQ` name other programs
 //! to be tried than the ones in the search path.
@@ -32,6 +34,7 @@ mod rabbitmq;
 mod redis;
 mod relay;
 mod relay_owner;
+mod tls;
 
 pub use etcd::{Etcd, EtcdCluster};
 pub use mail::{Arrived, Cut, Exim, Fate, MailRelay, MailSink, Postfix, Word};
@@ -46,3 +49,4 @@ pub use program::find;
 pub use rabbitmq::{RabbitMq, url as rabbitmq_url};
 pub use redis::{Redis, RedisCluster, Sentinel};
 pub use relay::{Relay, Way};
+pub use tls::{Authority, Pair};

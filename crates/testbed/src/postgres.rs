@@ -10,6 +10,7 @@ use tempfile::TempDir;
 use crate::port::Port;
 use crate::process::{Server, processes_in, until};
 use crate::program::find;
+use crate::tls::Authority;
 
 /// Settings of a small server; those that decide what is kept are the server's own.
 const SMALL: [(&str, &str); 4] = [
@@ -42,6 +43,24 @@ impl Postgres {
         make.args(["--no-sync", "--auth", "trust", "--username", "postgres", "--encoding", "UTF8"]);
         make.args(["--locale", "C", "--pgdata"]).arg(&data);
         said(make.current_dir(postgres.folder.path()));
+        postgres.restart();
+        postgres
+    }
+
+    /// One that lets its superuser in as ever, and everybody else by TLS only: with a certificate
+    /// of this authority for a client of the user's name if that is `certified`.
+    pub fn start_with_tls(authority: &Authority) -> Self {
+        let mut postgres = Self::start();
+        let pair = authority.server(postgres.folder.path());
+        let ca = postgres.folder.path().join("ca.pem");
+        let files = [("ssl_cert_file", pair.certificate), ("ssl_key_file", pair.key)];
+        for (name, file) in files.into_iter().chain([("ssl_ca_file", ca)]) {
+            postgres.set(name, &file.display().to_string());
+        }
+        postgres.set("ssl", "on");
+        let rules = "host all postgres 127.0.0.1/32 trust\nhostssl all certified 127.0.0.1/32 cert\n\
+                     hostssl all all 127.0.0.1/32 trust\n";
+        fs::write(postgres.data().join("pg_hba.conf"), rules).unwrap();
         postgres.restart();
         postgres
     }

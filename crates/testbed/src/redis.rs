@@ -10,6 +10,7 @@ use tempfile::TempDir;
 use crate::port::Port;
 use crate::process::{Server, until};
 use crate::program::{find, mortal};
+use crate::tls::Authority;
 
 /// What a store can rely on: every write is on the medium before it is confirmed.
 const DURABLE: [(&str, &str); 4] = [
@@ -23,6 +24,8 @@ const DURABLE: [(&str, &str); 4] = [
 #[derive(Debug)]
 pub struct Redis {
     port: Port,
+    /// Where it listens with TLS, if it does.
+    tls: Option<Port>,
     folder: TempDir,
     settings: Vec<(String, String)>,
     server: Option<Server>,
@@ -40,12 +43,35 @@ impl Redis {
         let settings = settings.map(|(name, value)| (name.to_string(), value.to_string()));
         let mut redis = Self {
             port: Port::free(),
+            tls: None,
             folder: tempfile::tempdir().unwrap(),
             settings: settings.collect(),
             server: None,
         };
         redis.restart();
         redis
+    }
+
+    /// One that listens with TLS at a port of its own too.
+    pub fn start_with_tls(authority: &Authority) -> Self {
+        let mut redis = Self::start();
+        let pair = authority.server(redis.folder.path());
+        let port = redis.tls.insert(Port::free()).number().to_string();
+        redis.set("tls-port", &port);
+        redis.set("tls-cert-file", &pair.certificate.display().to_string());
+        redis.set("tls-key-file", &pair.key.display().to_string());
+        redis.set("tls-ca-cert-file", &authority.certificate().display().to_string());
+        redis.set("tls-auth-clients", "no");
+        redis.restart();
+        redis
+    }
+
+    /// The port where it listens with TLS.
+    ///
+    /// # Panics
+    /// It does not.
+    pub fn tls_port(&self) -> u16 {
+        self.tls.as_ref().expect("it has no TLS").number()
     }
 
     /// A replica of another, in step with it.
@@ -175,6 +201,7 @@ impl Sentinel {
     pub fn watching(master: &Redis) -> Self {
         let mut redis = Redis {
             port: Port::free(),
+            tls: None,
             folder: tempfile::tempdir().unwrap(),
             settings: Vec::new(),
             server: None,

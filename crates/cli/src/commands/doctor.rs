@@ -71,7 +71,7 @@ async fn mark(store: &Place, checks: &[Check]) -> Check {
     let of_store = checks.last().map_or_else(|| store.to_string(), |check| check.place.clone());
     let check = |found, says: &str, why, fix| {
         let (place, says) = (of_store.clone(), says.to_owned());
-        Check { need: MARK, place, says, found, why, fix }
+        Check { need: MARK, place, says, found, why, fix, risk: None }
     };
     let none = String::new;
     if checks.iter().any(|check| check.error().is_some()) {
@@ -108,7 +108,7 @@ fn row(check: &Check) -> [String; 5] {
 }
 
 fn as_json(check: &Check) -> String {
-    let Check { need, place, says, found, why, fix } = check;
+    let Check { need, place, says, found, why, fix, risk } = check;
     json!({
         "check": need.name,
         "place": place,
@@ -117,6 +117,7 @@ fn as_json(check: &Check) -> String {
         "verdict": found.name(),
         "why": why,
         "fix": fix,
+        "risk": risk,
     })
     .to_string()
 }

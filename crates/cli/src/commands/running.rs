@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use onlyonce::{Engine, Settings, Sweeper};
 use onlyonce_core::Policy;
-use onlyonce_proxy::Telemetry;
+use onlyonce_proxy::{Taken, Telemetry};
+use onlyonce_store::Warning;
 use onlyonce_tokio::TokioRuntime;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::oneshot;
@@ -19,6 +20,7 @@ use crate::operate::Desk;
 use crate::operate::socket::Socket;
 use crate::output;
 use crate::place::{self, Opened, Place};
+use crate::risk;
 use crate::vault::{self, Wrapped};
 
 /// How a command begins to run.
@@ -54,6 +56,7 @@ impl Running {
     ) -> Result<(Self, impl Future<Output = ()> + Send + use<>), Failure> {
         let Start { store: args, disk_max, clock_is_right, waiters, sweeping, skew_max } = start;
         let opened = open(&args.store, disk_max).await?;
+        telemetry.takes(opened.warnings().iter().filter_map(taken).collect());
         let waiters_max = waiters;
         let settings = Settings { waiters_max, clock_is_right, skew_max, ..Settings::default() };
         let Wrapped { store, vault } = vault::open(&opened, args)?;
@@ -82,8 +85,12 @@ impl Running {
 
     /// Says what a person should know at the start.
     pub(super) async fn greet(&self, warnings: &[String]) -> Result<(), Failure> {
-        for warning in warnings.iter().chain(self.opened.warnings()) {
+        let told = self.opened.warnings();
+        for warning in warnings.iter().chain(told.iter().map(|warning| &warning.text)) {
             output::line(&format!("note: {warning}"))?;
+        }
+        for risk in risk::untaken(told) {
+            output::line(&format!("note: --accept-risk {risk}: there is no such risk here"))?;
         }
         let unknown = self.opened.unknown().await?;
         if 0 < unknown {
@@ -107,6 +114,12 @@ impl Running {
         self.opened.close();
         ended(left, self.why.get().cloned())
     }
+}
+
+/// The risk that was taken, if the warning is of one.
+fn taken(warning: &Warning) -> Option<Taken> {
+    let why = warning.text.clone();
+    warning.risk.map(|risk| Taken { risk, why })
 }
 
 /// In bytes.

@@ -116,18 +116,21 @@ const COMMANDS: [(&[&str], &[&[&str]]); 27] = [
     (&["generate", "completions"], &[&["<SHELL>"]]),
 ];
 
+/// What every command takes.
+const EVERYWHERE: [&str; 2] = ["-h, --help", "--accept-risk <NAME>"];
+
 #[test]
 fn the_help_of_every_command_names_all_that_can_be_said() {
     for (command, groups) in COMMANDS {
         let help = onlyonce(command.iter().chain(&["--help"])).done();
         let words = groups.iter().copied().flatten();
-        for word in words.chain(&["-h, --help"]) {
+        for word in words.chain(&EVERYWHERE) {
             assert!(help.contains(word), "{command:?} does not name {word}:\n{help}");
         }
         // Nothing in the help that is not in the table: then the table is the one that lags.
         let said = help.lines().filter(|line| line.trim_start().starts_with('-'));
         for line in said {
-            let known = groups.iter().copied().flatten().chain(&["-h, --help"]);
+            let known = groups.iter().copied().flatten().chain(&EVERYWHERE);
             let mut known = known.filter(|word| line.contains(**word));
             assert!(known.next().is_some(), "{command:?}: {line}");
         }

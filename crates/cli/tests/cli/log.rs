@@ -18,11 +18,18 @@ const SECRETS: [&str; 5] = ["sesame", "anna", "blender", "kettle", "token-of-the
 
 /// The page of counts.
 pub(crate) fn metrics(proxy: &Proxy) -> String {
+    operators(proxy, "/metrics")
+}
+
+/// A page of the port for operators.
+pub(crate) fn operators(proxy: &Proxy, path: &str) -> String {
     let hello = proxy.hello();
     let from = hello.split_once("operators at http://").unwrap().1;
     let mut stream = TcpStream::connect(from.lines().next().unwrap()).unwrap();
-    let head = "GET /metrics HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\
-                authorization: Bearer token-of-the-operators\r\n\r\n";
+    let head = format!(
+        "GET {path} HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\
+         authorization: Bearer token-of-the-operators\r\n\r\n"
+    );
     stream.write_all(head.as_bytes()).unwrap();
     let mut page = String::new();
     stream.read_to_string(&mut page).unwrap();

@@ -23,6 +23,7 @@ mod process;
 mod provision;
 mod replay;
 mod restored;
+mod risk;
 mod run;
 mod service;
 mod services;

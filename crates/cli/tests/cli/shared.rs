@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use std::sync::Mutex;
 use std::thread;
 
-use onlyonce_testbed::{EtcdCluster, MariaDb, Postgres, Redis};
+use onlyonce_testbed::{EtcdCluster, MariaDb, PgBouncer, Postgres, Redis};
 use rustix::process::Signal;
 use serde_json::Value;
 
@@ -24,6 +24,7 @@ fn load() -> (usize, usize) {
 enum Server {
     None,
     Postgres(Postgres),
+    Pooled(PgBouncer, Postgres),
     MariaDb(MariaDb),
     Redis(Redis),
     Etcd(EtcdCluster),
@@ -54,6 +55,14 @@ impl Shared {
         let server = Postgres::start();
         let url = server.url("postgres");
         Self::made(Folder::empty(), url, Server::Postgres(server))
+    }
+
+    /// Behind a pooler that gives out connections by the transaction.
+    fn pooled() -> Self {
+        let server = Postgres::start();
+        let pooler = PgBouncer::before(&server);
+        let url = pooler.url("postgres");
+        Self::made(Folder::empty(), url, Server::Pooled(pooler, server))
     }
 
     pub(crate) fn mariadb() -> Self {
@@ -221,6 +230,11 @@ fn operators_see_and_change_what_running_proxies_on_an_sqlite_file_use() {
 #[test]
 fn duplicates_spread_over_four_proxies_on_one_postgres_run_once() {
     duplicates_spread_over_four_proxies_run_once(&Shared::postgres());
+}
+
+#[test]
+fn duplicates_spread_over_four_proxies_behind_a_pooler_run_once() {
+    duplicates_spread_over_four_proxies_run_once(&Shared::pooled());
 }
 
 #[test]

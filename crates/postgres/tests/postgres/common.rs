@@ -24,7 +24,11 @@ pub(crate) fn database(server: &Server) -> String {
 }
 
 pub(crate) fn init(server: &Server, database: &str) -> Result<(), OpenError> {
-    let address: Address = server.url(database).parse().unwrap();
+    init_as(&server.url(database))
+}
+
+pub(crate) fn init_as(url: &str) -> Result<(), OpenError> {
+    let address: Address = url.parse().unwrap();
     RUNTIME.block_on(Postgres::init(address, Floor::NONE))
 }
 
