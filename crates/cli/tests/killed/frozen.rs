@@ -223,7 +223,8 @@ impl World {
         let place = match at {
             At::Early => "hold run.call.before",
             At::Late => "hold upstream.write.before\nPOST /orders",
-            At::Sent => "",
+            // All is written long before the lease is renewed, and known to be.
+            At::Sent => "pass engine.swap.after\nRenew {",
         };
         std::fs::write(self.order(), place).unwrap();
         if at == At::Sent {
@@ -232,10 +233,9 @@ impl World {
         let caller = Caller::ask(self.holder.address, "/orders", key, 0);
         if at == At::Sent {
             self.site.sees(key, 1);
-        } else {
-            let passed = self.order().with_extension("passed");
-            until("a holder at its place", || passed.exists().then_some(()));
         }
+        let passed = self.order().with_extension("passed");
+        until("a holder at its place", || passed.exists().then_some(()));
         self.holder.signal(Signal::STOP);
         caller
     }
