@@ -31,7 +31,7 @@ struct Mutant {
 
 /// The crates that have lists. Those that others stand on come last: to take a fault out of one
 /// then makes nothing build anew that is still to be tried.
-const CRATES: [(&str, &str); 17] = [
+const CRATES: [(&str, &str); 18] = [
     ("proxy", "onlyonce-proxy"),
     ("mail", "onlyonce-mail"),
     ("provision", "onlyonce-provision"),
@@ -39,6 +39,7 @@ const CRATES: [(&str, &str); 17] = [
     ("consume", "onlyonce-consume"),
     ("etcd", "onlyonce-etcd"),
     ("redis", "onlyonce-redis"),
+    ("postgres", "onlyonce-postgres"),
     ("sqlite", "onlyonce-sqlite"),
     ("vault", "onlyonce-vault"),
     ("run", "onlyonce-run"),
