@@ -163,8 +163,10 @@ fn a_replica_is_refused_unless_the_address_takes_that_risk() {
     let replica = Server::replica_of(&primary);
     let name = database(&primary);
     init(&primary, &name).unwrap();
-    let row = "SELECT COUNT(*) FROM information_schema.TABLES WHERE TABLE_NAME = 'onlyonce_store'";
-    until("it is copied", || (replica.sql("mysql", row) == "1").then_some(()));
+    let made = "SELECT COUNT(*) FROM information_schema.TABLES WHERE TABLE_NAME = 'onlyonce_store'";
+    until("it is copied", || (replica.sql("mysql", made) == "1").then_some(()));
+    let row = "SELECT COUNT(*) FROM onlyonce_store";
+    until("its row is", || (replica.sql(&name, row) == "1").then_some(()));
     is(open(&replica, &name), Refused, "it follows another server");
     let accepting = format!("{}?accept=replica", replica.url(&name));
     assert_eq!(found(&accepting, "replica"), Found::Accepted);
