@@ -3,6 +3,7 @@
 use std::fmt;
 
 use onlyonce::EngineError;
+use onlyonce_journal::{JournalError, JournalErrorKind};
 use onlyonce_store::{StoreError, StoreErrorKind};
 
 use crate::exit::Exit;
@@ -50,6 +51,43 @@ impl From<StoreError> for Failure {
             StoreErrorKind::Poisoned => Exit::Poisoned,
         };
         Self::new(exit, error.to_string())
+    }
+}
+
+impl From<JournalError> for Failure {
+    fn from(error: JournalError) -> Self {
+        let dir = error.place().display().to_string();
+        let hint = match error.kind() {
+            JournalErrorKind::Damaged => Some(
+                "`onlyonce journal check DIR` lists what is wrong, `onlyonce journal salvage DIR \
+                 NEW` saves the rest"
+                    .to_owned(),
+            ),
+            JournalErrorKind::Missing => {
+                Some(format!("`onlyonce store init --first --store journal:{dir}`"))
+            }
+            JournalErrorKind::Backup => Some(format!("`onlyonce journal restore {dir} NEW`")),
+            JournalErrorKind::Exists
+            | JournalErrorKind::Locked
+            | JournalErrorKind::Format
+            | JournalErrorKind::Secret
+            | JournalErrorKind::Io => None,
+        };
+        let exit = match error.kind() {
+            JournalErrorKind::Exists => Exit::Refused,
+            JournalErrorKind::Missing
+            | JournalErrorKind::Locked
+            | JournalErrorKind::Damaged
+            | JournalErrorKind::Format
+            | JournalErrorKind::Secret
+            | JournalErrorKind::Backup
+            | JournalErrorKind::Io => Exit::StoreUnavailable,
+        };
+        let failure = Self::new(exit, error.to_string());
+        match hint {
+            Some(hint) => failure.with_hint(hint),
+            None => failure,
+        }
     }
 }
 

@@ -9,7 +9,7 @@ use std::time::{Duration, SystemTime};
 
 use onlyonce_core::{Floor, Secret, StateKind, Timestamp};
 use onlyonce_etcd::Etcd;
-use onlyonce_journal::{Journal, JournalError, JournalErrorKind, Settings, Start};
+use onlyonce_journal::{Journal, JournalErrorKind, Settings, Start};
 use onlyonce_mysql::Mysql;
 use onlyonce_postgres::{Address, AddressError, Postgres};
 use onlyonce_redis::Redis;
@@ -456,43 +456,6 @@ pub(crate) async fn open_or_create(
     let (journal, created) = Journal::open_or_create(dir, settings, start)?;
     moved::refuse(Arc::new(journal.clone()), &Place::Journal(dir.into()).to_string()).await?;
     Ok((journal, created))
-}
-
-impl From<JournalError> for Failure {
-    fn from(error: JournalError) -> Self {
-        let dir = error.place().display().to_string();
-        let hint = match error.kind() {
-            JournalErrorKind::Damaged => Some(
-                "`onlyonce journal check DIR` lists what is wrong, `onlyonce journal salvage DIR \
-                 NEW` saves the rest"
-                    .to_owned(),
-            ),
-            JournalErrorKind::Missing => {
-                Some(format!("`onlyonce store init --first --store journal:{dir}`"))
-            }
-            JournalErrorKind::Backup => Some(format!("`onlyonce journal restore {dir} NEW`")),
-            JournalErrorKind::Exists
-            | JournalErrorKind::Locked
-            | JournalErrorKind::Format
-            | JournalErrorKind::Secret
-            | JournalErrorKind::Io => None,
-        };
-        let exit = match error.kind() {
-            JournalErrorKind::Exists => Exit::Refused,
-            JournalErrorKind::Missing
-            | JournalErrorKind::Locked
-            | JournalErrorKind::Damaged
-            | JournalErrorKind::Format
-            | JournalErrorKind::Secret
-            | JournalErrorKind::Backup
-            | JournalErrorKind::Io => Exit::StoreUnavailable,
-        };
-        let failure = Self::new(exit, error.to_string());
-        match hint {
-            Some(hint) => failure.with_hint(hint),
-            None => failure,
-        }
-    }
 }
 
 #[cfg(test)]

@@ -23,7 +23,8 @@ pub const RISKS: [&str; 1] = ["single"];
 /// - `prefix`: what keys begin with, `onlyonce` by default;
 /// - `password-file`: a file with the password, which a command line would show to everybody;
 /// - `ca`: a file with the certificates to trust instead of the system's, in PEM;
-/// - `cert` and `key`: files with our own certificate and its key in PEM, where members ask for one;
+/// - `cert` and `key`: files with our own certificate and its key in PEM, where members ask for
+///   one;
 /// - `compact`: `no` if somebody else lets etcd forget old revisions of keys; else the sweeper
 ///   does, for all who use this etcd;
 /// - `accept`: a risk that is taken. `single`: one member, which is lost with its disk.

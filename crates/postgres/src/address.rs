@@ -61,7 +61,7 @@ impl FromStr for Address {
 
     /// Connections to other machines are encrypted and the server's certificate is checked against
     /// those that the system trusts, unless the address says `sslmode=disable`; to this machine
-    /// they are not, unless it says `sslmode=require`. `verify-full` says what `require` means here.
+    /// they are not, unless it says `sslmode=require`. `verify-full` is another word for it here.
     fn from_str(text: &str) -> Result<Self, AddressError> {
         if !text.starts_with("postgres://") && !text.starts_with("postgresql://") {
             return Err(AddressError("it must begin with postgres://".to_owned()));

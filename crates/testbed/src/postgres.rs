@@ -58,7 +58,8 @@ impl Postgres {
             postgres.set(name, &file.display().to_string());
         }
         postgres.set("ssl", "on");
-        let rules = "host all postgres 127.0.0.1/32 trust\nhostssl all certified 127.0.0.1/32 cert\n\
+        let rules = "host all postgres 127.0.0.1/32 trust\n\
+                     hostssl all certified 127.0.0.1/32 cert\n\
                      hostssl all all 127.0.0.1/32 trust\n";
         fs::write(postgres.data().join("pg_hba.conf"), rules).unwrap();
         postgres.restart();
