@@ -16,9 +16,15 @@ const SUITES: [&str; 3] = ["unit.test.js", "vectors.test.js", "browser.test.js"]
 pub(crate) fn run() -> Outcome {
     let build = ["build", "-p", "onlyonce-cli", "--bin", "onlyonce"];
     steps::quiet("build of the programs", Command::new(repo::cargo()).args(build))?;
-    rust()?;
-    python()?;
-    typescript()
+    let broker = ["build", "-p", "onlyonce-testbed", "--example", "rabbitmq"];
+    steps::quiet("build of the broker", Command::new(repo::cargo()).args(broker))?;
+    // That for Rust waits most of the time.
+    std::thread::scope(|scope| {
+        let of_rust = scope.spawn(|| rust().map_err(|failure| failure.to_string()));
+        let others = python().and_then(|()| typescript());
+        let of_rust = of_rust.join().unwrap_or_else(|_| Err("the tests for Rust panicked".into()));
+        others.and(of_rust.map_err(Failure::from))
+    })
 }
 
 fn rust() -> Outcome {
@@ -96,7 +102,14 @@ fn typescript() -> Outcome {
         steps::quiet("typescript types", &mut types)?;
     }
     let suites = SUITES.map(|suite| folder.join("dist-test").join(suite));
-    steps::quiet("typescript tests", asked("node").arg("--test").args(suites))
+    steps::quiet("typescript tests", asked("node").arg("--test").args(suites))?;
+    // The same tests try the consumers of both languages.
+    let consumer = folder.join("dist-test/consumer.js");
+    let consumer = format!("[\"node\", \"{}\"]", consumer.display());
+    let mut tests = asked(target("python")?.join("bin/python"));
+    tests.current_dir(repo::root().join("clients/python/tests"));
+    tests.env("ONLYONCE_CONSUMER", consumer).args(["-m", "unittest", "test_consume"]);
+    steps::quiet("typescript consumer", &mut tests)
 }
 
 /// A folder of ours that outlives a run.

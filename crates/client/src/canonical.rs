@@ -1,8 +1,8 @@
 //! One spelling of a value as bytes: different values never have the same one.
 //!
 //! Each part is a tag, its length in bytes, a colon, and its content, so that no two lists of
-//! fields run together into the same bytes. The clients in other languages spell the same values alike;
-//! clients/vectors.json holds all of them to it.
+//! fields run together into the same bytes. The clients in other languages spell the same values
+//! alike; clients/vectors.json holds all of them to it.
 
 use std::collections::BTreeMap;
 use std::fmt;

@@ -33,8 +33,8 @@ pub enum Kind {
     /// It happened just now, and that could not be recorded. Keep the result; a retry finds an
     /// unknown outcome.
     NotRecorded,
-    /// It happened just now, and its result has no form in JSON. That it happened is recorded: later
-    /// callers are told [`Kind::Gone`].
+    /// It happened just now, and its result has no form in JSON. That it happened is recorded:
+    /// later callers are told [`Kind::Gone`].
     ResultNotJson,
     /// It happened here although it was answered before, differently: it may have happened twice.
     SecondReply,
