@@ -5,11 +5,16 @@ use std::collections::HashSet;
 use futures_util::future::join3;
 use onlyonce_core::KeyId;
 use onlyonce_store::StoreError;
+use tokio_postgres::Error;
+use tokio_postgres::error::SqlState;
 use tokio_postgres::types::{ToSql, Type};
 
 use crate::error::{of_statement, text, unknown};
 use crate::queue::Ask;
 use crate::session::{COMMIT, Session};
+
+/// What a transaction of somebody else's that has one of the keys comes to.
+const HELD: [SqlState; 2] = [SqlState::LOCK_NOT_AVAILABLE, SqlState::T_R_DEADLOCK_DETECTED];
 
 const INPUT: &str = "WITH input AS (
   SELECT * FROM unnest($1::bytea[], $2::int8[], $3::int8[], $4::int2[], $5::int8[], $6::bytea[])
@@ -66,18 +71,32 @@ fn statement(asks: &[&Ask]) -> String {
     format!("{sql}, done AS ({}){RAISED} SELECT id FROM done", done.join(" UNION ALL "))
 }
 
+/// Why a batch was not carried out. If the error is of
+/// [`onlyonce_store::StoreErrorKind::Unknown`] nobody knows; of any other kind nothing was changed.
+pub(crate) struct Failed {
+    pub(crate) error: StoreError,
+    /// Whether the session can be used further.
+    pub(crate) goes_on: bool,
+    /// Whether another transaction has one of the keys: the others could be written.
+    pub(crate) is_held: bool,
+}
+
+impl Failed {
+    const fn lost(error: StoreError) -> Self {
+        Self { error, goes_on: false, is_held: false }
+    }
+}
+
 /// Carries them out in one transaction and one round trip, each key at most once. The keys whose
-/// swap took place; all others are in conflict.
-///
-/// # Errors
-/// Of [`onlyonce_store::StoreErrorKind::Unknown`] if nobody knows; of any other kind nothing was
-/// changed. The flag says whether the session can be used further.
+/// swap took place; all others are in conflict. For rows that other transactions have it waits at
+/// most `lock_max` milliseconds; if that is zero, for as long as a statement may take.
 pub(crate) async fn carry_out(
     session: &Session,
     place: &str,
     slot: i16,
     asks: &[&Ask],
-) -> Result<HashSet<KeyId>, (StoreError, bool)> {
+    lock_max: u32,
+) -> Result<HashSet<KeyId>, Failed> {
     let ids: Vec<&[u8]> = asks.iter().map(|ask| &ask.id.as_bytes()[..]).collect();
     let expected: Vec<Option<i64>> = asks.iter().map(|ask| ask.expected).collect();
     let rows = || asks.iter().map(|ask| ask.next.as_ref());
@@ -97,20 +116,23 @@ pub(crate) async fn carry_out(
     let sql = statement(asks);
     let client = &session.client;
     // They are sent in the order in which they are polled first.
-    let begin = client.batch_execute(&session.begin);
+    let begin = format!("{}; SET LOCAL lock_timeout = {lock_max}", session.begin);
+    let begin = client.batch_execute(&begin);
     let work = client.query_typed(&sql, &values);
     let (begun, worked, committed) = join3(begin, work, client.batch_execute(COMMIT)).await;
     // Without a transaction around it the statement is one by itself.
-    begun.map_err(|error| (unknown(place, &text(&error)), false))?;
+    let lost = |error: Error| Failed::lost(unknown(place, &text(&error)));
+    begun.map_err(lost)?;
     let rows = match worked {
         Ok(rows) => rows,
         Err(error) => {
             // The commit was refused too, and with it all that followed in its message.
-            let is_over = client.batch_execute("ROLLBACK").await.is_ok();
-            return Err((of_statement(place, &error), is_over));
+            let goes_on = client.batch_execute("ROLLBACK").await.is_ok();
+            let is_held = error.code().is_some_and(|code| HELD.contains(code));
+            return Err(Failed { error: of_statement(place, &error), goes_on, is_held });
         }
     };
-    committed.map_err(|error| (unknown(place, &text(&error)), false))?;
+    committed.map_err(lost)?;
     let ids = rows.iter().filter_map(|row| row.get::<_, &[u8]>(0).try_into().ok());
     Ok(ids.map(KeyId::from_bytes).collect())
 }

@@ -58,12 +58,14 @@ pub(crate) fn unknown(place: &str, text: &str) -> StoreError {
 /// What an error of a statement in a caller's transaction means. Before the commit nothing of it
 /// has happened; it is told by its code, whose words depend on the server's language.
 pub(crate) fn of_transaction(place: &str, error: &Error) -> TxError {
-    const AGAIN: [SqlState; 4] = [
+    const AGAIN: [SqlState; 5] = [
         SqlState::T_R_SERIALIZATION_FAILURE,
         SqlState::T_R_DEADLOCK_DETECTED,
         // Another one with this key took longer than the caller's settings allow.
         SqlState::LOCK_NOT_AVAILABLE,
         SqlState::QUERY_CANCELED,
+        // An earlier error ended it, perhaps one of these, and was dropped.
+        SqlState::IN_FAILED_SQL_TRANSACTION,
     ];
     let kind = match error.code() {
         // The connection was lost, or the server ends it.

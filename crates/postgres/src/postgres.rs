@@ -108,6 +108,7 @@ impl Postgres {
             waiting: Arc::clone(&waiting),
             session: Some(session),
             later: VecDeque::new(),
+            aside: Arc::default(),
         };
         drop(runtime.spawn(writer.run()));
         let reader = Reader { way: way.clone(), secret: secret.clone(), session: Mutex::new(None) };

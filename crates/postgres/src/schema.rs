@@ -103,13 +103,14 @@ SELECT id, due_at, revision, record, found FROM (
   ) page
 ) counted WHERE before <= $3 ORDER BY due_at, id";
 
-/// In a transaction of a caller's: makes a row where there is none, waiting for whoever is about
-/// to; a row if it was made.
+/// In a transaction of a caller's, who may have set any search path: makes a row where there is
+/// none, waiting for whoever is about to; a row if it was made.
 pub(crate) const TX_MAKE: &str = "
 WITH made AS (
   INSERT INTO onlyonce.records (id, revision, state, due_at, record)
   VALUES ($1, $2, $3, $4, $5) ON CONFLICT (id) DO NOTHING RETURNING revision
-) SELECT CASE WHEN n.last_value < made.revision THEN setval('onlyonce.noted', made.revision) END
+) SELECT CASE WHEN n.last_value < made.revision
+    THEN pg_catalog.setval('onlyonce.noted', made.revision) END
   FROM made CROSS JOIN onlyonce.noted n";
 
 /// Changes the row of this revision; a row if it was changed.
@@ -117,15 +118,21 @@ pub(crate) const TX_CHANGE: &str = "
 WITH made AS (
   UPDATE onlyonce.records SET revision = $2, state = $3, due_at = $4, record = $5
   WHERE id = $1 AND revision = $6 RETURNING revision
-) SELECT CASE WHEN n.last_value < made.revision THEN setval('onlyonce.noted', made.revision) END
+) SELECT CASE WHEN n.last_value < made.revision
+    THEN pg_catalog.setval('onlyonce.noted', made.revision) END
   FROM made CROSS JOIN onlyonce.noted n";
 
 /// Takes back what this transaction has made.
 pub(crate) const TX_UNMAKE: &str = "DELETE FROM onlyonce.records WHERE id = $1";
 
 pub(crate) const TX_STORE: &str = "
-SELECT version, secret, floor, current_setting('transaction_isolation'),
-  EXISTS (SELECT FROM onlyonce.records WHERE id = $1) FROM onlyonce.store";
+SELECT version, secret, floor, pg_catalog.current_setting('transaction_isolation'),
+  EXISTS (SELECT FROM onlyonce.records WHERE id = $1),
+  (extract(epoch FROM pg_catalog.clock_timestamp()) * 1000)::bigint FROM onlyonce.store";
+
+/// Waits for whoever is changing it; then nobody else can until the end of the transaction.
+pub(crate) const TX_LOCK: &str =
+    "SELECT id, revision, record FROM onlyonce.records WHERE id = $1 FOR UPDATE";
 
 /// Fails if the floor was raised since the snapshot was taken: only a lock looks at what is newer.
 /// It is given up at once, so that it holds up nobody who raises the floor.
@@ -139,5 +146,5 @@ pub(crate) const TX_ALIVE: &str = "SELECT 1";
 
 /// Until the end of the transaction only.
 pub(crate) const TX_DURABLE: &str = "
-SELECT set_config('synchronous_commit', 'on', true)
-WHERE current_setting('synchronous_commit') IN ('off', 'local')";
+SELECT pg_catalog.set_config('synchronous_commit', 'on', true)
+WHERE pg_catalog.current_setting('synchronous_commit') IN ('off', 'local')";

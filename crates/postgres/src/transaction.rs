@@ -6,6 +6,7 @@
 //! the unique index. No lock and no setting outlives the transaction, so a pooler may be between.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::future::join;
@@ -31,18 +32,18 @@ type Values<'a> = &'a [(&'a (dyn ToSql + Sync), Type)];
 /// ```no_run
 /// # use onlyonce_core::*;
 /// # use onlyonce_postgres::{Claimed, Postgres, TxError};
-/// # async fn order(store: &Postgres, client: &mut tokio_postgres::Client, now: Timestamp)
+/// # async fn order(store: &Postgres, client: &mut tokio_postgres::Client)
 /// # -> Result<Reply, Box<dyn std::error::Error>> {
 /// let (once, policy) = (store.transactions(), Policy::default());
 /// let (scope, key) = (Scope::new("orders")?, Key::new("7829")?);
 /// let request = once.request(&scope, &key, b"one blender");
 ///
 /// let tx = client.transaction().await?;
-/// let reply = match once.claim(&tx, &request, &policy, now).await? {
+/// let reply = match once.claim(&tx, &request, &policy).await? {
 ///     Claimed::Granted(granted) => {
 ///         tx.execute("UPDATE stock SET free = free - 1 WHERE item = 'blender'", &[]).await?;
 ///         let reply = Reply::kept(201, "order confirmed, 7829");
-///         granted.complete(reply.clone(), now).await?;
+///         granted.complete(reply.clone()).await?;
 ///         reply
 ///     }
 ///     Claimed::Replay(reply) => reply,
@@ -56,6 +57,9 @@ pub struct Transactions {
     place: Arc<str>,
     secret: Secret,
 }
+
+/// A first claim that has waited longer than this for another transaction counts from its end.
+const WAITED: Duration = Duration::from_millis(100);
 
 /// A claim that was granted in a transaction: run the operation in it, then
 /// [`complete`](Self::complete), then commit.
@@ -71,8 +75,11 @@ pub struct Granted<'t, 'c> {
     record: Record,
 }
 
-/// The floor, and what tells whose store it is.
+/// What the row of the store says, and when.
+#[derive(Clone, Copy)]
 struct Store {
+    /// The server's clock: it counts for all who use the store, whatever the caller's says.
+    now: Timestamp,
     floor: Floor,
     /// Whether each statement sees what was committed before it.
     is_read_committed: bool,
@@ -92,9 +99,13 @@ impl Transactions {
     /// claimed the key, it waits for the end of that one, for as long as the settings of `tx` allow
     /// (`lock_timeout`, `statement_timeout`).
     ///
-    /// After every answer that is no error the transaction goes on. One round trip for a first
-    /// claim. Any isolation level will do: under `REPEATABLE READ` and `SERIALIZABLE` a duplicate
-    /// that has waited is told [`TxErrorKind::Again`], and reads the reply the next time.
+    /// After every answer that is no error the transaction goes on. Two round trips for a first
+    /// claim. The time is the server's, and the lease counts from the end of the wait. Any
+    /// isolation level will do: under `REPEATABLE READ` and `SERIALIZABLE` a duplicate that has
+    /// waited is told [`TxErrorKind::Again`], and reads the reply the next time.
+    ///
+    /// Await it to its end, or roll back: dropped in between, it may have claimed. A transaction
+    /// that is committed then leaves a claim in flight, which becomes an unknown outcome.
     ///
     /// # Errors
     /// It did not happen; the transaction is of no use any more.
@@ -103,49 +114,64 @@ impl Transactions {
         tx: &'t Transaction<'c>,
         request: &Request,
         policy: &Policy,
-        now: Timestamp,
     ) -> Result<Claimed<Granted<'t, 'c>>, TxError> {
-        request.check(now)?;
+        self.check(policy)?;
         let (id, command) = (request.id, request.claim(self.claim_id()?));
         let granted = |record| {
             let policy = *policy;
             Claimed::Granted(Granted { transactions: self, tx, id, policy, record })
         };
+        let before = self.store(tx).await?;
+        request.check(before.now)?;
         for _ in 0..CONFLICTS_MAX {
-            let (made, floor) = self.make(tx, request, policy, now, &command).await?;
-            let found = if made { None } else { self.get(tx, id).await? };
-            if !made && found.is_none() {
-                // It was forgotten meanwhile.
-                continue;
-            }
-            let decision = decide(now, floor, policy, found.as_ref(), &command);
-            let next = match (decision.next, &found) {
-                // What was made as a guess is not to be.
-                (Next::Keep, None) => {
+            let (made, store) = self.make(tx, request, policy, before.now, &command).await?;
+            if let Some(made) = made {
+                let decision = decide(store.now, store.floor, policy, None, &command);
+                let Next::Write(next) = decision.next else {
+                    // What was made as a guess is not to be.
                     self.run(tx, schema::TX_UNMAKE, &[(&key(&id), Type::BYTEA)]).await?;
                     return Ok(Claimed::refused(decision.outcome));
+                };
+                if store.now <= before.now.plus(WAITED) {
+                    return Ok(granted(made));
                 }
-                (Next::Write(next), None) => return Ok(granted(next)),
-                (Next::Write(next), Some(found)) => {
-                    if !self.write(tx, id, found, &next).await? {
-                        continue;
-                    }
-                    Some(next)
+                if self.write(tx, id, &made, &next).await? {
+                    return Ok(granted(next));
                 }
-                (Next::Keep, Some(_)) => found,
-                (Next::Delete, _) => None,
+                continue;
+            }
+            let Some(found) = self.get(tx, id).await? else {
+                // It was forgotten meanwhile.
+                continue;
+            };
+            let decision = decide(store.now, store.floor, policy, Some(&found), &command);
+            if !matches!(decision.next, Next::Write(_)) {
+                return Ok(match (decision.outcome, found) {
+                    (Outcome::Granted(_), found) => granted(found),
+                    (outcome, _) => Claimed::refused(outcome),
+                });
+            }
+            // It is to be changed: decided again once nobody else can, by the time of then.
+            let (found, store) = self.lock(tx, id).await?;
+            let Some(found) = found else { continue };
+            let decision = decide(store.now, store.floor, policy, Some(&found), &command);
+            let next = match decision.next {
+                Next::Write(next) if self.write(tx, id, &found, &next).await? => next,
+                Next::Write(_) => continue,
+                Next::Keep | Next::Delete => found,
             };
             return Ok(match (decision.outcome, next) {
-                (Outcome::Granted(_), Some(next)) => granted(next),
+                (Outcome::Granted(_), next) => granted(next),
                 (outcome, _) => Claimed::refused(outcome),
             });
         }
-        Err(self.error(TxErrorKind::Again, "too many writers changed the record at once"))
+        Err(self.error(TxErrorKind::Again, CONFLICTS))
     }
 
     /// Says, within `tx`, that the operation happened in it under a claim that was granted outside:
     /// by an engine, by the record service, or in an earlier transaction. It counts for the latest
-    /// claim alone, and once; so the operation happens exactly once, whoever is late.
+    /// claim alone, and once; so the operation happens exactly once, whoever is late. Of `policy`
+    /// `retention` and `skew_max` count, from the server's time when nobody else has the record.
     ///
     /// # Errors
     /// [`TxErrorKind::Fenced`] if it does not count: `tx` must be rolled back. The others as for
@@ -157,18 +183,16 @@ impl Transactions {
         fence: Fence,
         reply: Reply,
         policy: &Policy,
-        now: Timestamp,
     ) -> Result<(), TxError> {
-        self.store(tx).await?;
-        for _ in 0..CONFLICTS_MAX {
-            let Some(found) = self.get(tx, id).await? else {
-                return Err(self.error(TxErrorKind::Fenced, "the key has no record"));
-            };
-            if self.completed(tx, id, &found, (fence, reply.clone()), policy, now).await? {
-                return Ok(());
-            }
+        self.check(policy)?;
+        let (found, store) = self.lock(tx, id).await?;
+        let Some(found) = found else {
+            return Err(self.error(TxErrorKind::Fenced, "the key has no record"));
+        };
+        if self.completed(tx, id, &found, (fence, reply), policy, store.now).await? {
+            return Ok(());
         }
-        Err(self.error(TxErrorKind::Again, "too many writers changed the record at once"))
+        Err(self.error(TxErrorKind::Again, CONFLICTS))
     }
 
     /// Commits, and says of an error whether the operation may have happened. It also finds out
@@ -187,9 +211,9 @@ impl Transactions {
         of_transaction(&self.place, error)
     }
 
-    /// Makes the record of a first claim, if there is none, and reads the floor. In this order: a
-    /// record that is missing by now may have been deleted just now, under a floor that was raised
-    /// before that.
+    /// Makes the record of a first claim, if there is none, and reads the floor and the time. In
+    /// this order: a record that is missing by now may have been deleted just now, under a floor
+    /// that was raised before that, and whoever made it first may have been waited for.
     async fn make(
         &self,
         tx: &Transaction<'_>,
@@ -197,7 +221,7 @@ impl Transactions {
         policy: &Policy,
         now: Timestamp,
         command: &Command,
-    ) -> Result<(bool, Floor), TxError> {
+    ) -> Result<(Option<Record>, Store), TxError> {
         let guess = decide(now, Floor::NONE, policy, None, command);
         let Next::Write(guess) = guess.next else {
             return Err(self.error(TxErrorKind::NotExecuted, "a first claim is written"));
@@ -213,13 +237,13 @@ impl Transactions {
         // They are sent in the order in which they are polled first.
         let making = self.run(tx, schema::TX_MAKE, &values);
         let (made, store) = join(making, self.store(tx)).await;
-        let (made, store) = (!made?.is_empty(), store?);
+        let (made, store) = ((!made?.is_empty()).then_some(guess), store?);
         // A snapshot of before does not show a floor that was raised since; a lock of it does.
         if !store.is_read_committed && request.key_time.is_some() {
             let seen = tx.batch_execute(schema::TX_FLOOR_SEEN).await;
             seen.map_err(|error| self.failed(&error))?;
         }
-        Ok((made, store.floor))
+        Ok((made, store))
     }
 
     async fn store(&self, tx: &Transaction<'_>) -> Result<Store, TxError> {
@@ -235,15 +259,33 @@ impl Transactions {
         if store.get(4) {
             return Err(refused(MARKED));
         }
-        let floor = Floor::at(row::timestamp(store.get(2)));
+        let (floor, now) = (Floor::at(row::timestamp(store.get(2))), row::timestamp(store.get(5)));
         let isolation: &str = store.get(3);
         let is_read_committed = matches!(isolation, "read committed" | "read uncommitted");
-        Ok(Store { floor, is_read_committed })
+        Ok(Store { now, floor, is_read_committed })
     }
 
     async fn get(&self, tx: &Transaction<'_>, id: KeyId) -> Result<Option<Record>, TxError> {
         let ids = [key(&id)];
         let rows = self.run(tx, schema::GET, &[(&&ids[..], Type::BYTEA_ARRAY)]).await?;
+        self.read(id, &rows)
+    }
+
+    /// The record, once no other transaction can change it, and what the store says then.
+    async fn lock(
+        &self,
+        tx: &Transaction<'_>,
+        id: KeyId,
+    ) -> Result<(Option<Record>, Store), TxError> {
+        let values: [(&(dyn ToSql + Sync), Type); 1] = [(&key(&id), Type::BYTEA)];
+        // They are sent in the order in which they are polled first.
+        let locking = self.run(tx, schema::TX_LOCK, &values);
+        let (locked, store) = join(locking, self.store(tx)).await;
+        let (locked, store) = (locked?, store?);
+        Ok((self.read(id, &locked)?, store))
+    }
+
+    fn read(&self, id: KeyId, rows: &[tokio_postgres::Row]) -> Result<Option<Record>, TxError> {
         let Some(row) = rows.first() else { return Ok(None) };
         let read = Row::read(&self.place, id, row.get(1), Bytes::copy_from_slice(row.get(2)));
         read.map(Some).map_err(|error| self.damaged(&error))
@@ -302,6 +344,11 @@ impl Transactions {
         tx.query_typed(sql, values).await.map_err(|error| self.failed(&error))
     }
 
+    fn check(&self, policy: &Policy) -> Result<(), TxError> {
+        let wrong = |error| self.error(TxErrorKind::NotExecuted, &format!("the policy: {error}"));
+        policy.check().map(drop).map_err(wrong)
+    }
+
     fn claim_id(&self) -> Result<ClaimId, TxError> {
         let mut bytes = [0; 16];
         let filled = getrandom::fill(&mut bytes);
@@ -334,16 +381,18 @@ impl Granted<'_, '_> {
     ///
     /// # Errors
     /// It did not happen; roll back.
-    pub async fn complete(self, reply: Reply, now: Timestamp) -> Result<(), TxError> {
+    pub async fn complete(self, reply: Reply) -> Result<(), TxError> {
         let Self { transactions, tx, id, policy, record } = self;
-        let said = (record.fence, reply);
-        if transactions.completed(tx, id, &record, said, &policy, now).await? {
+        let (said, store) = ((record.fence, reply), transactions.store(tx).await?);
+        if transactions.completed(tx, id, &record, said, &policy, store.now).await? {
             return Ok(());
         }
         let text = "its record was changed within this transaction";
         Err(transactions.error(TxErrorKind::Fenced, text))
     }
 }
+
+const CONFLICTS: &str = "too many writers changed the record at once";
 
 fn key(id: &KeyId) -> &[u8] {
     id.as_bytes()

@@ -29,7 +29,7 @@ const FULL: i64 = 2;
 /// ```no_run
 /// # use onlyonce_core::*;
 /// # use onlyonce_sqlite::{Claimed, Sqlite, TxError};
-/// # fn order(store: &Sqlite, connection: &mut rusqlite::Connection, now: Timestamp)
+/// # fn order(store: &Sqlite, connection: &mut rusqlite::Connection)
 /// # -> Result<Reply, Box<dyn std::error::Error>> {
 /// let (once, policy) = (store.transactions(), Policy::default());
 /// let (scope, key) = (Scope::new("orders")?, Key::new("7829")?);
@@ -37,11 +37,11 @@ const FULL: i64 = 2;
 ///
 /// let immediate = rusqlite::TransactionBehavior::Immediate;
 /// let tx = connection.transaction_with_behavior(immediate)?;
-/// let reply = match once.claim(&tx, &request, &policy, now)? {
+/// let reply = match once.claim(&tx, &request, &policy)? {
 ///     Claimed::Granted(granted) => {
 ///         tx.execute("UPDATE stock SET free = free - 1 WHERE item = 'blender'", ())?;
 ///         let reply = Reply::kept(201, "order confirmed, 7829");
-///         granted.complete(reply.clone(), now)?;
+///         granted.complete(reply.clone())?;
 ///         reply
 ///     }
 ///     Claimed::Replay(reply) => reply,
@@ -85,7 +85,8 @@ impl Transactions {
     /// [`Immediate`](rusqlite::TransactionBehavior::Immediate): one that has read before it writes
     /// is told [`TxErrorKind::Again`] whenever another one has written meanwhile.
     ///
-    /// After every answer that is no error the transaction goes on.
+    /// After every answer that is no error the transaction goes on. The time is the machine's, read
+    /// by SQLite once the file is ours.
     ///
     /// # Errors
     /// It did not happen; roll back.
@@ -94,13 +95,14 @@ impl Transactions {
         tx: &'t Transaction<'c>,
         request: &Request,
         policy: &Policy,
-        now: Timestamp,
     ) -> Result<Claimed<Granted<'t, 'c>>, TxError> {
-        request.check(now)?;
+        self.check_policy(policy)?;
         self.check(tx)?;
         let (id, command) = (request.id, request.claim(self.claim_id()?));
         // The write lock first: what is read under it nobody else changes, nor was it read before.
-        let (floor, found) = (self.lock(tx)?, self.get(tx, id)?);
+        let (floor, now) = self.lock(tx)?;
+        request.check(now)?;
+        let found = self.get(tx, id)?;
         let decision = decide(now, floor, policy, found.as_ref(), &command);
         let next = match decision.next {
             Next::Write(next) => {
@@ -133,10 +135,10 @@ impl Transactions {
         fence: Fence,
         reply: Reply,
         policy: &Policy,
-        now: Timestamp,
     ) -> Result<(), TxError> {
+        self.check_policy(policy)?;
         self.check(tx)?;
-        self.lock(tx)?;
+        let (_, now) = self.lock(tx)?;
         let Some(found) = self.get(tx, id)? else {
             return Err(self.error(TxErrorKind::Fenced, "the key has no record"));
         };
@@ -153,6 +155,8 @@ impl Transactions {
             let text = "a statement has failed, and the transaction was undone with it";
             return Err(self.error(TxErrorKind::Again, text));
         }
+        // Another file may have been attached since the claim.
+        self.check(&tx)?;
         tx.commit().map_err(|error| self.of(&error, At::Commit))
     }
 
@@ -184,14 +188,21 @@ impl Transactions {
         Ok(())
     }
 
-    /// Takes the write lock of the file, and reads the floor under it.
-    fn lock(&self, tx: &Transaction<'_>) -> Result<Floor, TxError> {
+    /// Takes the write lock of the file, and reads the floor and the clock under it.
+    fn lock(&self, tx: &Transaction<'_>) -> Result<(Floor, Timestamp), TxError> {
         let store = tx.execute(schema::LOCK, ()).and_then(|_| {
-            let read = |row: &rusqlite::Row<'_>| Ok((row.get(0)?, row.get(1)?, row.get(2)?));
+            let read =
+                |row: &rusqlite::Row<'_>| Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?));
             tx.query_row(schema::WHOSE, [&MARK.as_bytes()[..]], read)
         });
-        let (secret, floor, is_marked): (Vec<u8>, i64, bool) =
+        let (secret, floor, is_marked, now): (Vec<u8>, i64, bool, i64) =
             store.map_err(|error| self.failed(&error))?;
+        let read = |row: &rusqlite::Row<'_>| row.get::<_, i64>(0);
+        let version = tx.query_row(schema::TX_VERSION, (), read);
+        if version.map_err(|error| self.failed(&error))? != i64::from(schema::VERSION) {
+            let text = "the store's format is another one: use a newer onlyonce";
+            return Err(self.error(TxErrorKind::NotExecuted, text));
+        }
         if secret != self.secret.as_bytes() {
             let text = "the transaction is in the file of another store";
             return Err(self.error(TxErrorKind::NotExecuted, text));
@@ -199,7 +210,7 @@ impl Transactions {
         if is_marked {
             return Err(self.error(TxErrorKind::NotExecuted, MARKED));
         }
-        Ok(Floor::at(row::timestamp(floor)))
+        Ok((Floor::at(row::timestamp(floor)), row::timestamp(now)))
     }
 
     fn get(&self, tx: &Transaction<'_>, id: KeyId) -> Result<Option<Record>, TxError> {
@@ -257,6 +268,11 @@ impl Transactions {
         }
     }
 
+    fn check_policy(&self, policy: &Policy) -> Result<(), TxError> {
+        let wrong = |error| self.error(TxErrorKind::NotExecuted, &format!("the policy: {error}"));
+        policy.check().map(drop).map_err(wrong)
+    }
+
     fn claim_id(&self) -> Result<ClaimId, TxError> {
         let mut bytes = [0; 16];
         let filled = getrandom::fill(&mut bytes);
@@ -301,8 +317,10 @@ impl Granted<'_, '_> {
     ///
     /// # Errors
     /// It did not happen; roll back.
-    pub fn complete(self, reply: Reply, now: Timestamp) -> Result<(), TxError> {
+    pub fn complete(self, reply: Reply) -> Result<(), TxError> {
         let Self { transactions, tx, id, policy, record } = self;
+        transactions.check(tx)?;
+        let (_, now) = transactions.lock(tx)?;
         let said = (record.fence, reply);
         transactions.completed(tx, id, &record, said, &policy, now)
     }

@@ -7,7 +7,9 @@ use std::process::Command;
 use std::time::{Duration, SystemTime};
 
 use futures_executor::block_on;
-use onlyonce_core::{Fence, Floor, Key, KeyId, Policy, Reply, Scope, StateKind, Timestamp};
+use onlyonce_core::{
+    Fence, Floor, Key, KeyId, Policy, Reply, Revision, Scope, State, StateKind, Timestamp,
+};
 use onlyonce_sqlite::{Claimed, Request, Sqlite, Transactions, TxError, TxErrorKind};
 use onlyonce_store::{Store as _, Swap};
 use rusqlite::TransactionBehavior::{self, Deferred, Immediate};
@@ -59,6 +61,17 @@ impl Shop {
         request(&self.once, key).id
     }
 
+    /// Moves the end of a claim's lease back, as if this time had passed.
+    fn age(&self, id: KeyId, by: Duration) {
+        let mut record = block_on(self.store.get(id)).unwrap().unwrap();
+        let expected = record.revision;
+        let State::InFlight(flight) = &mut record.state else { panic!("{record:?}") };
+        flight.lease_until = flight.lease_until.minus(by);
+        record.revision = Revision::after(Some(expected), Timestamp::from_millis(0));
+        let swap = self.store.swap(id, Some(expected), Some(record));
+        assert_eq!(block_on(swap), Ok(Swap::Done));
+    }
+
     /// How many orders there are, and how many records that say so.
     fn counts(&self) -> (i64, i64) {
         let counts = "SELECT (SELECT count(*) FROM orders), \
@@ -89,12 +102,12 @@ fn order(
     at(0);
     let tx = connection.transaction_with_behavior(begin).map_err(failed)?;
     at(1);
-    let told = match once.claim(&tx, &request(once, key), &Policy::default(), now())? {
+    let told = match once.claim(&tx, &request(once, key), &Policy::default())? {
         Claimed::Granted(granted) => {
             at(2);
             let content = sell(&tx, key).map_err(failed)?;
             at(3);
-            granted.complete(Reply::kept(201, content.clone()), now())?;
+            granted.complete(Reply::kept(201, content.clone()))?;
             at(4);
             Told::Ran(content)
         }
@@ -176,21 +189,23 @@ fn what_is_rolled_back_runs_the_next_time_and_what_is_half_committed_never() {
     let shop = Shop::open();
     let (mut connection, policy) = (shop.connect(), Policy::default());
     let tx = connection.transaction_with_behavior(Immediate).unwrap();
-    let claim = shop.once.claim(&tx, &request(&shop.once, "back"), &policy, now()).unwrap();
+    let claim = shop.once.claim(&tx, &request(&shop.once, "back"), &policy).unwrap();
     assert!(matches!(claim, Claimed::Granted(_)));
     drop(tx);
     assert!(matches!(shop.order(&mut connection, "back").unwrap(), Told::Ran(_)));
 
     let half = request(&shop.once, "half");
     let tx = connection.transaction_with_behavior(Immediate).unwrap();
-    let claim = shop.once.claim(&tx, &half, &policy, now()).unwrap();
+    let claim = shop.once.claim(&tx, &half, &policy).unwrap();
     assert!(matches!(claim, Claimed::Granted(_)));
     sell(&tx, "half").unwrap();
     shop.once.commit(tx).unwrap();
-    let later = now().plus(policy.lease).plus(policy.skew_max);
-    for (when, says) in [(now(), "InFlight"), (later, "OutcomeUnknown")] {
+    for says in ["InFlight", "OutcomeUnknown"] {
+        if says == "OutcomeUnknown" {
+            shop.age(half.id, policy.lease + policy.skew_max);
+        }
         let tx = connection.transaction_with_behavior(Immediate).unwrap();
-        let Claimed::Refused(outcome) = shop.once.claim(&tx, &half, &policy, when).unwrap() else {
+        let Claimed::Refused(outcome) = shop.once.claim(&tx, &half, &policy).unwrap() else {
             panic!("it is not to run");
         };
         assert!(format!("{outcome:?}").starts_with(says), "{outcome:?}");
@@ -211,7 +226,7 @@ fn a_completion_counts_once_and_for_the_latest_claim_and_the_store_sees_it() {
         let tx = connection.transaction_with_behavior(Immediate).unwrap();
         sell(&tx, "out").unwrap();
         let (fence, reply) = (Fence::new(number).unwrap(), Reply::kept(201, "done"));
-        shop.once.complete(&tx, id, fence, reply, &policy, now()).map(|()| tx.commit().unwrap())
+        shop.once.complete(&tx, id, fence, reply, &policy).map(|()| tx.commit().unwrap())
     };
     let fence = first.fence.get();
     for number in [fence - 1, fence + 1] {
@@ -236,7 +251,7 @@ fn a_key_below_the_floor_is_expired_although_the_transaction_began_before() {
     let tx = connection.transaction_with_behavior(Deferred).unwrap();
     tx.query_row("SELECT count(*) FROM orders", (), |_| Ok(())).unwrap();
     block_on(shop.store.raise_floor(Floor::at(time.plus_millis(1)))).unwrap();
-    let claim = shop.once.claim(&tx, &request(&shop.once, &key), &Policy::default(), now());
+    let claim = shop.once.claim(&tx, &request(&shop.once, &key), &Policy::default());
     // It has read what was there before, and cannot write any more.
     assert_eq!(claim.err().map(|error| error.kind()), Some(TxErrorKind::Again));
     drop(tx);
@@ -258,6 +273,31 @@ fn a_connection_whose_commit_would_not_be_one_or_not_durable_is_refused() {
     refused("PRAGMA synchronous = normal", "must be full");
     let attach = format!("ATTACH '{}' AS other", other.file.display());
     refused(&attach, "another database is attached");
+    // Attached within the transaction, after the claim.
+    let mut connection = shop.connect();
+    let tx = connection.transaction_with_behavior(Immediate).unwrap();
+    let late = request(&shop.once, "late");
+    let Claimed::Granted(granted) = shop.once.claim(&tx, &late, &Policy::default()).unwrap() else {
+        panic!("it is the first");
+    };
+    tx.execute_batch(&attach).unwrap();
+    let error = granted.complete(Reply::kept(201, "late")).unwrap_err();
+    assert!(error.to_string().contains("another database is attached"), "{error}");
+    drop(tx);
+    connection.execute_batch("DETACH other").unwrap();
+    let attached = order(&shop.once, &mut connection, Immediate, "late", &|_| ());
+    assert!(matches!(attached.unwrap(), Told::Ran(_)));
+    connection.execute_batch("DELETE FROM orders; DELETE FROM records").unwrap();
+    let newer = shop.connect();
+    newer.execute_batch("PRAGMA user_version = 99").unwrap();
+    let error = shop.order(&mut shop.connect(), "refused").unwrap_err();
+    assert!(error.to_string().contains("use a newer onlyonce"), "{error}");
+    newer.execute_batch("PRAGMA user_version = 1").unwrap();
+    let wrong = Policy { skew_max: Duration::MAX, ..Policy::default() };
+    let tx = connection.transaction_with_behavior(Immediate).unwrap();
+    let error = shop.once.claim(&tx, &late, &wrong).err().unwrap();
+    assert!(error.to_string().contains("skew_max"), "{error}");
+    drop(tx);
     let error = shop.order(&mut other.connect(), "refused").unwrap_err();
     assert!(error.to_string().contains("another store"), "{error}");
     let mut connection = shop.connect();

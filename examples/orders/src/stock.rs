@@ -110,8 +110,8 @@ impl Stock {
             let row = tx.query_one(insert, &[order, item, quantity]).await?;
             Reply::kept(CONFIRMED, confirmation(order, row.get(0)))
         };
-        let (id, now) = (self.inbox.id(key), self.inbox.engine().now());
-        self.once.complete(&tx, id, attempt.fence, reply.clone(), &self.policy, now).await?;
+        let id = self.inbox.id(key);
+        self.once.complete(&tx, id, attempt.fence, reply.clone(), &self.policy).await?;
         self.once.commit(tx).await?;
         Ok(reply)
     }

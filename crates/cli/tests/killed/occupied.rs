@@ -106,7 +106,6 @@ impl Effect for Names {
 struct Row {
     folder: PathBuf,
     store: Arc<Sqlite>,
-    engine: Engine,
 }
 
 impl Row {
@@ -119,8 +118,8 @@ impl Row {
         let number = fence.get().to_string();
         let wrote = tx.execute("INSERT INTO orders (fence) VALUES (?1)", [number]);
         wrote.map_err(|error| once.failed(&error))?;
-        let (policy, now) = (policy(Always::Transactional), self.engine.now());
-        once.complete(&tx, id(), fence, reply, &policy, now)?;
+        let policy = policy(Always::Transactional);
+        once.complete(&tx, id(), fence, reply, &policy)?;
         once.commit(tx)
     }
 }
@@ -158,7 +157,7 @@ fn holder() {
             let (policy, names) = (policy(Always::Sealable), Names { folder });
             engine.once(&request, &policy, Duration::ZERO, names).await.unwrap()
         } else {
-            let row = Row { folder, store, engine: engine.clone() };
+            let row = Row { folder, store };
             let policy = policy(Always::Transactional);
             engine.once(&request, &policy, Duration::ZERO, row).await.unwrap()
         }

@@ -192,8 +192,9 @@ async fn a_key_that_the_store_does_not_write_now_keeps_no_other_from_its_end() {
     let mut sweeper = Sweeper::new(world.engine.clone(), world.policy);
     let error = sweeper.pass().await.unwrap_err();
     assert!(error.to_string().contains("refused on purpose"), "{error}");
-    let told = |number| move |event: &EngineEvent| matches!(event, EngineEvent::Swept { swept } if swept.ended == number);
-    assert_eq!(world.events.count(told(99)), 1);
+    let is_told =
+        |event: &EngineEvent| matches!(event, EngineEvent::Swept { swept } if swept.ended == 99);
+    assert_eq!(world.events.count(is_told), 1);
     assert_eq!(sweeper.pass().await.unwrap().ended, 1);
     // A store that writes none is not asked a hundred times.
     tokio::time::sleep(40 * DAY).await;

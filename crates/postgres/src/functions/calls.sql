@@ -7,10 +7,26 @@ BEGIN
     USING ERRCODE = '22023', DETAIL = 'It did not happen in this transaction.', HINT = hint;
 END $$;
 
--- An interval in milliseconds; NULL lasts for ever.
-CREATE OR REPLACE FUNCTION onlyonce._millis(span interval) RETURNS numeric
+DROP FUNCTION IF EXISTS onlyonce._millis(interval);
+DROP FUNCTION IF EXISTS onlyonce.complete(
+  text, text, bigint, integer, bytea, interval, interval, interval);
+
+-- An interval in milliseconds, within the bounds that the core has.
+CREATE OR REPLACE FUNCTION onlyonce._span(
+  what text, span interval, low numeric, high numeric, bounds text
+) RETURNS numeric LANGUAGE plpgsql IMMUTABLE AS $$
+DECLARE
+  millis CONSTANT numeric := trunc(extract(epoch FROM span)::numeric * 1000);
+BEGIN
+  IF millis IS NULL OR millis < low OR high < millis THEN
+    PERFORM onlyonce._refuse(format('%s must be %s', what, bounds), 'Mend the call.');
+  END IF;
+  RETURN millis;
+END $$;
+
+CREATE OR REPLACE FUNCTION onlyonce._skew(span interval) RETURNS numeric
 LANGUAGE sql IMMUTABLE AS $$
-  SELECT coalesce(trunc(extract(epoch FROM span)::numeric * 1000), 18446744073709551615)
+  SELECT onlyonce._span('skew_max', span, 0, 3600000, 'at most an hour')
 $$;
 
 CREATE OR REPLACE FUNCTION onlyonce._now() RETURNS numeric
@@ -106,25 +122,30 @@ CREATE OR REPLACE FUNCTION onlyonce.claim(
   OUT since timestamptz, OUT cause text
 ) LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
-  now CONSTANT numeric := onlyonce._now();
+  now numeric := onlyonce._now();
   class CONSTANT text := CASE on_unknown WHEN 'retry' THEN 'transactional' END;
   claim_id CONSTANT bytea := decode(replace(gen_random_uuid()::text, '-', ''), 'hex');
   carried CONSTANT numeric := onlyonce._key_time(key);
+  lasts CONSTANT numeric := onlyonce._span('lease', lease, 100, 86400000, '100 ms to a day');
+  skew CONSTANT numeric := onlyonce._skew(skew_max);
+  remembered numeric := 18446744073709551615;
   store onlyonce.store;
   wanted bytea;
   print bytea;
   done record;
   is_done boolean := false;
+  is_locked boolean := false;
   stands onlyonce._record;
   stored record;
 BEGIN
   store := onlyonce._store();
+  IF remember IS NOT NULL THEN
+    remembered := onlyonce._span('remember', remember, 0, remembered, 'positive, or NULL for ever');
+  END IF;
   IF on_unknown IS NULL OR on_unknown NOT IN ('hold', 'retry') THEN
     PERFORM onlyonce._refuse('on_unknown is hold or retry', 'Mend the call.');
   ELSIF request IS NULL THEN
     PERFORM onlyonce._refuse('the request is missing', 'Give what must not change, or nothing: ''''.');
-  ELSIF lease IS NULL OR lease <= '0' THEN
-    PERFORM onlyonce._refuse('a lease must end', 'Mend the call.');
   ELSIF now + 300000 < carried THEN
     PERFORM onlyonce._refuse('the time of the key is more than five minutes ahead',
       'Make a key with the time as it is.');
@@ -135,13 +156,13 @@ BEGIN
   FOR attempt IN 1..32 LOOP
     EXIT WHEN is_done;
     -- A guess: right for every first request. Another transaction with the key is waited for.
-    SELECT * INTO done FROM onlyonce._claim(now, 0, onlyonce._millis(lease),
-      onlyonce._millis(remember), onlyonce._millis(skew_max), class, NULL, print, claim_id, true,
-      carried) c;
+    now := onlyonce._now();
+    SELECT * INTO done FROM onlyonce._claim(now, 0, lasts, remembered, skew, class, NULL, print,
+      claim_id, true, carried) c;
     IF onlyonce._put(wanted, NULL, done.r) THEN
       -- Read after it: a record that is missing may have been deleted just now, under a floor that
-      -- was raised before.
-      SELECT s.floor INTO store.floor FROM onlyonce.store s;
+      -- was raised before; and the store may have been moved meanwhile.
+      store := onlyonce._store();
       IF carried IS NOT NULL AND current_setting('transaction_isolation') NOT LIKE 'read %' THEN
         PERFORM onlyonce._floor_seen();
       END IF;
@@ -151,19 +172,33 @@ BEGIN
         RETURN;
       END IF;
       is_done := true;
+      IF now + 100 < onlyonce._now() THEN
+        -- It has waited, and counts from the end of that.
+        now := onlyonce._now();
+        stands := done.r;
+        SELECT * INTO done FROM onlyonce._claim(now, 0, lasts, remembered, skew, class, NULL, print,
+          claim_id, true, carried) c;
+        is_done := onlyonce._put(wanted, stands.revision, done.r);
+      END IF;
       CONTINUE;
     END IF;
-    SELECT t.revision, t.record INTO stored FROM onlyonce.records t WHERE t.id = wanted;
+    IF is_locked THEN
+      SELECT t.revision, t.record INTO stored FROM onlyonce.records t WHERE t.id = wanted FOR UPDATE;
+    ELSE
+      SELECT t.revision, t.record INTO stored FROM onlyonce.records t WHERE t.id = wanted;
+    END IF;
     CONTINUE WHEN stored.revision IS NULL;
+    store := onlyonce._store();
+    now := onlyonce._now();
     stands := onlyonce._read(wanted, stored.revision, stored.record);
-    SELECT s.floor INTO store.floor FROM onlyonce.store s;
-    SELECT * INTO done FROM onlyonce._claim(now, store.floor, onlyonce._millis(lease),
-      onlyonce._millis(remember), onlyonce._millis(skew_max), class, stands, print, claim_id, true,
-      carried) c;
+    SELECT * INTO done FROM onlyonce._claim(now, store.floor, lasts, remembered, skew, class, stands,
+      print, claim_id, true, carried) c;
     is_done := NOT done.changed;
-    IF done.changed THEN
+    IF done.changed AND is_locked THEN
       is_done := onlyonce._put(wanted, stands.revision, done.r);
     END IF;
+    -- What is to be changed is decided once nobody else can change it, by the time of then.
+    is_locked := true;
   END LOOP;
   IF NOT is_done THEN
     RAISE EXCEPTION 'onlyonce: too many writers changed the record at once'
@@ -189,11 +224,12 @@ END $$;
 -- Says that the operation happened in this transaction. See docs/transaction.md.
 CREATE OR REPLACE FUNCTION onlyonce.complete(
   scope text, key text, fence bigint, status integer, content bytea,
-  retention interval DEFAULT '24 hours', remember interval DEFAULT '30 days',
-  skew_max interval DEFAULT '1 second'
+  retention interval DEFAULT '24 hours', skew_max interval DEFAULT '1 second'
 ) RETURNS void LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
-  now CONSTANT numeric := onlyonce._now();
+  kept_for CONSTANT numeric := onlyonce._span('retention', retention, 0, 3153600000000,
+    'at most a hundred years');
+  skew CONSTANT numeric := onlyonce._skew(skew_max);
   wanted bytea;
   kept bytea := content;
   stored record;
@@ -207,24 +243,25 @@ BEGIN
     -- Its checksum would take long. It is recorded as answered, and not kept.
     kept := NULL;
   END IF;
-  FOR attempt IN 1..32 LOOP
-    SELECT t.revision, t.record INTO stored FROM onlyonce.records t WHERE t.id = wanted;
-    IF stored.revision IS NULL THEN
-      done := ROW('absent', NULL::onlyonce._record);
-      EXIT;
-    END IF;
+  SELECT t.revision, t.record INTO stored FROM onlyonce.records t WHERE t.id = wanted FOR UPDATE;
+  -- Nobody else can change it from here on: the store and the time are looked at after the wait.
+  PERFORM onlyonce._store();
+  IF stored.revision IS NOT NULL THEN
     stands := onlyonce._read(wanted, stored.revision, stored.record);
-    SELECT * INTO done FROM onlyonce._complete(now, onlyonce._millis(retention),
-      onlyonce._millis(remember), onlyonce._millis(skew_max), stands, fence, status, kept) c;
-    EXIT WHEN done.outcome <> 'done';
-    IF onlyonce._put(wanted, stands.revision, done.r) THEN
+    SELECT * INTO done FROM onlyonce._complete(
+      onlyonce._now(), kept_for, skew, stands, fence, status, kept) c;
+    IF done.outcome = 'done' AND onlyonce._put(wanted, stands.revision, done.r) THEN
       -- What is told after the commit must not be lost.
       IF current_setting('synchronous_commit') IN ('off', 'local') THEN
         PERFORM set_config('synchronous_commit', 'on', true);
       END IF;
       RETURN;
+    ELSIF done.outcome = 'done' THEN
+      RAISE EXCEPTION 'onlyonce: another writer changed the record'
+        USING ERRCODE = '40001', DETAIL = 'It did not happen.',
+          HINT = 'Begin a new transaction and claim again with the same key.';
     END IF;
-  END LOOP;
+  END IF;
   RAISE EXCEPTION 'onlyonce: claim % does not count', fence
     USING ERRCODE = 'OO001',
       DETAIL = 'It did not happen in this transaction. Another claim of the key was granted, or it is answered.',

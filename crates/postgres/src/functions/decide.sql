@@ -146,8 +146,8 @@ END $$;
 -- What a completion makes of a record in the transaction that it commits with; the latest claim
 -- alone completes, and once. `r` is to be written if the outcome is done.
 CREATE OR REPLACE FUNCTION onlyonce._complete(
-  now numeric, retention numeric, remember numeric, skew numeric, stands onlyonce._record,
-  fence numeric, status integer, content bytea, OUT outcome text, OUT r onlyonce._record
+  now numeric, retention numeric, skew numeric, stands onlyonce._record, fence numeric,
+  status integer, content bytea, OUT outcome text, OUT r onlyonce._record
 ) LANGUAGE plpgsql IMMUTABLE AS $$
 BEGIN
   IF stands.fence < fence THEN
@@ -157,7 +157,8 @@ BEGIN
     outcome := 'fenced';
     RETURN;
   END IF;
-  r := onlyonce._settle(stands, now, remember, skew);
+  -- Neither state has anything to remember yet.
+  r := onlyonce._settle(stands, now, 0, skew);
   IF r.state <> 1 THEN
     r := onlyonce._enter(r, now, 5, fence, 'holder', '');
   END IF;

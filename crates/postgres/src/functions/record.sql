@@ -178,13 +178,22 @@ CREATE OR REPLACE FUNCTION onlyonce._read(id bytea, revision bigint, stored byte
 RETURNS onlyonce._record LANGUAGE plpgsql IMMUTABLE AS $$
 DECLARE
   r onlyonce._record;
-  said bytea := substring(stored FROM 5);
+  said bytea;
   place integer := 19;
   flags integer;
   details integer;
   size numeric;
   count numeric;
 BEGIN
+  IF 1114112 < octet_length(stored) THEN
+    -- Only an answer is so large. To check it here would take seconds.
+    RAISE EXCEPTION 'onlyonce: the answer of key % is above 1 MiB, which is not read here',
+      encode(id, 'hex')
+      USING ERRCODE = '54000',
+        DETAIL = 'The key was answered before, perhaps for another request. Nothing happened now.',
+        HINT = 'Ask for the answer by the Rust API or the service.';
+  END IF;
+  said := substring(stored FROM 5);
   IF octet_length(stored) < 5 OR substring(stored FOR 4) <> onlyonce._checksum(said) THEN
     PERFORM onlyonce._damaged(id, 'its checksum is wrong');
   ELSIF get_byte(said, 0) >> 4 NOT BETWEEN 1 AND 3 THEN

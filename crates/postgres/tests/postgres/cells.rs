@@ -96,14 +96,21 @@ fn class(policy: &Policy) -> String {
     }
 }
 
-/// Every claim on every state. What only an unverified credential makes differ is not asked: a
-/// claim in SQL has none.
 #[test]
-fn a_claim_in_sql_does_what_the_core_decides_in_every_cell() {
+fn the_functions_in_sql_do_what_the_core_decides_in_every_cell() {
     let server = Server::start();
     let name = database(&server);
     init(&server, &name).unwrap();
     let client = client(&server, &name);
+    a_claim_in_sql_does_what_the_core_decides(&client);
+    a_completion_in_sql_does_what_the_rust_one_does(&client);
+    every_record_reads_back_in_sql_as_it_was_written(&client);
+    bytes_that_are_not_what_was_written_are_refused_in_sql(&client);
+}
+
+/// Every claim on every state. What only an unverified credential makes differ is not asked: a
+/// claim in SQL has none.
+fn a_claim_in_sql_does_what_the_core_decides(client: &Client) {
     let mut cells = 0;
     for (state, record) in states().into_iter().chain(others()) {
         for (name, make) in commands() {
@@ -133,7 +140,7 @@ fn a_claim_in_sql_does_what_the_core_decides_in_every_cell() {
                 found(record.as_ref()),
                 bytes(claim.claim_id.as_bytes()),
             );
-            let told = sql(&client, "changed", &call);
+            let told = sql(client, "changed", &call);
             assert_eq!(told, rust(&outcome, next), "{name} on {state}\n{call}");
             cells += 1;
         }
@@ -141,12 +148,7 @@ fn a_claim_in_sql_does_what_the_core_decides_in_every_cell() {
     assert!(150 < cells, "{cells}");
 }
 
-#[test]
-fn a_completion_in_sql_does_what_the_rust_one_does_in_every_cell() {
-    let server = Server::start();
-    let name = database(&server);
-    init(&server, &name).unwrap();
-    let client = client(&server, &name);
+fn a_completion_in_sql_does_what_the_rust_one_does(client: &Client) {
     for (state, record) in states().into_iter().chain(others()) {
         let Some(record) = record else { continue };
         let above = Fence::new(NOW.as_millis() + 1).unwrap();
@@ -160,16 +162,15 @@ fn a_completion_in_sql_does_what_the_rust_one_does_in_every_cell() {
                 };
                 let content = reply.content().map_or("NULL".to_owned(), |it| bytes(it));
                 let call = format!(
-                    "onlyonce._complete({}, {}, {}, {}, {}, {}, {}, {content})",
+                    "onlyonce._complete({}, {}, {}, {}, {}, {}, {content})",
                     number(NOW.as_millis()),
                     millis(policy.retention),
-                    millis(policy.remember),
                     millis(policy.skew_max),
                     found(Some(&record)),
                     number(fence.get()),
                     reply.status(),
                 );
-                let told = sql(&client, "(outcome = 'done')", &call);
+                let told = sql(client, "(outcome = 'done')", &call);
                 assert_eq!(told, expected, "{state}, {fence:?}\n{call}");
             }
         }
@@ -232,12 +233,7 @@ fn others() -> Vec<(&'static str, Option<Record>)> {
 }
 
 /// Nothing is lost between the bytes and the parts, whatever the record.
-#[test]
-fn every_record_reads_back_in_sql_as_it_was_written() {
-    let server = Server::start();
-    let name = database(&server);
-    init(&server, &name).unwrap();
-    let client = client(&server, &name);
+fn every_record_reads_back_in_sql_as_it_was_written(client: &Client) {
     for (state, record) in states().into_iter().chain(others()) {
         // A claim of another holder is read, and never written.
         let Some(record) = record else { continue };
@@ -256,12 +252,7 @@ fn every_record_reads_back_in_sql_as_it_was_written() {
     }
 }
 
-#[test]
-fn bytes_that_are_not_what_was_written_are_refused_in_sql() {
-    let server = Server::start();
-    let name = database(&server);
-    init(&server, &name).unwrap();
-    let client = client(&server, &name);
+fn bytes_that_are_not_what_was_written_are_refused_in_sql(client: &Client) {
     let row = Row::of(id(), &states().remove(1).1.unwrap()).unwrap();
     let refused = |key: &[u8], revision: i64, stored: &[u8]| {
         let (key, stored) = (bytes(key), bytes(stored));

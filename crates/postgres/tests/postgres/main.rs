@@ -9,6 +9,7 @@ mod conformance;
 mod door;
 mod failover;
 mod functions;
+mod held;
 mod kill;
 mod pooled;
 mod shop;

@@ -1,10 +1,11 @@
 //! A shop whose orders and records are in one database, and whose customers call at either door:
 //! the Rust API or the functions in SQL. Statements have no names, as behind a pooler they cannot.
 
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use onlyonce_core::{
-    ClaimId, Command, Floor, Key, KeyId, Next, Policy, Record, Reply, Scope, Timestamp, decide,
+    ClaimId, Command, Floor, Key, KeyId, Next, Policy, Record, Reply, Revision, Scope, State,
+    Timestamp, decide,
 };
 use onlyonce_postgres::{Claimed, Postgres, Request, Transactions, TxError};
 use onlyonce_store::{Store as _, Swap};
@@ -111,6 +112,18 @@ impl Shop {
         }
     }
 
+    /// Moves the end of a claim's lease back, as if this time had passed.
+    pub(crate) async fn age(&self, key: &str, by: Duration) {
+        let id = self.id(key);
+        let mut record = self.store.get(id).await.unwrap().unwrap();
+        let expected = record.revision;
+        let State::InFlight(flight) = &mut record.state else { panic!("{record:?}") };
+        flight.lease_until = flight.lease_until.minus(by);
+        record.revision = Revision::after(Some(expected), Timestamp::from_millis(0));
+        let swap = self.store.swap(id, Some(expected), Some(record)).await;
+        assert_eq!(swap, Ok(Swap::Done));
+    }
+
     /// How many orders there are, and how many records that say so.
     pub(crate) fn counts(&self) -> (u64, u64) {
         let counts = "SELECT (SELECT count(*) FROM orders), \
@@ -142,10 +155,10 @@ impl Shop {
 
     async fn by_rust(&self, tx: &Transaction<'_>, key: &str) -> Result<Told, TxError> {
         let request = self.request(key);
-        match self.once.claim(tx, &request, &Policy::default(), now()).await? {
+        match self.once.claim(tx, &request, &Policy::default()).await? {
             Claimed::Granted(granted) => {
                 let content = sell(tx, key).await.map_err(|error| self.once.failed(&error))?;
-                granted.complete(Reply::kept(201, content.clone()), now()).await?;
+                granted.complete(Reply::kept(201, content.clone())).await?;
                 Ok(Told::Ran(content))
             }
             Claimed::Replay(reply) => {
