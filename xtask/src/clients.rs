@@ -107,8 +107,8 @@ fn typescript() -> Outcome {
     let consumer = folder.join("dist-test/consumer.js");
     let consumer = format!("[\"node\", \"{}\"]", consumer.display());
     let mut tests = asked(target("python")?.join("bin/python"));
-    tests.current_dir(repo::root().join("clients/python/tests"));
-    tests.env("ONLYONCE_CONSUMER", consumer).args(["-m", "unittest", "test_consume"]);
+    tests.env("ONLYONCE_CONSUMER", consumer).args(["-m", "unittest", "discover"]);
+    tests.args(["-p", "test_consume.py", "-s"]).arg(repo::root().join("clients/python/tests"));
     steps::quiet("typescript consumer", &mut tests)
 }
 
