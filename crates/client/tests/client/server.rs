@@ -2,11 +2,15 @@
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
+
+/// How long anything may take before the test fails.
+const LIMIT: Duration = Duration::from_secs(30);
 
 /// A request as it came.
 #[derive(Clone, Debug)]
@@ -55,7 +59,9 @@ impl Server {
 
     /// Waits until so many requests have come.
     pub(crate) async fn came(&self, count: usize) {
-        self.count.clone().wait_for(|it| count <= *it).await.unwrap();
+        let mut seen = self.count.clone();
+        let coming = seen.wait_for(|it| count <= *it);
+        tokio::time::timeout(LIMIT, coming).await.expect("they do not come").unwrap();
     }
 
     /// The keys that came, in order.
