@@ -159,7 +159,7 @@ fn lists(only: &[String]) -> Result<Vec<Crate>, Failure> {
 
 /// A copy of what the tests need, as it stands now: somebody may go on writing meanwhile.
 fn fresh(copy: &Path) -> Outcome {
-    for folder in ["crates", "docs", "examples"] {
+    for folder in ["crates", "docs", "examples", "clients"] {
         mirror(&repo::root().join(folder), &copy.join(folder))?;
     }
     let manifest = fs::read_to_string(repo::root().join("Cargo.toml"))?;
