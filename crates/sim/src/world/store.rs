@@ -117,7 +117,12 @@ impl World {
         known.reborn |= timed && late && known.record.is_none() && !known.revisions.is_empty();
         let known = &self.keys[key];
         let before = known.record.as_ref();
-        let broken = revisions::check(known, next)
+        // What was stopped on its way to a key that was deleted may bear a number of that time. It
+        // is taken back, by a number of now.
+        let is_old = late && before.is_none();
+        let broken = (!is_old)
+            .then(|| revisions::check(known, next))
+            .flatten()
             .or_else(|| sealed::check(known, next))
             .or_else(|| floor::check(known, next));
         let allowed = allows(before, next);
