@@ -31,7 +31,7 @@ struct Mutant {
 
 /// The crates that have lists. Those that others stand on come last: to take a fault out of one
 /// then makes nothing build anew that is still to be tried.
-const CRATES: [(&str, &str); 18] = [
+const CRATES: [(&str, &str); 20] = [
     ("proxy", "onlyonce-proxy"),
     ("mail", "onlyonce-mail"),
     ("provision", "onlyonce-provision"),
@@ -40,10 +40,12 @@ const CRATES: [(&str, &str); 18] = [
     ("etcd", "onlyonce-etcd"),
     ("redis", "onlyonce-redis"),
     ("postgres", "onlyonce-postgres"),
+    ("mysql", "onlyonce-mysql"),
     ("sqlite", "onlyonce-sqlite"),
     ("vault", "onlyonce-vault"),
     ("run", "onlyonce-run"),
     ("service", "onlyonce-service"),
+    ("client", "onlyonce-client"),
     ("tower", "onlyonce-tower"),
     ("http", "onlyonce-http"),
     ("tokio", "onlyonce-tokio"),

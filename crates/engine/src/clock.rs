@@ -141,8 +141,16 @@ impl Clock {
         Err(EngineError::ClockUncertain { uncertainty })
     }
 
-    /// Reads the store's clock, if it has one and that was not done lately. One does so at a time;
-    /// the others go by what was read before. A clock that was put far forward since the first
+    /// Whether the store's clock is to be read again. Who found none at the start does not ask.
+    pub(crate) fn is_due(&self) -> bool {
+        match self.state().source {
+            Source::Machine(_) => false,
+            Source::Store(reading) => AGE_MAX < Moment::of(&*self.runtime).since(reading.at),
+        }
+    }
+
+    /// Reads the store's clock, if it has one. One does so at a time; the others go by what was
+    /// read before. A clock that was put far forward since the first
     /// reading is an alarm and is not followed.
     ///
     /// # Errors
@@ -157,8 +165,7 @@ impl Clock {
             Source::Machine(_) => None,
             Source::Store(reading) => Some(reading),
         };
-        let is_new = |it: &Reading| Moment::of(&*self.runtime).since(it.at) <= AGE_MAX;
-        if earlier.as_ref().is_some_and(is_new) || self.reading.swap(true, Ordering::AcqRel) {
+        if self.reading.swap(true, Ordering::AcqRel) {
             return Ok(());
         }
         let _reading = Cleared(&self.reading);

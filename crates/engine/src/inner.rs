@@ -44,8 +44,13 @@ impl Inner {
         self.moment().plus(self.settings.store_wait)
     }
 
-    /// Reads the clock of a store that has one, at most for as long as a command may wait for it.
+    /// Reads the clock of a store that has one, if that was not done lately, at most for as long as
+    /// a command may wait for it.
     pub(crate) async fn read_clock(&self) -> Result<(), EngineError> {
+        // Asked by each claim: most cost no timer and no call of the store.
+        if !self.clock.is_due() {
+            return Ok(());
+        }
         let read = pin!(self.clock.read(&*self.store, self.settings.skew_max, &*self.observer));
         match select(read, self.runtime.sleep(self.settings.store_wait)).await {
             Either::Left((read, _)) => read,

@@ -6,7 +6,9 @@ use std::time::Duration;
 
 use onlyonce::core::{ClaimId, Floor, Holder, KeyId, Outcome, Phase, Timestamp};
 use onlyonce::store::{BoxFuture, Store as _};
-use onlyonce::{Answer, EngineError, EngineEvent, Ran, Request, Runtime, Settings, Sweeper};
+use onlyonce::{
+    Answer, EngineError, EngineEvent, Ran, Request, Runtime, Settings, Sweeper, direct,
+};
 use onlyonce_tokio::TokioRuntime;
 
 use crate::support::*;
@@ -135,6 +137,22 @@ async fn a_process_that_only_sweeps_goes_by_the_stores_clock_as_it_is_then() {
     pass(seconds(61)).await;
     Sweeper::new(shop.engine.clone(), policy()).pass().await.unwrap();
     assert_eq!(store.floor().await.unwrap(), Floor::at(store.time().minus(MONTH)));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_clock_is_read_once_a_minute_however_many_claims_there_are() {
+    for (store, in_two_minutes) in [(FaultyStore::with_clock(), 2), (FaultyStore::default(), 0)] {
+        let store = Arc::new(store);
+        let shop = Shop::open_on(Arc::clone(&store), Settings::default()).await;
+        let at_start = store.clocks.load(SeqCst);
+        for second in 0..140_u8 {
+            let other = Request { id: KeyId::from_bytes([second; 16]), ..request() };
+            let run = direct(|_attempt| async { Ran::Happened(confirmed()) });
+            shop.engine.once(&other, &policy(), seconds(1), run).await.unwrap();
+            pass(seconds(1)).await;
+        }
+        assert_eq!(store.clocks.load(SeqCst) - at_start, in_two_minutes);
+    }
 }
 
 /// Another server has taken over, whose clock is ten minutes behind.

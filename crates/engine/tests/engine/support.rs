@@ -54,6 +54,8 @@ pub(crate) struct FaultyStore {
     pub(crate) shared: AtomicBool,
     /// The largest reply it keeps, in bytes; zero for the most there may be.
     pub(crate) reply_max: AtomicUsize,
+    /// Readings of its clock.
+    pub(crate) clocks: AtomicUsize,
     /// Reads of a record.
     pub(crate) gets: AtomicUsize,
     /// Swaps that were tried.
@@ -176,6 +178,7 @@ impl Store for FaultyStore {
 
     fn clock(&self) -> BoxFuture<'_, Result<Option<Timestamp>, StoreError>> {
         Box::pin(async move {
+            self.clocks.fetch_add(1, SeqCst);
             let takes = self.stepped.lock().unwrap().1;
             tokio::time::sleep(takes).await;
             Ok(self.clock.as_ref().map(|_| self.time()))
