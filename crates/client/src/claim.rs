@@ -1,6 +1,6 @@
 //! A granted claim: what its holder says, and how it is renewed.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use serde_json::{Value, json};
@@ -9,7 +9,7 @@ use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep};
 
 use crate::desk::{ASK_TIME, Desk, Document};
-use crate::error::OnceError;
+use crate::error::{Kind, OnceError};
 
 /// How long a key's freeing, or that one cannot tell, is said again; its lease ends anyway.
 const LAST_WORD_TIME: Duration = Duration::from_secs(5);
@@ -133,6 +133,7 @@ pub(crate) struct Claim {
     fence: u64,
     attempt: u64,
     lease: Duration,
+    ends: Mutex<Instant>,
     over: watch::Sender<bool>,
 }
 
@@ -140,13 +141,15 @@ impl Claim {
     /// `None` if what was granted is not understood.
     pub(crate) fn new(desk: Desk, key: &str, options: Options, granted: &Document) -> Option<Self> {
         let number = |name| granted.get(name).and_then(Value::as_u64);
+        let lease = Duration::from_millis(number("lease_left_ms")?);
         Some(Self {
             desk,
             key: key.to_owned(),
             options,
             fence: number("fence")?,
             attempt: number("attempt")?,
-            lease: Duration::from_millis(number("lease_left_ms")?),
+            lease,
+            ends: Mutex::new(Instant::now() + lease),
             over: watch::Sender::new(false),
         })
     }
@@ -167,16 +170,32 @@ impl Claim {
         self.desk.asked(name, &self.about(more), patience, ASK_TIME).await
     }
 
+    /// Nothing may be begun under a claim that is nearly over, such as when the answer was long on
+    /// its way: somebody else may be let in.
     pub(crate) async fn commit(&self) -> Result<(), OnceError> {
         let mut document = self.about([]);
         self.options.lease_in(&mut document);
         let patience = self.options.patience;
-        self.desk.asked("commit", &document, patience, ASK_TIME).await.map(drop)
+        // Counted from before the question, which may have been asked more than once.
+        let begun = Instant::now();
+        let done = self.desk.asked("commit", &document, patience, ASK_TIME).await?;
+        let ends = begun + left_of(&done);
+        *self.ends() = ends;
+        if ends.saturating_duration_since(Instant::now()) < self.lease / 3 {
+            let text = "too little of the claim's time is left to begin";
+            return Err(OnceError::new(Kind::Fenced, text, &self.key));
+        }
+        Ok(())
+    }
+
+    /// When the claim is over, unless it is renewed.
+    fn ends(&self) -> MutexGuard<'_, Instant> {
+        self.ends.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Renews at a third of the lease, until the claim is over.
     async fn renewals(&self) {
-        let mut ends = Instant::now() + self.lease;
+        let mut ends = *self.ends();
         let mut pause = self.lease / 3;
         let mut document = self.about([]);
         self.options.lease_in(&mut document);
@@ -186,8 +205,7 @@ impl Claim {
             let is_over = match self.desk.once("renew", &document, self.lease / 3).await {
                 Ok(done) => {
                     // Counted from before the question: the service counts from when it came.
-                    let left = done.get("lease_left_ms").and_then(Value::as_u64).unwrap_or(0);
-                    ends = begun + Duration::from_millis(left);
+                    ends = begun + left_of(&done);
                     pause = self.lease / 3;
                     false
                 }
@@ -201,6 +219,11 @@ impl Claim {
             }
         }
     }
+}
+
+/// How much of a claim's time was left when the service said this.
+fn left_of(done: &Document) -> Duration {
+    Duration::from_millis(done.get("lease_left_ms").and_then(Value::as_u64).unwrap_or(0))
 }
 
 /// Renews a claim until it is dropped.

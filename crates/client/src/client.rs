@@ -249,9 +249,9 @@ impl Client {
                     last.word = None;
                     return Ok(Granted::Claim(claim));
                 }
-                // A claim that was over before it began anything: another may be made.
+                // A claim that was over, or nearly, before it began anything: another may be made.
                 Err(error) if error.kind() == Kind::Fenced && claims < CLAIMS_MAX => {
-                    last.word = None;
+                    last.say("release").await;
                     claims += 1;
                 }
                 Err(error) => {

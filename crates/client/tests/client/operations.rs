@@ -51,6 +51,17 @@ async fn nothing_runs_whose_commit_is_not_heard_and_the_key_is_freed() {
     assert_eq!(server.paths(), ["/v1/claim", "/v1/commit", "/v1/release"]);
 }
 
+/// The answer was long on its way, or the process was stopped: the claim may soon be another's.
+#[tokio::test]
+async fn nothing_is_begun_under_a_claim_that_is_nearly_over() {
+    let nearly = || document(&json!({"outcome": "done", "lease_left_ms": 19000}));
+    let server = Server::start([granted(), nearly(), said(), granted(), said(), said()]).await;
+    let run = async |attempt: Attempt| Ok::<_, Failure<String>>(attempt.fence());
+    assert_eq!(client(&server).once("k", (), run).await.unwrap(), 5);
+    let paths = ["claim", "commit", "release", "claim", "commit", "complete"];
+    assert_eq!(server.paths(), paths.map(|it| format!("/v1/{it}")));
+}
+
 #[tokio::test]
 async fn only_who_says_that_it_did_not_happen_frees_the_key() {
     for (failure, word) in [
