@@ -8,6 +8,7 @@ import http.client
 import os
 import socket
 import threading
+import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 #: How long anything here may wait for something else, in seconds, before the test fails.
@@ -65,8 +66,8 @@ class Relay:
     """Hands requests on to `target`, which may change, and counts them by their paths.
 
     A rule is a path, how many requests it is for, and what becomes of them: `lose_request`,
-    `lose_answer`, `cut_answer` in the middle of its body, or `kill`: the server has done it, and is
-    killed before anybody hears so.
+    `lose_answer`, `late_answer` after a second, `cut_answer` in the middle of its body, or `kill`: the
+    server has done it, and is killed before anybody hears so.
     """
 
     def __init__(self, kill):
@@ -127,6 +128,8 @@ class Relay:
             return self.kill()
         if then == "lose_answer":
             return handler.hang_up()
+        if then == "late_answer":
+            time.sleep(1)
         if then == "cut_answer":
             handler.answer(status, headers, answer, len(answer) // 2)
             return handler.hang_up()

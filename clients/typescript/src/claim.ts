@@ -1,7 +1,7 @@
 /** A granted claim: what its holder says, and how it is renewed. */
 
 import type { Desk, Document } from "./desk.js";
-import { OnceError } from "./errors.js";
+import { Fenced, OnceError } from "./errors.js";
 import { monotonic, pause } from "./http.js";
 
 /** How operations are claimed. */
@@ -72,12 +72,15 @@ export class Claim {
   readonly attempt: number;
   readonly over = new AbortController();
   readonly #leaseMs: number;
+  /** When the claim is over, unless it is renewed. */
+  #ends: number;
 
   constructor(desk: Desk, key: string, options: Chosen, granted: Document) {
     [this.desk, this.key, this.options] = [desk, key, options];
     this.fence = Number(granted["fence"]);
     this.attempt = Number(granted["attempt"]);
     this.#leaseMs = Number(granted["lease_left_ms"]);
+    this.#ends = monotonic() + this.#leaseMs;
   }
 
   say(name: string, patienceMs: number, more: Document = {}): Promise<Document> {
@@ -85,12 +88,19 @@ export class Claim {
   }
 
   async commit(): Promise<void> {
-    await this.say("commit", this.options.patienceMs, leased(this.options));
+    // Counted from before the question, which may have been asked more than once.
+    const begun = monotonic();
+    const done = await this.say("commit", this.options.patienceMs, leased(this.options));
+    this.#ends = begun + Number(done["lease_left_ms"] ?? 0);
+    if (this.#ends - monotonic() < this.#leaseMs / 3) {
+      // The answer was long on its way: somebody else may soon be let in.
+      throw new Fenced("too little of the claim's time is left to begin", this.key);
+    }
   }
 
   /** Renews at a third of the lease until `ended`, or until the claim is over. */
   async renewals(ended: AbortSignal): Promise<void> {
-    let ends = monotonic() + this.#leaseMs;
+    let ends = this.#ends;
     let wait = this.#leaseMs / 3;
     while (!this.over.signal.aborted) {
       try {

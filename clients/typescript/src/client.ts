@@ -100,10 +100,10 @@ export class Client {
         try {
           await claim.commit();
         } catch (error) {
-          // A claim that was over before it began anything: another may be made.
-          if (error instanceof Fenced && claims++ < CLAIMS_MAX) continue;
           // Nothing was begun, and nobody else can know that.
           await lastWord(claim, "release");
+          // A claim that was over, or nearly: another may be made.
+          if (error instanceof Fenced && claims++ < CLAIMS_MAX) continue;
           throw error;
         }
       }

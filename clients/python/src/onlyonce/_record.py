@@ -82,6 +82,8 @@ class Claim:
         self.fence = int(granted["fence"])
         self.attempt = int(granted["attempt"])
         self.lease = float(granted["lease_left_ms"]) / 1000
+        #: When the claim is over, unless it is renewed.
+        self.ends = time.monotonic() + self.lease
         #: Whether another may hold the key by now, or a final state stands.
         self.lost = False
         self.committed = False
@@ -95,15 +97,21 @@ class Claim:
         return asked(self.desk, name, body, self.key, patience)
 
     def commit(self) -> Flow[None]:
-        yield from self.say("commit", self.options.patience, **_lease(self.options))
+        # Counted from before the question, which may have been asked more than once.
+        begun = time.monotonic()
+        done = yield from self.say("commit", self.options.patience, **_lease(self.options))
         self.committed = True
+        self.ends = begun + float(done.get("lease_left_ms", 0)) / 1000
+        if self.ends - time.monotonic() < self.lease / 3:
+            # The answer was long on its way: somebody else may soon be let in.
+            raise Fenced("too little of the claim's time is left to begin", self.key)
 
     def note(self, evidence: str) -> Flow[None]:
         yield from self.say("note", self.options.patience, evidence=evidence)
 
     def renewals(self) -> Flow[None]:
         """Renews at a third of the lease, for ever; whoever drives it ends it."""
-        ends = time.monotonic() + self.lease
+        ends = self.ends
         pause = self.lease / 3
         while not self.lost:
             yield Pause(pause)
@@ -145,7 +153,8 @@ def once(desk: Desk, key: str, inputs: Any, options: Options) -> Flow[Any]:
             try:
                 yield from claim.commit()
             except Fenced:
-                # The claim was over before it began anything, so another may be made.
+                # The claim was over, or nearly, before it began anything: another may be made.
+                yield from _last_word(claim, "release")
                 retries += 1
                 if retries < 3:
                     continue
