@@ -114,8 +114,10 @@ impl Lease {
         if self.is_lost() {
             return Duration::ZERO;
         }
-        let ends = self.ends().since(self.inner.moment());
-        ends.min(self.window.since(self.inner.now()))
+        // Asked at each turn of what runs: each clock is read once.
+        let by_time = self.until().min(self.window).since(self.inner.now());
+        let ends = Moment::from_millis(self.ends.load(Ordering::Acquire));
+        by_time.min(ends.since(self.inner.moment()))
     }
 
     /// Whether it is over: nothing more may be sent.

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering::SeqCst};
 use std::time::Duration;
 
-use onlyonce::core::{ClaimId, Floor, Holder, KeyId, Outcome, Phase, Timestamp};
+use onlyonce::core::{ClaimId, Floor, Holder, KeyId, Outcome, Phase, Policy, Timestamp};
 use onlyonce::store::{BoxFuture, Store as _};
 use onlyonce::{
     Answer, EngineError, EngineEvent, Ran, Request, Runtime, Settings, Sweeper, direct,
@@ -183,6 +183,24 @@ async fn where_the_stores_clock_goes_back_nothing_takes_longer_and_the_time_goes
     assert!(before < after && seconds(60 * 9) < after.since(store.time()), "it nears it slowly");
     pass(seconds(20 * 60)).await;
     assert!(off(shop.engine.now(), store.time()) < seconds(1), "and is there then");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_lease_is_over_for_its_holder_when_its_time_has_passed_whatever_the_stores_clock_does() {
+    let mut store = FaultyStore::with_clock();
+    store.stepped.get_mut().unwrap().0 = seconds(600);
+    let store = Arc::new(store);
+    let shop = Shop::open_on(Arc::clone(&store), Settings::default()).await;
+    let long = Policy { lease: seconds(120), ..policy() };
+    let claimed = shop.engine.claim(&request(), &long, Phase::Committing).await.unwrap();
+    let Claimed::Granted(ticket) = claimed else { panic!("{claimed:?}") };
+    store.stepped.lock().unwrap().0 = Duration::ZERO;
+    pass(seconds(61)).await;
+    let other = Request { id: KeyId::from_bytes([8; 16]), ..request() };
+    shop.engine.claim(&other, &long, Phase::Prepared).await.unwrap();
+    assert!(!ticket.lease_left().is_zero());
+    pass(seconds(60)).await;
+    assert_eq!(ticket.lease_left(), Duration::ZERO);
 }
 
 /// A record of before is ahead of the store's clock: those who start later agree all the same.
