@@ -7,7 +7,7 @@ use std::time::Duration;
 use onlyonce::core::{ClaimId, Floor, Holder, KeyId, Outcome, Phase, Policy, Timestamp};
 use onlyonce::store::{BoxFuture, Store as _};
 use onlyonce::{
-    Answer, EngineError, EngineEvent, Ran, Request, Runtime, Settings, Sweeper, direct,
+    Answer, Claimed, EngineError, EngineEvent, Ran, Request, Runtime, Settings, Sweeper, direct,
 };
 use onlyonce_tokio::TokioRuntime;
 
