@@ -8,7 +8,7 @@ use std::process::Command;
 use tempfile::TempDir;
 
 use crate::port::Port;
-use crate::process::{Server, processes_in, until};
+use crate::process::{Server, end, processes_in, until};
 use crate::program::find;
 use crate::tls::Authority;
 
@@ -27,6 +27,12 @@ pub struct Postgres {
     folder: TempDir,
     settings: Vec<(String, String)>,
     server: Option<Server>,
+}
+
+impl Drop for Postgres {
+    fn drop(&mut self) {
+        self.kill();
+    }
 }
 
 impl Postgres {
@@ -92,8 +98,6 @@ impl Postgres {
     pub fn restart(&mut self) {
         self.kill();
         let data = self.data();
-        // What is left of one that was killed ends by itself, and stands in the way until then.
-        until("the end of the last server", || processes_in(&data).is_empty().then_some(()));
         let mut command = owned(&program("postgres"));
         command.arg("-D").arg(&data).arg("-k").arg(self.folder.path());
         command.args(["-h", "127.0.0.1", "-p", &self.port.number().to_string()]);
@@ -112,9 +116,16 @@ impl Postgres {
         self.server = Some(server);
     }
 
-    /// Ends it without a word (SIGKILL).
+    /// Ends it without a word (SIGKILL), with all its processes: one that serves a connection answers
+    /// for a moment more when only the first is gone, and one that has nothing to do may stay.
     pub fn kill(&mut self) {
         self.server = None;
+        let data = self.data();
+        until("the end of its processes", || {
+            let left = processes_in(&data);
+            left.iter().for_each(|id| end(*id));
+            left.is_empty().then_some(())
+        });
     }
 
     /// Its process.

@@ -127,6 +127,13 @@ impl Drop for Server {
     }
 }
 
+/// Ends a process that nobody waits for.
+pub(crate) fn end(id: u32) {
+    let id = i32::try_from(id).ok().and_then(Pid::from_raw);
+    // It may have ended by itself.
+    let _ = id.map(|id| kill_process(id, Signal::KILL));
+}
+
 /// The processes that work in a folder.
 pub(crate) fn processes_in(folder: &Path) -> Vec<u32> {
     let Ok(wanted) = std::fs::metadata(folder) else { return Vec::new() };
