@@ -209,12 +209,12 @@ impl Journal {
             let spawned = thread::Builder::new().name(format!("journal {name}")).spawn(work);
             spawned.map_err(|error| JournalError::io(disk.place(""), &error))
         };
-        let keeper_disk = Arc::clone(&disk);
+        let waits = Arc::new(AtomicBool::new(false));
+        let (keeper_disk, hands) = (Arc::clone(&disk), (chore, spares, Arc::clone(&waits)));
         let keeper = spawn(
             "keeper",
-            Box::new(move || keeper::run(&*keeper_disk, sizes, &chores, &prepared)),
+            Box::new(move || keeper::run(&*keeper_disk, sizes, (&chores, &waits), &prepared)),
         )?;
-        let hands = (chore, spares);
         let (writer_shared, waiting) = (Arc::clone(&shared), Arc::clone(&queued));
         let writer = spawn(
             "writer",

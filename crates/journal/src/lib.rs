@@ -36,6 +36,7 @@ mod keeper;
 mod label;
 mod listing;
 mod merge;
+mod pace;
 mod peek;
 mod progress;
 mod rebuild;

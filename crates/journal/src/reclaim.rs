@@ -14,6 +14,7 @@ use onlyonce_store::{StoreError, StoreErrorKind};
 use crate::error::JournalError;
 use crate::index::Slot;
 use crate::journal::{Handle, Journal, told};
+use crate::pace::{Pace, Pause};
 use crate::recover::{self, Segment};
 use crate::segment::{self, Fact, HEADER, Header};
 use crate::shared::{self, KEYS_AT_ONCE, RECORDS_AT_ONCE, Shared};
@@ -21,10 +22,10 @@ use crate::snapshot::{self, Snapshot};
 use crate::writer::{Change, Written};
 
 /// So many copies are on their way at once: enough to share syncs, few enough that callers find
-/// room between them.
+/// room between them. As long as they take, the next ones wait.
 const COPIES: usize = 256;
 /// Or so many bytes of them and one more: a caller's claim waits behind no more than that.
-pub(crate) const COPY_BYTES: usize = 1 << 20;
+pub(crate) const COPY_BYTES: usize = 256 << 10;
 /// So much of a file is given back at once, in bytes: a few hundred microseconds' work.
 const PIECE: u64 = 4 << 20;
 
@@ -70,12 +71,16 @@ impl Journal {
         oldest: &Arc<Snapshot>,
         living: &Arc<[Fact]>,
     ) -> Result<bool, StoreError> {
-        let mut next = 0;
+        let (mut next, mut pause) = (0, Pause::default());
         while next < living.len() {
             let (of, all) = (Arc::clone(oldest), Arc::clone(living));
-            let (copies, until) =
-                self.on_mover(move |shared| shared.to_copy(&of, &all, next)).await?;
+            let copies = self.on_mover(move |shared| {
+                pause.pause();
+                shared.to_copy(&of, &all, next)
+            });
+            let (copies, until) = copies.await?;
             next = until;
+            let pace = Pace::begin();
             let ask = |(fact, payload)| {
                 self.ask(payload, Change::Copy { from: slot(oldest, &fact), fact })
             };
@@ -84,6 +89,7 @@ impl Journal {
                 // One that was changed meanwhile stands somewhere else anyway.
                 let (Written::Done | Written::Raced) = told(one).await?;
             }
+            pause = pace.end();
         }
         let (of, all) = (Arc::clone(oldest), Arc::clone(living));
         self.on_mover(move |shared| Ok(!all.iter().any(|fact| shared.stands(&of, fact)))).await

@@ -3,7 +3,7 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, Sender};
 
 use futures_channel::oneshot;
@@ -79,12 +79,17 @@ enum Spare {
 /// Refusals until the disk is asked again whether it has room.
 const ASK_AGAIN: u32 = 64;
 
+/// How the writer asks the keeper and hears from it.
+type Keeper = (Sender<Chore>, Receiver<Result<Prepared, String>>, Arc<AtomicBool>);
+
 pub(crate) struct Writer {
     shared: Arc<Shared>,
     queue: Receiver<Op>,
     queued: Arc<AtomicU64>,
     keeper: Sender<Chore>,
     prepared: Receiver<Result<Prepared, String>>,
+    /// That it waits for what is prepared.
+    waits: Arc<AtomicBool>,
     spare: Spare,
     number: u64,
     medium: Arc<dyn Medium>,
@@ -112,7 +117,7 @@ impl Writer {
         active: Segment,
         queue: Receiver<Op>,
         queued: Arc<AtomicU64>,
-        (keeper, prepared): (Sender<Chore>, Receiver<Result<Prepared, String>>),
+        (keeper, prepared, waits): Keeper,
     ) -> Self {
         let running = shared.index.sides().in_flight.len() as u64;
         Self {
@@ -121,6 +126,7 @@ impl Writer {
             queued,
             keeper,
             prepared,
+            waits,
             spare: Spare::Coming,
             number: end.segment,
             medium: active.medium,
@@ -387,11 +393,13 @@ impl Writer {
     }
 
     fn spare_came(&mut self) {
+        self.waits.store(true, Ordering::Relaxed);
         self.spare = match self.prepared.recv() {
             Ok(Ok(prepared)) => Spare::Ready(prepared),
             Ok(Err(why)) => Spare::Failed { why, refusals: 0 },
             Err(_) => Spare::Failed { why: "the journal is closing".into(), refusals: 0 },
         };
+        self.waits.store(false, Ordering::Relaxed);
     }
 
     /// Now and then, so that a disk that has room again is noticed, without filling it up each

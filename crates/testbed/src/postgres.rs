@@ -116,8 +116,9 @@ impl Postgres {
         self.server = Some(server);
     }
 
-    /// Ends it without a word (SIGKILL), with all its processes: one that serves a connection answers
-    /// for a moment more when only the first is gone, and one that has nothing to do may stay.
+    /// Ends it without a word (SIGKILL), with all its processes: one that serves a connection
+    /// answers for a moment more when only the first is gone, and one that has nothing to do may
+    /// stay.
     pub fn kill(&mut self) {
         self.server = None;
         let data = self.data();
