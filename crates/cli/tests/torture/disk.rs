@@ -124,11 +124,16 @@ async fn failing(binary: &Path, seed: u64) -> Result<Report, String> {
         let error = ["EIO", "ENOSPC"][random.below(2) as usize];
         let fault = format!("inject={call}:error={error}:when={}", 2 + random.below(200));
         let strace = strace(&trace, &fault);
-        let mut proxy = Proxy::start_under(&strace, binary, &journal, load.upstream)
-            .map_err(|it| format!("{fault}: {it}"))?;
-        load.at(proxy.address);
-        until(&format!("{fault}: an end"), || proxy.ended().is_some()).await?;
-        let code = proxy.ended().and_then(|status| status.code());
+        let ended = match Proxy::start_under(&strace, binary, &journal, load.upstream)? {
+            Ok(mut proxy) => {
+                load.at(proxy.address);
+                until(&format!("{fault}: an end"), || proxy.ended().is_some()).await?;
+                proxy.ended()
+            }
+            // The sweep began to write before it listened.
+            Err(ended) => Some(ended),
+        };
+        let code = ended.and_then(|status| status.code());
         if code != Some(POISONED) {
             return Err(format!("{fault}: it ended with {code:?}"));
         }

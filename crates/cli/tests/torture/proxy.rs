@@ -1,4 +1,4 @@
-//! The real binary as a proxy on a journal.
+//! The real binary as a proxy.
 
 use std::io::{BufRead as _, BufReader};
 use std::net::SocketAddr;
@@ -30,16 +30,40 @@ impl Proxy {
         journal: &Path,
         upstream: SocketAddr,
     ) -> Result<Self, String> {
-        Self::start_under(&[], binary, journal, upstream)
+        Self::start_under(&[], binary, journal, upstream)?
+            .map_err(|status| format!("the proxy did not start: {status}"))
     }
 
-    /// Starts it as the last arguments of another command, which must become the proxy itself.
+    /// One on this store, which several may share, with a configuration.
+    pub(crate) fn start_on(
+        binary: &Path,
+        config: &Path,
+        store: &str,
+        upstream: SocketAddr,
+    ) -> Result<Self, String> {
+        let more = ["--config", &config.display().to_string(), "--store", store];
+        Self::launch(&[], binary, &more, upstream)?
+            .map_err(|status| format!("the proxy did not start: {status}"))
+    }
+
+    /// Starts it as the last arguments of another command, which must become the proxy itself. The
+    /// inner `Err` is how it ended before it listened.
     pub(crate) fn start_under(
         command: &[String],
         binary: &Path,
         journal: &Path,
         upstream: SocketAddr,
-    ) -> Result<Self, String> {
+    ) -> Result<Result<Self, ExitStatus>, String> {
+        let store = format!("journal:{}", journal.display());
+        Self::launch(command, binary, &["--store", &store], upstream)
+    }
+
+    fn launch(
+        command: &[String],
+        binary: &Path,
+        more: &[&str],
+        upstream: SocketAddr,
+    ) -> Result<Result<Self, ExitStatus>, String> {
         let binary = binary.display().to_string();
         let mut words = command.iter().chain([&binary]);
         let mut command = Command::new(words.next().unwrap_or(&binary));
@@ -47,7 +71,7 @@ impl Proxy {
             .args(words)
             .args(["proxy", "--listen", "127.0.0.1:0", "--log-level", "error"])
             .args(["--upstream", &format!("http://{upstream}")])
-            .args(["--store", &format!("journal:{}", journal.display())])
+            .args(more)
             .stdout(Stdio::piped())
             .stderr(Stdio::null())
             .spawn()
@@ -58,10 +82,9 @@ impl Proxy {
             rest.split(' ').next()?.parse().ok()
         });
         let Some(address) = address else {
-            let status = child.wait();
-            return Err(format!("the proxy did not start: {status:?}"));
+            return child.wait().map(Err).map_err(|error| error.to_string());
         };
-        Ok(Self { child, address })
+        Ok(Ok(Self { child, address }))
     }
 
     /// How it ended, if it has.
