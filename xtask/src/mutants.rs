@@ -31,7 +31,7 @@ struct Mutant {
 
 /// The crates that have lists. Those that others stand on come last: to take a fault out of one
 /// then makes nothing build anew that is still to be tried.
-const CRATES: [(&str, &str); 20] = [
+const CRATES: [(&str, &str); 21] = [
     ("proxy", "onlyonce-proxy"),
     ("mail", "onlyonce-mail"),
     ("provision", "onlyonce-provision"),
@@ -42,6 +42,7 @@ const CRATES: [(&str, &str); 20] = [
     ("postgres", "onlyonce-postgres"),
     ("mysql", "onlyonce-mysql"),
     ("sqlite", "onlyonce-sqlite"),
+    ("spread", "onlyonce-spread"),
     ("vault", "onlyonce-vault"),
     ("run", "onlyonce-run"),
     ("service", "onlyonce-service"),

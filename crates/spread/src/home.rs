@@ -1,0 +1,238 @@
+//! Where a key is looked for, and how it moves: everything that is done under one map.
+//!
+//! While keys move, a key lives at its old home until a forward stands there; whoever wants to
+//! change it carries it first. A copy at the new home counts for nothing before that. So that each
+//! of two nodes may have the map of before, or that of the move, or the one after it: what they do
+//! to a key at the same place is ordered by swaps, and no two of them use different places, since
+//! a node with the map of before meets the forward, and with the one after it every key has one.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use onlyonce_core::{KeyId, Record, Revision};
+use onlyonce_store::{Store, StoreError, StoreErrorKind, Swap};
+
+use crate::forward::{forward, version_of};
+use crate::map::{Map, Number};
+
+/// How often a step may lose against others before it is given up.
+const CONFLICTS_MAX: usize = 16;
+
+/// What came of a call under a map.
+#[derive(Debug)]
+#[allow(clippy::large_enum_variant, reason = "moved once, boxing would cost more")]
+pub(crate) enum Turn<T> {
+    /// It is done.
+    Done(T),
+    /// Nothing was done: a forward shows that there is a map of this version.
+    Old(u64),
+}
+
+/// The members by their numbers.
+pub(crate) type Members = BTreeMap<Number, Arc<dyn Store>>;
+
+/// The members under a map.
+pub(crate) struct View<'a> {
+    pub(crate) map: &'a Map,
+    pub(crate) members: &'a Members,
+}
+
+/// What stands at a place.
+#[allow(clippy::large_enum_variant, reason = "moved once, boxing would cost more")]
+enum Seen {
+    Record(Record),
+    /// Nothing, or a forward of an earlier move, which says nothing any more.
+    Vacant(Option<Revision>),
+    /// The forward of this move.
+    Forwarded,
+    Newer(u64),
+}
+
+impl View<'_> {
+    /// The member of this number, which whoever adopted the map has.
+    pub(crate) fn member(&self, number: Number) -> Result<&dyn Store, StoreError> {
+        self.members
+            .get(&number)
+            .map(|store| &**store)
+            .ok_or_else(|| refused(format!("member {number} of the set is not named here")))
+    }
+
+    pub(crate) async fn get(&self, id: KeyId) -> Result<Turn<Option<Record>>, StoreError> {
+        if let Some(old) = self.map.old_home(id) {
+            match self.seen(old, id).await? {
+                Seen::Record(record) => return Ok(Turn::Done(Some(record))),
+                Seen::Newer(version) => return Ok(Turn::Old(version)),
+                // With no record here it may be one that was made where nobody looks here any more.
+                Seen::Forwarded | Seen::Vacant(_) => {}
+            }
+        }
+        Ok(match self.seen(self.map.home(id), id).await? {
+            Seen::Record(record) => Turn::Done(Some(record)),
+            Seen::Newer(version) => Turn::Old(version),
+            Seen::Forwarded | Seen::Vacant(_) => Turn::Done(None),
+        })
+    }
+
+    pub(crate) async fn swap(
+        &self,
+        id: KeyId,
+        expected: Option<Revision>,
+        next: Option<Record>,
+    ) -> Result<Turn<Swap>, StoreError> {
+        if let Some(old) = self.map.old_home(id) {
+            match self.leave(old, id, Some(expected)).await.map_err(not_begun)? {
+                Left::Moved | Left::Before => {}
+                Left::Newer(version) => return Ok(Turn::Old(version)),
+                Left::Stays(record) => return Ok(Turn::Done(Swap::Conflict(Some(record)))),
+            }
+        }
+        let (home, mut cleared) = (self.map.home(id), false);
+        loop {
+            let swap = self.member(home)?.swap(id, expected, next.clone()).await?;
+            let Swap::Conflict(found) = swap else { return Ok(Turn::Done(Swap::Done)) };
+            match self.what(found, false) {
+                Seen::Newer(version) => return Ok(Turn::Old(version)),
+                Seen::Record(record) => return Ok(Turn::Done(Swap::Conflict(Some(record)))),
+                Seen::Vacant(Some(forward)) if expected.is_none() && !cleared => {
+                    self.member(home)?.swap(id, Some(forward), None).await?;
+                    cleared = true;
+                }
+                Seen::Forwarded | Seen::Vacant(_) if expected.is_none() => return Err(busy(id)),
+                Seen::Forwarded | Seen::Vacant(_) => return Ok(Turn::Done(Swap::Conflict(None))),
+            }
+        }
+    }
+
+    /// Carries a key to its new home, if it has a record at the old one.
+    pub(crate) async fn carry(&self, id: KeyId) -> Result<Turn<bool>, StoreError> {
+        let Some(old) = self.map.old_home(id) else { return Ok(Turn::Done(false)) };
+        Ok(match self.leave(old, id, None).await? {
+            Left::Newer(version) => Turn::Old(version),
+            Left::Moved => Turn::Done(true),
+            Left::Before | Left::Stays(_) => Turn::Done(false),
+        })
+    }
+
+    /// Puts the forward at a key's old home, and first its record at the new one. With an expected
+    /// revision a record that has another one is left where it is.
+    async fn leave(
+        &self,
+        old: Number,
+        id: KeyId,
+        expected: Option<Option<Revision>>,
+    ) -> Result<Left, StoreError> {
+        for _ in 0..CONFLICTS_MAX {
+            let before = match self.seen(old, id).await? {
+                Seen::Newer(version) => return Ok(Left::Newer(version)),
+                Seen::Forwarded => return Ok(Left::Before),
+                Seen::Vacant(before) => before,
+                Seen::Record(record) => {
+                    if expected.is_some_and(|expected| expected != Some(record.revision)) {
+                        return Ok(Left::Stays(record));
+                    }
+                    match self.copy(id, &record).await? {
+                        Copied::There => Some(record.revision),
+                        Copied::Newer(version) => return Ok(Left::Newer(version)),
+                        // Or it has moved meanwhile, and gone on there.
+                        Copied::Hindered => match self.seen(old, id).await? {
+                            Seen::Record(again) if again.revision == record.revision => {
+                                return Err(two_records(id));
+                            }
+                            Seen::Record(_)
+                            | Seen::Vacant(_)
+                            | Seen::Forwarded
+                            | Seen::Newer(_) => continue,
+                        },
+                    }
+                }
+            };
+            let forward = forward(self.map.version(), before).ok_or_else(|| busy(id))?;
+            match self.member(old)?.swap(id, before, Some(forward)).await? {
+                Swap::Done => return Ok(Left::Moved),
+                Swap::Conflict(_) => {}
+            }
+        }
+        Err(busy(id))
+    }
+
+    /// Puts a copy of the record at the key's new home, in the place of an older one: somebody may
+    /// have ended between a copy and its forward.
+    async fn copy(&self, id: KeyId, record: &Record) -> Result<Copied, StoreError> {
+        let (home, mut expected) = (self.member(self.map.home(id))?, None);
+        for _ in 0..CONFLICTS_MAX {
+            let swap = home.swap(id, expected, Some(record.clone())).await?;
+            let Swap::Conflict(found) = swap else { return Ok(Copied::There) };
+            match self.what(found, false) {
+                Seen::Newer(version) => return Ok(Copied::Newer(version)),
+                Seen::Record(found) if found == *record => return Ok(Copied::There),
+                Seen::Record(found) if found.revision < record.revision => {
+                    expected = Some(found.revision);
+                }
+                Seen::Record(_) => return Ok(Copied::Hindered),
+                Seen::Forwarded | Seen::Vacant(None) => expected = None,
+                Seen::Vacant(Some(forward)) => {
+                    home.swap(id, Some(forward), None).await?;
+                    expected = None;
+                }
+            }
+        }
+        Err(busy(id))
+    }
+
+    async fn seen(&self, at: Number, id: KeyId) -> Result<Seen, StoreError> {
+        let found = self.member(at)?.get(id).await?;
+        Ok(self.what(found, self.map.old_home(id) == Some(at)))
+    }
+
+    fn what(&self, found: Option<Record>, is_old_home: bool) -> Seen {
+        let Some(record) = found else { return Seen::Vacant(None) };
+        match version_of(&record) {
+            None => Seen::Record(record),
+            Some(version) if self.map.version() < version => Seen::Newer(version),
+            Some(version) if is_old_home && version == self.map.version() => Seen::Forwarded,
+            Some(_) => Seen::Vacant(Some(record.revision)),
+        }
+    }
+}
+
+/// What became of a key at its old home.
+#[allow(clippy::large_enum_variant, reason = "moved once, boxing would cost more")]
+enum Left {
+    /// It moved just now.
+    Moved,
+    /// It had moved before.
+    Before,
+    /// It is not the record that was expected.
+    Stays(Record),
+    Newer(u64),
+}
+
+enum Copied {
+    There,
+    /// What is there is not older.
+    Hindered,
+    Newer(u64),
+}
+
+pub(crate) fn refused(text: impl Into<String>) -> StoreError {
+    StoreError::new(StoreErrorKind::NotApplied, text)
+}
+
+/// Whatever became of the move of a key, the swap that asked for it was not begun.
+fn not_begun(error: StoreError) -> StoreError {
+    match error.kind() {
+        StoreErrorKind::Unknown => refused(format!("while the key was moved: {error}")),
+        StoreErrorKind::NotApplied
+        | StoreErrorKind::Full
+        | StoreErrorKind::Damaged
+        | StoreErrorKind::Poisoned => error,
+    }
+}
+
+fn busy(id: KeyId) -> StoreError {
+    refused(format!("key {id} is being moved by others: ask again"))
+}
+
+fn two_records(id: KeyId) -> StoreError {
+    refused(format!("key {id} has a record at its old home and a newer one at its new home"))
+}

@@ -1,0 +1,226 @@
+//! A move, step by step: a new map, a pass over what has to move, the map without the move, and
+//! what is left of it taken away. Each step may be repeated by whoever goes on with the move.
+
+use std::time::Duration;
+
+use futures_util::stream::{self, StreamExt as _};
+use onlyonce_core::{Fence, Floor, KeyId, Record, Timestamp};
+use onlyonce_store::transaction::MARK;
+use onlyonce_store::{Cursor, Filter, Page, StoreError};
+
+use crate::forward::version_of;
+use crate::home::{Turn, refused};
+use crate::map::{Map, Number};
+use crate::seat::Seat;
+use crate::spread::Spread;
+
+/// Keys that are moved at once, so that they share syncs and round trips.
+pub const MOVED_AT_ONCE: usize = 64;
+
+/// What a pass over the members has come by.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Pass {
+    /// Keys that were carried to their new homes.
+    pub moved: u64,
+    /// Keys whose bytes cannot be read. They cannot be moved either.
+    pub damaged: Vec<(KeyId, StoreError)>,
+}
+
+/// What was taken away after a move.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Cleaned {
+    /// Forwards.
+    pub forwards: u64,
+    /// Records that no key is looked for at, and that were left: of a process that was stopped in
+    /// the middle of a claim, which it was not granted.
+    pub strays: u64,
+}
+
+impl Spread {
+    /// Lets keys move to these members, all of which must be named here. From then on a node that
+    /// does not name them grants nothing. A move that goes on already, to the same members, does.
+    ///
+    /// # Errors
+    /// Keys move to other members, they live there already, or a member cannot be reached: then
+    /// the same call goes on.
+    pub async fn begin(&self, members: &[Number], now: Timestamp) -> Result<Map, StoreError> {
+        let (map, _) = self.inner.read_again().await?;
+        let mut wanted = members.to_vec();
+        wanted.sort_unstable();
+        if map.is_moving() && map.members() == wanted {
+            return self.publish(map, now).await;
+        }
+        if map.is_moving() {
+            return Err(refused("keys move to other members: go on with that move first"));
+        }
+        let next = map.moving_to(&wanted).ok_or_else(|| refused("these are its members"))?;
+        if let Some(number) = next.all().iter().find(|it| !self.inner.members.contains_key(it)) {
+            return Err(refused(format!("member {number} is not named here")));
+        }
+        for number in next.members().iter().filter(|it| !next.from().contains(it)) {
+            self.refuse_full(&next, *number).await?;
+        }
+        // What keeps the keys whose records are gone is there before the first of them is asked.
+        self.inherit(&next).await?;
+        self.publish(next, now).await
+    }
+
+    /// Carries every key that has to move, and tells how many so far. A pass that moves nothing,
+    /// [`SETTLE_WAIT`](crate::SETTLE_WAIT) after the move was begun, has seen that none is left.
+    ///
+    /// # Errors
+    /// A member's; what was moved is moved.
+    pub async fn pass(&self, told: &(dyn Fn(u64) + Sync)) -> Result<Pass, StoreError> {
+        let (map, _) = self.inner.read_again().await?;
+        let mut pass = Pass::default();
+        for number in map.from() {
+            let mut after = None;
+            loop {
+                let page = self.page(&map, *number, &mut after).await?;
+                let here = |id: KeyId| id != MARK && map.old_home(id) == Some(*number);
+                pass.damaged.extend(page.damaged.into_iter().filter(|(id, _)| here(*id)));
+                let ids = page.records.into_iter().filter(|(_, it)| version_of(it).is_none());
+                let ids: Vec<KeyId> = ids.map(|(id, _)| id).filter(|id| here(*id)).collect();
+                let view = self.inner.view(&map);
+                let mut carried =
+                    stream::iter(ids).map(|id| view.carry(id)).buffer_unordered(MOVED_AT_ONCE);
+                while let Some(carried) = carried.next().await {
+                    match carried? {
+                        Turn::Done(moved) => pass.moved += u64::from(moved),
+                        Turn::Old(_) => return Err(refused("the map has changed meanwhile")),
+                    }
+                }
+                told(pass.moved);
+                if after.is_none() {
+                    break;
+                }
+            }
+        }
+        Ok(pass)
+    }
+
+    /// Ends the move: from then on keys are looked for at their new homes alone. `last` must have
+    /// moved nothing, and must have begun when no node could have the map from before the move.
+    ///
+    /// # Errors
+    /// Something was left in the last pass; or a member's, and then the same call goes on.
+    pub async fn settle(&self, last: &Pass, now: Timestamp) -> Result<Map, StoreError> {
+        if let Some((id, error)) = last.damaged.first() {
+            return Err(refused(format!("key {id} cannot be moved: {error}")));
+        }
+        if 0 < last.moved {
+            return Err(refused("keys were still to be moved: another pass must find none"));
+        }
+        let (map, _) = self.inner.read_again().await?;
+        if !map.is_moving() {
+            return self.publish(map, now).await;
+        }
+        self.inherit(&map).await?;
+        self.publish(map.settled(), now).await
+    }
+
+    /// Takes away the forwards of a move that has ended. A node that has not heard of the end finds
+    /// nothing where one was, and goes to the same place; it may leave another one, for the next
+    /// time.
+    ///
+    /// # Errors
+    /// A member's, or keys move.
+    pub async fn clean(&self, told: &(dyn Fn(u64) + Sync)) -> Result<Cleaned, StoreError> {
+        let (map, _) = self.inner.read_again().await?;
+        if map.is_moving() {
+            return Err(refused("keys move: what they leave behind is needed"));
+        }
+        let mut cleaned = Cleaned::default();
+        for (number, store) in &self.inner.members {
+            let mut after = None;
+            loop {
+                let page = self.page(&map, *number, &mut after).await?;
+                for (id, record) in page.records.into_iter().filter(|(id, _)| *id != MARK) {
+                    if version_of(&record).is_some() {
+                        store.swap(id, Some(record.revision), None).await?;
+                        cleaned.forwards += 1;
+                    } else if map.home(id) != *number {
+                        cleaned.strays += 1;
+                    }
+                }
+                told(cleaned.forwards);
+                if after.is_none() {
+                    break;
+                }
+            }
+        }
+        Ok(cleaned)
+    }
+
+    /// The next page of a member, and where the one after it begins.
+    async fn page(
+        &self,
+        map: &Map,
+        number: Number,
+        after: &mut Option<Cursor>,
+    ) -> Result<Page, StoreError> {
+        let view = self.inner.view(map);
+        let store = view.member(number)?;
+        let mut page = store.list(Filter::default(), after.take()).await?;
+        *after = page.next.take();
+        Ok(page)
+    }
+
+    /// Gives all members of a map the highest floor of any.
+    async fn inherit(&self, map: &Map) -> Result<(), StoreError> {
+        let view = self.inner.view(map);
+        let mut floor = Floor::NONE;
+        for number in map.all() {
+            floor = view.member(number)?.floor().await?.max(floor);
+        }
+        for number in map.all() {
+            view.member(number)?.raise_floor(floor).await?;
+        }
+        Ok(())
+    }
+
+    /// Refuses one that is to join and has records: they would be taken for those of the set.
+    async fn refuse_full(&self, map: &Map, number: Number) -> Result<(), StoreError> {
+        let mut after = None;
+        loop {
+            let page = self.page(map, number, &mut after).await?;
+            let is_own = |it: &(KeyId, Record)| it.0 != MARK && version_of(&it.1).is_none();
+            if page.records.iter().any(is_own) || !page.damaged.is_empty() {
+                return Err(refused(format!("member {number} has records and cannot join")));
+            }
+            if after.is_none() {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Writes a map into all members. The first is one that everybody who changes the same map
+    /// begins with: of two changes one fails there, and has changed nothing.
+    async fn publish(&self, map: Map, now: Timestamp) -> Result<Map, StoreError> {
+        let view = self.inner.view(&map);
+        let mut largest = 0;
+        for store in self.inner.members.values() {
+            largest = store.revision_max().await?.max(largest);
+        }
+        let mut set: Option<Fence> = None;
+        let first = if map.is_moving() { map.from() } else { map.members() }.first().copied();
+        let others = self.inner.members.keys().copied().filter(|number| Some(*number) != first);
+        for number in first.into_iter().chain(others) {
+            let store = view.member(number)?;
+            let gone = || refused(format!("member {number} of the set was emptied"));
+            let seat = Seat::read(store).await?.ok_or_else(gone)?;
+            if set.is_some_and(|set| set != seat.set) {
+                return Err(refused(format!("member {number} is of another set by now")));
+            }
+            set = Some(seat.set);
+            if seat.map == map {
+                continue;
+            }
+            let is_next = seat.map.version() < map.version();
+            let turned = if is_next { seat.turn(store, &map, largest, now).await? } else { None };
+            turned.ok_or_else(|| refused("somebody else has changed the map meanwhile"))?;
+        }
+        self.inner.adopt(map.clone(), Duration::ZERO)?;
+        Ok(map)
+    }
+}

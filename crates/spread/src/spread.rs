@@ -1,0 +1,326 @@
+//! The store: every call goes to the member that the map names, and the map is never an old one.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use futures_util::future::join_all;
+use onlyonce_core::{Floor, KeyId, Record, Revision, Timestamp};
+use onlyonce_store::transaction::MARK;
+use onlyonce_store::{
+    BoxFuture, Cursor, Due, Filter, Page, Store, StoreError, StoreErrorKind, Swap,
+};
+
+use crate::forward::version_of;
+use crate::home::{Members, Turn, View, refused};
+use crate::map::{Map, Number};
+use crate::seat::Seat;
+
+/// How old the map may be by which a node does anything.
+pub const MAP_AGE_MAX: Duration = Duration::from_secs(10);
+/// How old it is when it is read again.
+pub const MAP_AGE_READ: Duration = Duration::from_secs(3);
+/// How long after a new map stands in all members nobody does anything by the one before: the age
+/// of a map, 25 s in which a call may take place whose answer was lost, and as much again as
+/// clocks that count differently may need.
+pub const SETTLE_WAIT: Duration = Duration::from_secs(45);
+
+const _: () = assert!(MAP_AGE_READ.as_secs() < MAP_AGE_MAX.as_secs());
+const _: () = assert!(MAP_AGE_MAX.as_secs() + 25 < SETTLE_WAIT.as_secs());
+
+/// Bytes of a member's number before the cursor of its own listing.
+const CURSOR: usize = 4;
+
+/// A clock that nobody sets, from any beginning.
+pub type Steady = Arc<dyn Fn() -> Duration + Send + Sync>;
+
+/// Several stores as one. Cheap to clone; all clones are one.
+#[derive(Clone)]
+pub struct Spread {
+    pub(crate) inner: Arc<Inner>,
+}
+
+pub(crate) struct Inner {
+    pub(crate) members: Members,
+    /// The map, and when somebody began to read it last.
+    known: Mutex<(Map, Duration)>,
+    steady: Steady,
+}
+
+impl Spread {
+    pub(crate) fn new(members: Members, map: Map, read_at: Duration, steady: Steady) -> Self {
+        Self { inner: Arc::new(Inner { members, known: Mutex::new((map, read_at)), steady }) }
+    }
+
+    /// The map as it was last read.
+    pub fn map(&self) -> Map {
+        self.inner.known().0
+    }
+}
+
+impl Inner {
+    fn known(&self) -> (Map, Duration) {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// How long ago the map was read that is used.
+    fn age(&self, read_at: Duration) -> Duration {
+        (self.steady)().saturating_sub(read_at)
+    }
+
+    /// The map, read again if that was not done lately.
+    pub(crate) async fn current(&self) -> Result<(Map, Duration), StoreError> {
+        let (map, read_at) = self.known();
+        let age = self.age(read_at);
+        if age <= MAP_AGE_READ {
+            return Ok((map, read_at));
+        }
+        match self.read_again().await {
+            // The reading that is there is good for a while.
+            Err(_) if age <= MAP_AGE_MAX && self.known().0 == map => Ok((map, read_at)),
+            read => read,
+        }
+    }
+
+    /// Reads the map from the first member that answers: a new one is in force only once it stands
+    /// in all of them.
+    pub(crate) async fn read_again(&self) -> Result<(Map, Duration), StoreError> {
+        let begun = (self.steady)();
+        let mut failed = refused("the set has no members");
+        for number in self.known().0.all() {
+            let Some(store) = self.members.get(&number) else { continue };
+            match Seat::read(&**store).await {
+                Ok(Some(seat)) => return self.adopt(seat.map, begun),
+                Ok(None) => failed = refused(format!("member {number} of the set was emptied")),
+                Err(error) => failed = error,
+            }
+        }
+        Err(refused(format!("the map of the set cannot be read: {failed}")))
+    }
+
+    /// Goes by this map from now on, unless a newer one is known.
+    pub(crate) fn adopt(&self, map: Map, begun: Duration) -> Result<(Map, Duration), StoreError> {
+        if let Some(number) = map.all().iter().find(|it| !self.members.contains_key(it)) {
+            return Err(refused(format!(
+                "member {number} has joined the set and is not named here: start again with a line \
+                 for it"
+            )));
+        }
+        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        if known.0.version() < map.version() {
+            known.0 = map;
+        }
+        known.1 = known.1.max(begun);
+        Ok(known.clone())
+    }
+
+    pub(crate) fn view<'a>(&'a self, map: &'a Map) -> View<'a> {
+        View { map, members: &self.members }
+    }
+
+    /// After a forward has shown that there is a newer map.
+    pub(crate) async fn renewed(&self, version: u64) -> Result<(), StoreError> {
+        let (map, _) = self.read_again().await?;
+        if map.version() < version {
+            return Err(refused("the map of the set is being changed: ask again"));
+        }
+        Ok(())
+    }
+
+    /// That a call was made under a map which was still in force when it ended: this process may
+    /// have been stopped on the way.
+    async fn still(&self, map: &Map, read_at: Duration) -> Result<(), StoreError> {
+        if self.age(read_at) <= MAP_AGE_MAX || self.read_again().await?.0 == *map {
+            return Ok(());
+        }
+        Err(refused("the map of the set has changed meanwhile"))
+    }
+
+    async fn get(&self, id: KeyId) -> Result<Option<Record>, StoreError> {
+        loop {
+            let (map, read_at) = self.current().await?;
+            match self.view(&map).get(id).await? {
+                Turn::Old(version) => self.renewed(version).await?,
+                Turn::Done(found) => return self.still(&map, read_at).await.map(|()| found),
+            }
+        }
+    }
+
+    async fn swap(
+        &self,
+        id: KeyId,
+        expected: Option<Revision>,
+        next: Option<Record>,
+    ) -> Result<Swap, StoreError> {
+        loop {
+            let (map, read_at) = self.current().await?;
+            match self.view(&map).swap(id, expected, next.clone()).await? {
+                Turn::Old(version) => self.renewed(version).await?,
+                Turn::Done(swap) => {
+                    // It may have taken place where nobody looks any more: then nobody was let in.
+                    let unknown = |error: StoreError| {
+                        StoreError::new(StoreErrorKind::Unknown, error.to_string())
+                    };
+                    return self.still(&map, read_at).await.map(|()| swap).map_err(unknown);
+                }
+            }
+        }
+    }
+
+    /// Asks all members of the map, also those that keys come from.
+    pub(crate) async fn each<'a, T>(
+        &'a self,
+        ask: impl Fn(&'a dyn Store) -> BoxFuture<'a, Result<T, StoreError>>,
+    ) -> Result<Vec<T>, StoreError> {
+        let (map, _) = self.current().await?;
+        let numbers = map.all();
+        let asked = numbers.iter().filter_map(|number| self.members.get(number));
+        join_all(asked.map(|store| ask(&**store))).await.into_iter().collect()
+    }
+
+    /// The next page that is not empty.
+    async fn list(&self, filter: Filter, after: Option<Cursor>) -> Result<Page, StoreError> {
+        let mut after = after;
+        loop {
+            let page = self.part(&filter, after).await?;
+            if page.next.is_none() || !page.records.is_empty() || !page.damaged.is_empty() {
+                return Ok(page);
+            }
+            after = page.next;
+        }
+    }
+
+    async fn part(&self, filter: &Filter, after: Option<Cursor>) -> Result<Page, StoreError> {
+        let (map, _) = self.current().await?;
+        let all = map.all();
+        let (number, inner) = match after {
+            None => (all.first().copied().unwrap_or_default(), None),
+            Some(cursor) => opened(&cursor)?,
+        };
+        let view = self.view(&map);
+        let mut page = view.member(number)?.list(filter.clone(), inner).await?;
+        let mut records = Vec::with_capacity(page.records.len());
+        for (id, record) in page.records {
+            if id != MARK && version_of(&record).is_none() && counts(&view, number, id).await? {
+                records.push((id, record));
+            }
+        }
+        page.damaged.retain(|(id, _)| *id != MARK);
+        let next = match page.next {
+            Some(cursor) => Some(closed(number, Some(cursor))),
+            None => all.iter().find(|it| number < **it).map(|it| closed(*it, None)),
+        };
+        Ok(Page { records, damaged: page.damaged, next })
+    }
+}
+
+/// Whether the record of a key at this member is the one that counts.
+async fn counts(view: &View<'_>, at: Number, id: KeyId) -> Result<bool, StoreError> {
+    match view.map.old_home(id) {
+        Some(old) if old == at => Ok(true),
+        Some(old) if view.map.home(id) == at => {
+            let found = view.member(old)?.get(id).await?;
+            Ok(found.is_none_or(|record| version_of(&record).is_some()))
+        }
+        Some(_) => Ok(false),
+        None => Ok(view.map.home(id) == at),
+    }
+}
+
+fn closed(number: Number, inner: Option<Cursor>) -> Cursor {
+    let mut bytes = number.to_be_bytes().to_vec();
+    if let Some(Cursor(inner)) = inner {
+        bytes.push(1);
+        bytes.extend(inner);
+    }
+    Cursor(bytes)
+}
+
+fn opened(Cursor(bytes): &Cursor) -> Result<(Number, Option<Cursor>), StoreError> {
+    let cut = || refused("this is no place in a listing");
+    let (number, rest) = bytes.split_first_chunk::<CURSOR>().ok_or_else(cut)?;
+    let inner = rest.split_first().map(|(_, inner)| Cursor(inner.to_vec()));
+    Ok((Number::from_be_bytes(*number), inner))
+}
+
+impl Store for Spread {
+    fn get(&self, id: KeyId) -> BoxFuture<'_, Result<Option<Record>, StoreError>> {
+        if id == MARK {
+            return Box::pin(std::future::ready(Ok(None)));
+        }
+        Box::pin(self.inner.get(id))
+    }
+
+    fn swap(
+        &self,
+        id: KeyId,
+        expected: Option<Revision>,
+        next: Option<Record>,
+    ) -> BoxFuture<'_, Result<Swap, StoreError>> {
+        if id == MARK {
+            let text = "a set has no mark of its own: each of its members has a seat there";
+            return Box::pin(std::future::ready(Err(refused(text))));
+        }
+        Box::pin(self.inner.swap(id, expected, next))
+    }
+
+    /// The highest of all members: each raises it for all, and a member may raise its own.
+    fn floor(&self) -> BoxFuture<'_, Result<Floor, StoreError>> {
+        Box::pin(async {
+            let floors = self.inner.each(|store| store.floor()).await?;
+            Ok(floors.into_iter().max().unwrap_or_default())
+        })
+    }
+
+    fn raise_floor(&self, to: Floor) -> BoxFuture<'_, Result<(), StoreError>> {
+        Box::pin(async move { self.inner.each(|store| store.raise_floor(to)).await.map(drop) })
+    }
+
+    /// That of the member with the lowest number: one clock for all keys.
+    fn clock(&self) -> BoxFuture<'_, Result<Option<Timestamp>, StoreError>> {
+        Box::pin(async {
+            let (map, _) = self.inner.current().await?;
+            let named = if map.is_moving() { map.from() } else { map.members() };
+            let first = named.first().copied().unwrap_or_default();
+            self.inner.view(&map).member(first)?.clock().await
+        })
+    }
+
+    fn revision_max(&self) -> BoxFuture<'_, Result<u64, StoreError>> {
+        Box::pin(async {
+            let largest = self.inner.each(|store| store.revision_max()).await?;
+            Ok(largest.into_iter().max().unwrap_or_default())
+        })
+    }
+
+    fn due(&self, due: Due, limit: usize) -> BoxFuture<'_, Result<Vec<KeyId>, StoreError>> {
+        Box::pin(async move {
+            let found = self.inner.each(|store| store.due(due, limit)).await?;
+            let mut found: Vec<KeyId> = found.into_iter().flatten().collect();
+            found.sort_unstable();
+            // One that is being moved may be in two members.
+            found.dedup();
+            found.truncate(limit);
+            Ok(found)
+        })
+    }
+
+    fn reclaim(&self) -> BoxFuture<'_, Result<(), StoreError>> {
+        Box::pin(async { self.inner.each(|store| store.reclaim()).await.map(drop) })
+    }
+
+    fn list(
+        &self,
+        filter: Filter,
+        after: Option<Cursor>,
+    ) -> BoxFuture<'_, Result<Page, StoreError>> {
+        Box::pin(self.inner.list(filter, after))
+    }
+
+    fn reply_max(&self) -> usize {
+        self.inner.members.values().map(|store| store.reply_max()).min().unwrap_or_default()
+    }
+
+    fn is_exclusive(&self) -> bool {
+        self.inner.members.values().all(|store| store.is_exclusive())
+    }
+}
