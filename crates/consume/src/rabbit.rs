@@ -6,6 +6,7 @@
 //! acknowledged once the broker has confirmed that. A crash in between makes two of it, which are
 //! one to the inbox.
 
+mod address;
 mod post;
 mod session;
 
@@ -15,15 +16,18 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
+use lapin::Connection;
 use lapin::options::{BasicAckOptions, BasicGetOptions, QueueDeclareOptions};
 use lapin::types::FieldTable;
-use lapin::{Connection, ConnectionProperties};
 use tokio::time::{sleep, timeout};
 
 use crate::aside::Why;
 use crate::inbox::{Handler, Inbox, InboxError};
+use crate::rabbit::address::Address;
 use crate::rabbit::post::{Post, carried};
-use crate::rabbit::session::{Ended, Session};
+use crate::rabbit::session::Session;
+use crate::tls::AddressError;
+use crate::work::Ended;
 
 /// How long a broker may take to answer a connection, and to say goodbye.
 const CONNECT_MAX: Duration = Duration::from_secs(10);
@@ -144,15 +148,21 @@ impl From<lapin::Error> for RabbitError {
 /// A consumer of one queue.
 #[derive(Clone)]
 pub struct Rabbit {
-    url: String,
+    address: Address,
     queues: Arc<Queues>,
     how: Consumption,
 }
 
 impl Rabbit {
     /// One that finds its broker there: `amqp://user:password@host:port/vhost?heartbeat=10`.
-    pub fn new(url: &str, queues: Queues, how: Consumption) -> Self {
-        Self { url: url.to_owned(), queues: Arc::new(queues), how }
+    ///
+    /// `amqps://` is TLS, with the options of [`Tls`](crate::Tls). `auth_mechanism=external` lets
+    /// the broker take the user from our certificate.
+    ///
+    /// # Errors
+    /// The address is not understood, or names a file that cannot be used.
+    pub fn new(url: &str, queues: Queues, how: Consumption) -> Result<Self, AddressError> {
+        Ok(Self { address: Address::parse(url)?, queues: Arc::new(queues), how })
     }
 
     /// Takes messages until `stop`, and connects again whenever the broker is lost. What is being
@@ -227,9 +237,7 @@ impl Rabbit {
     }
 
     async fn connect(&self) -> Result<(Connection, lapin::Channel), lapin::Error> {
-        let properties = ConnectionProperties::default().with_connection_name("onlyonce".into());
-        let connecting = Connection::connect(&self.url, properties);
-        let connected = timeout(CONNECT_MAX, connecting).await;
+        let connected = timeout(CONNECT_MAX, self.address.connect()).await;
         let silent = |_| lapin::Error::from(std::io::Error::other("the broker does not answer"));
         let connection = connected.map_err(silent)??;
         let channel = connection.create_channel().await?;

@@ -6,14 +6,15 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
+use async_nats::ServerAddr;
 use async_nats::jetstream::consumer::{AckPolicy, Consumer, pull};
 use async_nats::jetstream::stream::{Config, RetentionPolicy};
 use async_nats::jetstream::{self, Context};
 use futures_util::StreamExt as _;
-use onlyonce_consume::{Handler, Inbox, InboxError, Told};
+use onlyonce_consume::{AddressError, Ended, Handler, Inbox, InboxError, Tls, Told};
 use tokio::time::sleep;
 
-use crate::session::{Ended, SUBJECT, Session, carried, posted};
+use crate::session::{SUBJECT, Session, carried, posted};
 
 /// How long the server may take to answer.
 const CONNECT_MAX: Duration = Duration::from_secs(10);
@@ -100,13 +101,37 @@ impl std::error::Error for NatsError {}
 #[derive(Clone)]
 pub struct Jet {
     address: String,
+    /// If nothing may be said that is not encrypted.
+    tls: Option<Tls>,
     streams: Arc<Streams>,
 }
 
 impl Jet {
     /// One that finds its server there: `nats://user:password@host:port`.
-    pub fn new(address: &str, streams: Streams) -> Self {
-        Self { address: address.to_owned(), streams: Arc::new(streams) }
+    ///
+    /// `tls://` is TLS, with the options of [`Tls`]; `nats://` is too if the server says so, which
+    /// somebody in between could keep from us.
+    ///
+    /// # Errors
+    /// The address is not understood, or names a file that cannot be used.
+    pub fn new(address: &str, streams: Streams) -> Result<Self, AddressError> {
+        let secure = address.starts_with("tls://");
+        if !secure && !address.starts_with("nats://") {
+            return Err(AddressError::new("it must begin with nats:// or tls://"));
+        }
+        let (address, tls) = Tls::taken_from(address)?;
+        if let Some((_, option)) = address.split_once('?') {
+            let name = option.split_once(['=', '&']).map_or(option, |(name, _)| name);
+            return Err(AddressError::new(format!("`{name}` is no option of it")));
+        }
+        let known = address.parse::<ServerAddr>();
+        known.map_err(|error| AddressError::new(error.to_string()))?;
+        // Files are read here too, so that a mistake is found before anything runs.
+        let tls = match secure {
+            true => tls.config().map(|_| Some(tls))?,
+            false => tls.refused_for("tls://").map(|()| None)?,
+        };
+        Ok(Self { address, tls, streams: Arc::new(streams) })
     }
 
     /// Takes messages until `stop`, and connects again whenever the server is lost. What is being
@@ -184,6 +209,17 @@ impl Jet {
     async fn connect(&self) -> Result<Context, NatsError> {
         let options = async_nats::ConnectOptions::new().name("onlyonce");
         let options = options.connection_timeout(CONNECT_MAX).max_reconnects(1);
+        let options = match &self.tls {
+            Some(tls) => {
+                let config = tls.config().map_err(NatsError::server)?;
+                options.require_tls(true).tls_client_config(config)
+            }
+            // Should the server ask for it.
+            None => match Tls::default().config() {
+                Ok(config) => options.tls_client_config(config),
+                Err(_) => options,
+            },
+        };
         let client = options.connect(&self.address).await.map_err(NatsError::server)?;
         Ok(jetstream::new(client))
     }

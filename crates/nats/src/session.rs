@@ -9,8 +9,7 @@ use async_nats::HeaderMap;
 use async_nats::jetstream::consumer::{Consumer, pull};
 use async_nats::jetstream::{AckKind, Context, Message};
 use futures_util::{FutureExt as _, StreamExt as _};
-use onlyonce_consume::{Handler, Inbox, InboxError, Message as Taken, Settled, Told};
-use tokio::task::{JoinError, JoinSet};
+use onlyonce_consume::{Ended, Handler, Inbox, Message as Taken, Settled, Told, Unsettled, Work};
 use tokio::time::sleep;
 
 use crate::jet::{NatsError, Streams};
@@ -24,16 +23,6 @@ const MOVED_ID: &str = "onlyonce-id";
 pub(crate) const SUBJECT: &str = "onlyonce-subject";
 /// How often the server says that it is there although it has no message.
 const HEARTBEAT: Duration = Duration::from_secs(5);
-
-/// How a connection has ended.
-pub(crate) enum Ended {
-    /// It was asked to.
-    Stopped,
-    /// The server is lost.
-    Lost(String),
-    /// The store is.
-    Store(InboxError),
-}
 
 /// A connection that consumes.
 pub(crate) struct Session {
@@ -72,51 +61,28 @@ impl Session {
         stop: &mut Pin<&mut impl Future<Output = ()>>,
         tell: &Arc<T>,
     ) -> Ended {
-        let mut running: JoinSet<Result<(), NatsError>> = JoinSet::new();
-        let most = self.desk.streams.at_once.max(1);
-        let ended = loop {
-            tokio::select! {
-                () = &mut *stop => break Ended::Stopped,
-                Some(joined) = running.join_next(), if !running.is_empty() => {
-                    if let Some(ended) = bad_end(joined) {
-                        break ended;
-                    }
-                }
-                message = self.messages.next(), if running.len() < most => match message {
-                    Some(Ok(message)) => {
-                        let (desk, inbox) = (self.desk.clone(), inbox.clone());
-                        let (handler, tell) = (Arc::clone(handler), Arc::clone(tell));
-                        running.spawn(async move {
-                            desk.settle(&message, &inbox, &*handler, &*tell).await
-                        });
-                    }
-                    Some(Err(error)) => break Ended::Lost(error.to_string()),
-                    None => break Ended::Lost("the server ended the consumer".into()),
-                },
+        let desk = &self.desk;
+        let mut work = Work::new(desk.streams.at_once);
+        let settle = |message: Message| {
+            let (desk, inbox) = (desk.clone(), inbox.clone());
+            let (handler, tell) = (Arc::clone(handler), Arc::clone(tell));
+            async move {
+                let settled = desk.settle(&message, &inbox, &*handler, &*tell).await;
+                settled.map_err(|error| match error {
+                    NatsError::Inbox(error) => Unsettled::Store(error),
+                    NatsError::Server(why) => Unsettled::Broker(why),
+                })
             }
         };
+        let mut ended = work.take(&mut self.messages, stop, settle).await;
         if matches!(ended, Ended::Stopped) {
             while let Some(Some(Ok(message))) = self.messages.next().now_or_never() {
                 let _ = message.ack_with(AckKind::Nak(None)).await;
             }
-            while let Some(joined) = running.join_next().await {
-                if let Some(Ended::Store(error)) = bad_end(joined) {
-                    return Ended::Store(error);
-                }
-            }
+            ended = work.finish().await;
         }
-        // What still runs goes on without its delivery: the next one finds its record.
-        running.detach_all();
+        work.leave();
         ended
-    }
-}
-
-fn bad_end(joined: Result<Result<(), NatsError>, JoinError>) -> Option<Ended> {
-    match joined {
-        Ok(Ok(())) => None,
-        Ok(Err(NatsError::Inbox(error))) => Some(Ended::Store(error)),
-        Ok(Err(NatsError::Server(why))) => Some(Ended::Lost(why)),
-        Err(error) => Some(Ended::Lost(error.to_string())),
     }
 }
 

@@ -8,7 +8,7 @@
 //! process ends in any other way. No service of the machine is used or changed. A server that is
 //! not installed fails its test with the command that installs it.
 //!
-//! An [`Authority`] has PostgreSQL, Redis and etcd listen with TLS too.
+//! An [`Authority`] has PostgreSQL, Redis, etcd, RabbitMQ and NATS listen with TLS too.
 //!
 //! `ONLYONCE_TEST_REDIS_SERVER`, `ONLYONCE_TEST_ETCD`, `ONLYONCE_TEST_POSTGRES`,
 //! `ONLYONCE_TEST_MARIADB`, `ONLYONCE_TEST_MOTO` and `ONLYONCE_TEST_RABBITMQ` name other programs

@@ -10,6 +10,7 @@ use tempfile::TempDir;
 use crate::port::Port;
 use crate::process::Server;
 use crate::program::{find, mortal};
+use crate::tls::Authority;
 
 /// A NATS server.
 #[derive(Debug)]
@@ -18,15 +19,39 @@ pub struct Nats {
     server: Option<Server>,
     folder: TempDir,
     port: Port,
+    /// More arguments.
+    more: Vec<String>,
 }
 
 impl Nats {
     /// One without streams.
     pub fn start() -> Self {
-        let mut nats =
-            Self { server: None, folder: tempfile::tempdir().unwrap(), port: Port::free() };
+        let mut nats = Self::prepare();
         nats.restart();
         nats
+    }
+
+    /// One that speaks TLS alone, after its first word; to clients only that have a certificate of
+    /// the authority, if these must be `certified`.
+    pub fn start_with_tls(authority: &Authority, certified: bool) -> Self {
+        let mut nats = Self::prepare();
+        let pair = authority.server(nats.folder.path());
+        for (name, file) in [("tlscert", &pair.certificate), ("tlskey", &pair.key)] {
+            nats.more.push(format!("--{name}={}", file.display()));
+        }
+        if certified {
+            let ca = authority.certificate();
+            nats.more.extend(["--tlsverify".to_owned(), format!("--tlscacert={}", ca.display())]);
+        } else {
+            nats.more.push("--tls".to_owned());
+        }
+        nats.restart();
+        nats
+    }
+
+    fn prepare() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        Self { server: None, folder, port: Port::free(), more: Vec::new() }
     }
 
     /// Starts it, on the data and the port that it had, and waits until it answers.
@@ -35,6 +60,7 @@ impl Nats {
         let mut command = mortal(&find("nats-server", "ONLYONCE_TEST_NATS", &["/usr/sbin"]));
         command.args(["--addr", "127.0.0.1", "--port", &self.port.number().to_string()]);
         command.arg("--jetstream").arg("--store_dir").arg(self.folder.path().join("data"));
+        command.args(&self.more);
         let log = self.log();
         let mut server = Server::start(command, &log);
         let address = self.port.address();

@@ -11,6 +11,7 @@ use tempfile::TempDir;
 use crate::port::Port;
 use crate::process::Server;
 use crate::program::{find, mortal};
+use crate::tls::Authority;
 
 /// Where Debian keeps the program; what it has in the search path changes the user first.
 const FOLDER: &str = "/usr/lib/rabbitmq/bin";
@@ -23,7 +24,11 @@ pub struct RabbitMq {
     /// The directory of nodes that this one enters itself in; it outlives the broker.
     mapper: Option<Server>,
     folder: TempDir,
+    /// Its own certificate and key, if it listens with TLS.
+    certificates: Option<TempDir>,
     port: Port,
+    /// Where it listens with TLS, if it does.
+    tls: Option<Port>,
     /// Where nodes would reach it; there are none.
     nodes: Port,
     /// Where the directory of nodes listens; nobody else uses it.
@@ -33,20 +38,54 @@ pub struct RabbitMq {
 impl RabbitMq {
     /// One without queues.
     pub fn start() -> Self {
+        let mut broker = Self::prepare("", "[].");
+        broker.restart();
+        broker
+    }
+
+    /// One that listens with TLS at a port of its own too; there to clients only that have a
+    /// certificate of the authority, if these must be `certified`. Such a client may be the user
+    /// that its certificate names (`auth_mechanism=external`).
+    pub fn start_with_tls(authority: &Authority, certified: bool) -> Self {
+        let tls = Port::free();
+        let certificates = tempfile::tempdir().unwrap();
+        let pair = authority.server(certificates.path());
+        let mut settings = format!(
+            "listeners.ssl.default = {}\nssl_options.cacertfile = {}\nssl_options.certfile = {}\n\
+             ssl_options.keyfile = {}\nssl_options.verify = verify_{}\n\
+             ssl_options.fail_if_no_peer_cert = {certified}\nssl_cert_login_from = common_name\n\
+             auth_mechanisms.1 = PLAIN\n",
+            tls.address(),
+            authority.certificate().display(),
+            pair.certificate.display(),
+            pair.key.display(),
+            if certified { "peer" } else { "none" },
+        );
+        let mut plugins = "[].";
+        if certified {
+            settings.push_str("auth_mechanisms.2 = EXTERNAL\n");
+            plugins = "[rabbitmq_auth_mechanism_ssl].";
+        }
+        let mut broker = Self::prepare(&settings, plugins);
+        (broker.tls, broker.certificates) = (Some(tls), Some(certificates));
+        broker.restart();
+        broker
+    }
+
+    fn prepare(settings: &str, plugins: &str) -> Self {
         let (port, nodes, names) = (Port::free(), Port::free(), Port::free());
         let folder = tempfile::tempdir().unwrap();
         let config = format!(
             "listeners.tcp.default = 127.0.0.1:{}\nraft.wal_max_size_bytes = 4194304\n\
-             disk_free_limit.absolute = 1MB\n",
+             disk_free_limit.absolute = 1MB\n{settings}",
             port.number()
         );
         fs::write(folder.path().join("rabbitmq.conf"), config).unwrap();
         // Instead of what the machine's own broker would read.
-        fs::write(folder.path().join("plugins"), "[].\n").unwrap();
+        fs::write(folder.path().join("plugins"), plugins).unwrap();
         fs::write(folder.path().join("environment"), "").unwrap();
-        let mut broker = Self { port, nodes, names, folder, mapper: None, server: None };
-        broker.restart();
-        broker
+        let (tls, certificates) = (None, None);
+        Self { port, tls, nodes, names, certificates, folder, mapper: None, server: None }
     }
 
     /// Starts it, on the data and the port that it had, and waits until it answers.
@@ -104,6 +143,14 @@ impl RabbitMq {
     /// Where it listens.
     pub fn address(&self) -> SocketAddr {
         self.port.address()
+    }
+
+    /// Where it listens with TLS.
+    ///
+    /// # Panics
+    /// It does not.
+    pub fn tls_address(&self) -> SocketAddr {
+        self.tls.as_ref().expect("it has no TLS").address()
     }
 
     /// Its address for clients.

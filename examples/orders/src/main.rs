@@ -91,7 +91,7 @@ async fn run(arguments: Arguments) -> Result<(), Failure> {
     });
     let pauses = [200, 1_000, 3_000].map(Duration::from_millis).to_vec();
     let queues = Queues { pauses, ..Queues::of(ORDERS) };
-    let rabbit = Rabbit::new(&arguments.amqp, queues, Consumption::default());
+    let rabbit = Rabbit::new(&arguments.amqp, queues, Consumption::default())?;
     let mut ends = signal(SignalKind::terminate())?;
     let stop = async move {
         ends.recv().await;

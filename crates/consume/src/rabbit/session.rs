@@ -4,7 +4,6 @@ use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 
-use futures_util::StreamExt as _;
 use lapin::message::Delivery;
 use lapin::options::{
     BasicAckOptions, BasicCancelOptions, BasicConsumeOptions, BasicNackOptions, BasicQosOptions,
@@ -12,32 +11,16 @@ use lapin::options::{
 use lapin::types::{FieldTable, ShortString};
 use lapin::{Channel, Connection, Consumer};
 use onlyonce_core::Reply;
-use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 
-use crate::inbox::{Handler, Inbox, InboxError, Settled};
+use crate::inbox::{Handler, Inbox, Settled};
 use crate::rabbit::post::{Post, Posted, answering, carried, message};
 use crate::rabbit::{CONNECT_MAX, Consumption, Queues, Told};
-
-/// How a connection has ended.
-pub(crate) enum Ended {
-    /// It was asked to.
-    Stopped,
-    /// The broker is lost.
-    Lost(String),
-    /// The store is.
-    Store(InboxError),
-}
-
-/// Why a delivery was not settled.
-enum Unsettled {
-    Broker(lapin::Error),
-    Store(InboxError),
-}
+use crate::work::{Ended, Unsettled, Work};
 
 impl From<lapin::Error> for Unsettled {
     fn from(error: lapin::Error) -> Self {
-        Self::Broker(error)
+        Self::Broker(error.to_string())
     }
 }
 
@@ -82,52 +65,24 @@ impl Session {
         stop: &mut Pin<&mut impl Future<Output = ()>>,
         tell: &Arc<T>,
     ) -> Ended {
-        let mut running: JoinSet<Result<(), Unsettled>> = JoinSet::new();
-        let ended = loop {
-            tokio::select! {
-                () = &mut *stop => break Ended::Stopped,
-                Some(joined) = running.join_next(), if !running.is_empty() => {
-                    if let Some(ended) = bad_end(joined) {
-                        break ended;
-                    }
-                }
-                delivery = self.consumer.next() => match delivery {
-                    Some(Ok(delivery)) => {
-                        let (desk, inbox) = (self.desk.clone(), inbox.clone());
-                        let (handler, tell) = (Arc::clone(handler), Arc::clone(tell));
-                        running.spawn(async move {
-                            desk.settle(&delivery, &inbox, &*handler, &*tell).await
-                        });
-                    }
-                    Some(Err(error)) => break Ended::Lost(error.to_string()),
-                    None => break Ended::Lost("the broker ended the consumer".into()),
-                },
-            }
+        // The broker hands out no more than it was told to.
+        let mut work = Work::new(usize::MAX);
+        let desk = &self.desk;
+        let settle = |delivery: Delivery| {
+            let (desk, inbox) = (desk.clone(), inbox.clone());
+            let (handler, tell) = (Arc::clone(handler), Arc::clone(tell));
+            async move { desk.settle(&delivery, &inbox, &*handler, &*tell).await }
         };
+        let mut ended = work.take(&mut self.consumer, stop, settle).await;
         if matches!(ended, Ended::Stopped) {
             let tag = self.consumer.tag();
             let cancel = self.channel.basic_cancel(tag, BasicCancelOptions::default());
             let _ = timeout(CONNECT_MAX, cancel).await;
-            while let Some(joined) = running.join_next().await {
-                if let Some(Ended::Store(error)) = bad_end(joined) {
-                    return Ended::Store(error);
-                }
-            }
+            ended = work.finish().await;
         }
-        // What still runs goes on without its delivery: the next one finds its record.
-        running.detach_all();
+        work.leave();
         let _ = timeout(CONNECT_MAX, self.connection.close(200, "done".into())).await;
         ended
-    }
-}
-
-fn bad_end(joined: Result<Result<(), Unsettled>, tokio::task::JoinError>) -> Option<Ended> {
-    match joined {
-        Ok(Ok(())) => None,
-        Ok(Err(Unsettled::Store(error))) => Some(Ended::Store(error)),
-        Ok(Err(Unsettled::Broker(error))) => Some(Ended::Lost(error.to_string())),
-        // A handler that panics leaves its delivery unsettled: it comes again on the next one.
-        Err(error) => Some(Ended::Lost(error.to_string())),
     }
 }
 

@@ -30,7 +30,11 @@ pub(crate) struct Broker {
 
 impl Broker {
     pub(crate) async fn start() -> Self {
-        let server = tokio::task::spawn_blocking(RabbitMq::start).await.unwrap();
+        Self::started(RabbitMq::start).await
+    }
+
+    pub(crate) async fn started(start: impl FnOnce() -> RabbitMq + Send + 'static) -> Self {
+        let server = tokio::task::spawn_blocking(start).await.unwrap();
         let broker = Self { server };
         broker.make(FROM).await;
         broker
@@ -111,7 +115,7 @@ impl Broker {
 
 pub(crate) fn rabbit(url: &str, queues: Queues, prefetch: u16) -> Rabbit {
     let how = Consumption { prefetch, pause: Duration::from_millis(100) };
-    Rabbit::new(&format!("{url}?heartbeat=5"), queues, how)
+    Rabbit::new(&format!("{url}?heartbeat=5"), queues, how).unwrap()
 }
 
 /// Queues whose pauses are short.

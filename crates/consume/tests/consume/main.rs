@@ -7,3 +7,4 @@ mod desk;
 mod doubt;
 mod inbox;
 mod rabbit;
+mod tls;

@@ -29,7 +29,8 @@ async fn every_message_runs_once_over_cuts_and_kills_of_the_server() {
     desk.hand.takes(Duration::from_millis(20));
     let url = format!("nats://{}", relay.address());
     let ack_wait = Duration::from_secs(2);
-    let running = Running::start(&desk, &Jet::new(&url, Streams { ack_wait, ..streams() }));
+    let running =
+        Running::start(&desk, &Jet::new(&url, Streams { ack_wait, ..streams() }).unwrap());
     let mut sent = Vec::new();
     for round in 0..6 {
         let some: Vec<_> = (0..30).map(|number| format!("r{round}-{number}")).collect();
@@ -67,7 +68,7 @@ async fn the_server_is_told_that_a_long_run_goes_on() {
     let desk = Desk::open(Settings { wait, ..settings() }).await;
     desk.hand.takes(Duration::from_secs(5));
     let ack_wait = Duration::from_secs(1);
-    let jet = Jet::new(&stream.url(), Streams { ack_wait, ..streams() });
+    let jet = Jet::new(&stream.url(), Streams { ack_wait, ..streams() }).unwrap();
     let running = Running::start(&desk, &jet);
     stream.send(&[("m", "m")]).await;
     until("it is done", || running.count(is_settled) == 1).await;
@@ -85,7 +86,7 @@ async fn a_message_is_the_servers_until_its_end_is_recorded() {
         tokio::task::block_in_place(|| gate.recv().unwrap());
         Ran::Happened(reply(body))
     });
-    let running = Running::start(&desk, &Jet::new(&stream.url(), streams()));
+    let running = Running::start(&desk, &Jet::new(&stream.url(), streams()).unwrap());
     stream.send(&[("m", "m")]).await;
     until("it happens", || desk.hand.outside.times("m") == 1).await;
     assert_eq!(stream.unacknowledged().await, 1);
@@ -109,7 +110,7 @@ async fn what_was_put_aside_carries_its_record_and_runs_nothing_twice_when_it_co
         "busy" => later("always"),
         _ => Ran::Happened(reply(body)),
     });
-    let jet = Jet::new(&stream.url(), streams());
+    let jet = Jet::new(&stream.url(), streams()).unwrap();
     let running = Running::start(&desk, &jet);
     let aside = |told: &Told| matches!(told, Told::Aside(..));
     stream.send(&[("lost", "lost"), ("good", "good")]).await;
@@ -168,7 +169,7 @@ async fn a_stop_finishes_what_runs_and_gives_the_rest_back() {
     let all: Vec<_> = names.iter().map(|it| (&**it, &**it)).collect();
     stream.send(&all).await;
     let ack_wait = Duration::from_secs(2);
-    let jet = Jet::new(&stream.url(), Streams { at_once: 4, ack_wait, ..streams() });
+    let jet = Jet::new(&stream.url(), Streams { at_once: 4, ack_wait, ..streams() }).unwrap();
     let running = Running::start(&desk, &jet);
     until("some are done", || 4 <= running.count(is_settled)).await;
     let told = running.stop().await;

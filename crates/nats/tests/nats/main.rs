@@ -7,3 +7,4 @@
 mod desk;
 mod jet;
 mod server;
+mod tls;

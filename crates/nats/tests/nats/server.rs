@@ -5,9 +5,9 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use async_nats::HeaderMap;
 use async_nats::jetstream::stream::Config;
 use async_nats::jetstream::{self, Context};
+use async_nats::{ConnectOptions, HeaderMap};
 use onlyonce_consume::{Message, Told};
 use onlyonce_nats::{Jet, NatsError, Streams};
 use onlyonce_testbed::Nats;
@@ -23,12 +23,21 @@ static SENT: AtomicUsize = AtomicUsize::new(0);
 /// A server with the stream `orders`.
 pub(crate) struct Stream {
     pub(crate) server: Nats,
+    /// How its publisher speaks to it.
+    options: ConnectOptions,
 }
 
 impl Stream {
     pub(crate) async fn start() -> Self {
-        let server = tokio::task::spawn_blocking(Nats::start).await.unwrap();
-        let stream = Self { server };
+        Self::started(Nats::start, ConnectOptions::new()).await
+    }
+
+    pub(crate) async fn started(
+        start: impl FnOnce() -> Nats + Send + 'static,
+        options: ConnectOptions,
+    ) -> Self {
+        let server = tokio::task::spawn_blocking(start).await.unwrap();
+        let stream = Self { server, options };
         let subjects = vec!["orders.>".to_owned()];
         let config = Config { name: "orders".to_owned(), subjects, ..Config::default() };
         stream.context().await.create_stream(config).await.unwrap();
@@ -40,11 +49,11 @@ impl Stream {
     }
 
     pub(crate) fn url(&self) -> String {
-        format!("nats://{}", self.server.address())
+        format!("nats://localhost:{}", self.server.address().port())
     }
 
     async fn context(&self) -> Context {
-        jetstream::new(async_nats::connect(self.url()).await.unwrap())
+        jetstream::new(self.options.clone().connect(self.url()).await.unwrap())
     }
 
     /// Sends messages: an id, which the server need not know, and a body.
