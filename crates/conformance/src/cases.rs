@@ -5,6 +5,7 @@ pub mod damage;
 pub mod durable;
 pub mod facts;
 pub mod listing;
+pub mod notices;
 pub mod swap;
 
 use futures_executor::block_on;

@@ -6,7 +6,7 @@ use std::sync::Mutex;
 use futures_util::future::pending;
 use onlyonce_core::{Floor, KeyId, Record, Revision, Timestamp};
 use onlyonce_store::{
-    BoxFuture, Cursor, Due, Filter, Page, Store, StoreError, StoreErrorKind, Swap,
+    BoxFuture, Cursor, Due, Filter, Page, Store, StoreError, StoreErrorKind, Swap, Teller,
 };
 
 /// What happens to one call.
@@ -125,6 +125,10 @@ impl<S: Store> Store for FaultyStore<S> {
         after: Option<Cursor>,
     ) -> BoxFuture<'_, Result<Page, StoreError>> {
         self.inner.list(filter, after)
+    }
+
+    fn notices(&self, teller: Teller) {
+        self.inner.notices(teller);
     }
 
     fn reply_max(&self) -> usize {

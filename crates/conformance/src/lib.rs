@@ -2,8 +2,9 @@
 //! `docs/store-contract.md`.
 //!
 //! A store brings a [`StoreBuilder`] and calls [`conformance_suite!`] in a test file; one that
-//! claims to survive its process also calls [`durable_suite!`], and one whose bytes can be spoiled
-//! behind its back [`damage_suite!`]. No case is skipped: a store that
+//! claims to survive its process also calls [`durable_suite!`], one whose bytes can be spoiled
+//! behind its back [`damage_suite!`], and one that tells when records have changed
+//! [`notice_suite!`]. No case is skipped: a store that
 //! cannot do something does not pass. [`FaultyStore`] loses and delays calls for tests of whoever
 //! uses stores.
 
@@ -43,6 +44,12 @@ pub trait Damages: StoreBuilder {
     /// Spoils what the open store keeps for this key, behind its back, so that its record cannot
     /// be read any more. Only called by [`damage_suite!`].
     fn damage(&self, store: &Self::Store, id: KeyId);
+}
+
+/// Makes stores that tell when a record has changed.
+pub trait Tells: StoreBuilder {
+    /// The same store, as another process has it open.
+    fn beside(&self, store: &Self::Store) -> Self::Store;
 }
 
 /// Calls `$then!` with the names of all cases of one suite.
@@ -105,6 +112,20 @@ macro_rules! each_damage_case {
     };
 }
 
+/// As [`each_case!`], for stores that tell when records have changed.
+#[doc(hidden)]
+#[macro_export]
+macro_rules! each_notice_case {
+    ($then:ident, $builder:expr) => {
+        $crate::$then! { $builder;
+            notices::who_waits_for_a_key_is_told_when_another_process_ends_it,
+            notices::of_many_keys_each_is_told,
+            notices::an_end_at_the_moment_of_asking_is_told,
+            notices::all_processes_that_wait_are_told,
+        }
+    };
+}
+
 #[doc(hidden)]
 #[macro_export]
 macro_rules! as_tests {
@@ -158,10 +179,19 @@ macro_rules! damage_suite {
     };
 }
 
+/// Makes a test of every case about notices.
+#[macro_export]
+macro_rules! notice_suite {
+    ($builder:expr) => {
+        $crate::each_notice_case!(as_tests, $builder);
+    };
+}
+
 /// The names of all cases.
 pub fn case_names() -> Vec<&'static str> {
     let mut names = each_case!(as_names, ()).to_vec();
     names.extend(each_durable_case!(as_names, ()));
     names.extend(each_damage_case!(as_names, ()));
+    names.extend(each_notice_case!(as_names, ()));
     names
 }

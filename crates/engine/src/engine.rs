@@ -9,7 +9,7 @@ use onlyonce_core::{
     Record, Reply, State, StateKind, Timestamp,
 };
 use onlyonce_failpoint::failpoint;
-use onlyonce_store::{Cursor, Filter, Page, Store, StoreError};
+use onlyonce_store::{Cursor, Filter, Page, Store, StoreError, notices};
 
 use crate::act::{Act, Acted, Refingerprint};
 use crate::clock::{Clock, Moment};
@@ -19,7 +19,7 @@ use crate::observe::{EngineEvent, NoObserver, Observer};
 use crate::remote::{is_held_elsewhere, word_due_in};
 use crate::runtime::Runtime;
 use crate::ticket::Ticket;
-use crate::wait::Ended;
+use crate::wait::{Ended, Waiters};
 
 /// A grant of an absent timed key relies on a floor read at most this long ago. Sweepers wait
 /// twice as long after raising it, so that a grant may be as long on its way; one that was longer
@@ -33,7 +33,8 @@ pub struct Settings {
     pub store_wait: Duration,
     /// How many callers may wait for others' outcomes at once. Default 10,000.
     pub waiters_max: usize,
-    /// How often a waiter looks again if other processes use the store too. Default 200 ms.
+    /// How often a waiter looks again if other processes use the store too and it gives no
+    /// notices; seldomer while it does. Default 200 ms.
     pub poll_every: Duration,
     /// How far the clocks of those who use the store may differ. Nothing is claimed while the clock
     /// of a store that has one is known to no better than half of it. Default 1 s, as
@@ -139,13 +140,18 @@ impl Engine {
         // The age counts from before the read.
         let now = Moment::of(&*runtime);
         let floor = Mutex::new((store.floor().await?, now));
+        let (notices, teller) = notices();
+        // Where there is nobody else, whoever ends an attempt wakes those who wait.
+        if !store.is_exclusive() {
+            store.notices(teller);
+        }
         let engine = Self {
             inner: Arc::new(Inner {
                 store,
                 runtime,
                 settings,
                 observer,
-                waiters: Arc::default(),
+                waiters: Arc::new(Waiters::new(notices)),
                 clock,
                 floor,
             }),
@@ -153,6 +159,8 @@ impl Engine {
         if engine.inner.store.is_exclusive() {
             engine.bury_the_dead().await?;
         }
+        let listening = Inner::listen(Arc::downgrade(&engine.inner));
+        engine.inner.runtime.spawn(Box::pin(listening));
         Ok(engine)
     }
 
@@ -247,16 +255,12 @@ impl Engine {
         }
         let Some(mut place) = place else { return Ok(Waited::StillRunning(acted)) };
         failpoint!("wait.joined", acted);
-        loop {
+        for looks in 0.. {
             let left = until.since(self.inner.moment());
             if left.is_zero() {
                 break;
             }
-            let pause = if self.inner.store.is_exclusive() {
-                left
-            } else {
-                left.min(self.inner.settings.poll_every)
-            };
+            let pause = left.min(self.inner.quiet(looks));
             let sleep =
                 self.inner.runtime.sleep(pause.min(word_due_in(&acted, self.now(), policy)));
             match select(&mut place.ended, sleep).await {

@@ -56,6 +56,7 @@ mod engine;
 mod error;
 mod inner;
 mod lease;
+mod notice;
 mod observe;
 mod operator;
 mod probe;

@@ -89,6 +89,18 @@ pub enum EngineEvent {
         /// How wrong that may be.
         uncertainty: Duration,
     },
+    /// The store tells when other processes end what is waited for here, from now on.
+    NoticesFlow,
+    /// It does not, for now; so those who wait look more often.
+    NoticesLost {
+        /// Why not.
+        why: String,
+    },
+    /// The store told that another process has ended an attempt that was waited for here.
+    Noticed {
+        /// The key.
+        id: KeyId,
+    },
     /// A call of the store failed; it may be repeated.
     StoreFailed {
         /// Why.

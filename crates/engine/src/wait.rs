@@ -1,5 +1,5 @@
-//! Waiting for someone else's outcome in this process: waiters are woken, never polled, and a
-//! waiter never claims.
+//! Waiting for someone else's outcome: in this process waiters are woken and never polled, from
+//! others the store's notices come, if it has any. A waiter never claims.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use futures_channel::oneshot;
 use onlyonce_core::{KeyId, Record, Reply};
+use onlyonce_store::Notices;
 
 /// How an attempt ended, as its waiters are told.
 #[derive(Clone, Debug)]
@@ -18,8 +19,10 @@ pub(crate) struct Ended {
 }
 
 /// Everyone in this process who waits for an attempt to end.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Waiters {
+    /// What the store tells of the keys that are waited for.
+    pub(crate) notices: Notices,
     count: AtomicUsize,
     next: AtomicUsize,
     by_key: Mutex<HashMap<KeyId, Vec<Waiter>>>,
@@ -40,6 +43,11 @@ pub(crate) struct Place {
 }
 
 impl Waiters {
+    pub(crate) fn new(notices: Notices) -> Self {
+        let (count, next) = (AtomicUsize::new(0), AtomicUsize::new(0));
+        Self { notices, count, next, by_key: Mutex::default() }
+    }
+
     /// Joins those who wait for `id`, unless `max` wait already in all.
     pub(crate) fn join(self: &Arc<Self>, id: KeyId, max: usize) -> Option<Place> {
         if max <= self.count.fetch_add(1, Ordering::SeqCst) {
@@ -48,7 +56,10 @@ impl Waiters {
         }
         let (wake, ended) = oneshot::channel();
         let number = self.next.fetch_add(1, Ordering::Relaxed);
-        self.by_key().entry(id).or_default().push(Waiter { number, wake });
+        let mut by_key = self.by_key();
+        by_key.entry(id).or_default().push(Waiter { number, wake });
+        self.notices.want(id);
+        drop(by_key);
         Some(Place { waiters: Arc::clone(self), id, number, ended })
     }
 
@@ -58,12 +69,19 @@ impl Waiters {
         if self.count.load(Ordering::SeqCst) == 0 {
             return;
         }
-        let Some(waiters) = self.by_key().remove(&id) else { return };
+        let Some(waiters) = self.leave(&mut self.by_key(), id) else { return };
         let ended = ended();
         for waiter in waiters {
             // A receiver that is gone has stopped waiting.
             let _ = waiter.wake.send(ended.clone());
         }
+    }
+
+    /// Takes out all who wait for a key.
+    fn leave(&self, by_key: &mut HashMap<KeyId, Vec<Waiter>>, id: KeyId) -> Option<Vec<Waiter>> {
+        let waiters = by_key.remove(&id)?;
+        self.notices.leave(id);
+        Some(waiters)
     }
 
     fn by_key(&self) -> MutexGuard<'_, HashMap<KeyId, Vec<Waiter>>> {
@@ -78,7 +96,7 @@ impl Drop for Place {
         if let Some(waiters) = by_key.get_mut(&self.id) {
             waiters.retain(|waiter| waiter.number != self.number);
             if waiters.is_empty() {
-                by_key.remove(&self.id);
+                self.waiters.leave(&mut by_key, self.id);
             }
         }
     }
@@ -90,7 +108,7 @@ mod tests {
 
     #[test]
     fn the_number_of_waiters_is_bounded_and_a_leaver_makes_room() {
-        let waiters = Arc::new(Waiters::default());
+        let waiters = Arc::new(Waiters::new(onlyonce_store::notices().0));
         let id = KeyId::from_bytes([1; 16]);
         let first = waiters.join(id, 2);
         let second = waiters.join(id, 2);

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
-use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
@@ -15,7 +15,7 @@ const BOUNDS: [f64; 12] = [0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 0.5
 const CLOCK_OFF: i64 = 500;
 
 /// What is counted, each with what it means.
-const HELP: [(&str, &str); 18] = [
+const HELP: [(&str, &str); 20] = [
     ("onlyonce_requests_total", "Requests answered, by Idempotency-Status; none for unprotected."),
     ("onlyonce_problems_total", "Answers made here, by problem."),
     ("onlyonce_claims_total", "Claims granted."),
@@ -29,6 +29,8 @@ const HELP: [(&str, &str); 18] = [
     ("onlyonce_swept_total", "Records that the sweeper ended or deleted."),
     ("onlyonce_reencrypted_total", "Kept answers encrypted anew, and those that could not be."),
     ("onlyonce_store_failures_total", "Calls of the store that failed."),
+    ("onlyonce_noticed_total", "Ends of attempts in other processes that the store has told of."),
+    ("onlyonce_notices_lost_total", "Times that notices of the store stopped coming, or never came."),
     ("onlyonce_upstream_failures_total", "Requests without an answer of the upstream, by kind."),
     ("onlyonce_upstream_lost_on_reused_total", "Of those, unknown ones on a reused connection."),
     ("onlyonce_clock_stepped_total", "Passes that found the clock put forward: an alarm."),
@@ -45,6 +47,8 @@ pub struct Telemetry {
     micros: AtomicU64,
     /// By how much the store's clock is ahead of this machine's, in milliseconds.
     clock_offset: AtomicI64,
+    /// Whether the store tells what other processes have ended.
+    notices: AtomicBool,
     /// What was said at the start that may be lost.
     risks: OnceLock<Vec<Taken>>,
     /// Requests being answered now.
@@ -146,6 +150,10 @@ impl Telemetry {
         let name = "onlyonce_clock_offset_seconds";
         let _ = writeln!(page, "# HELP {name} By how much the store's clock is ahead of ours.");
         let _ = writeln!(page, "# TYPE {name} gauge\n{name} {offset}");
+        let flow = u8::from(self.notices.load(Ordering::Relaxed));
+        let name = "onlyonce_notices_flow";
+        let _ = writeln!(page, "# HELP {name} Whether the store tells what other processes end.");
+        let _ = writeln!(page, "# TYPE {name} gauge\n{name} {flow}");
         let name = "onlyonce_risk_accepted";
         let _ = writeln!(page, "# HELP {name} Risks that were taken with the store: an alarm.");
         let _ = writeln!(page, "# TYPE {name} gauge");
@@ -218,6 +226,16 @@ impl Observer for Telemetry {
                 );
             }
             EngineEvent::ClockMeasured { offset, uncertainty } => self.clock(*offset, *uncertainty),
+            EngineEvent::NoticesFlow => {
+                self.notices.store(true, Ordering::Relaxed);
+                tracing::debug!("the store tells what other processes end");
+            }
+            EngineEvent::NoticesLost { why } => {
+                self.notices.store(false, Ordering::Relaxed);
+                self.count("onlyonce_notices_lost_total", "");
+                tracing::info!(why, "the store tells nothing: those who wait look more often");
+            }
+            EngineEvent::Noticed { .. } => self.count("onlyonce_noticed_total", ""),
             EngineEvent::StoreFailed { error } => {
                 self.count("onlyonce_store_failures_total", "");
                 // What is damaged stays so until somebody sees to it.

@@ -4,9 +4,10 @@ use std::collections::BTreeMap;
 use std::ops::Bound;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use onlyonce_core::{Floor, KeyId, Record, Revision, limits};
+use onlyonce_core::{Floor, KeyId, Record, Revision, StateKind, limits};
 
 use crate::error::StoreError;
+use crate::notice::Teller;
 use crate::store::{BoxFuture, Cursor, Due, Filter, Page, Store, Swap};
 
 /// Keeps records in a map. It survives nothing: what it promises about crashes is void.
@@ -20,6 +21,7 @@ struct Inner {
     records: BTreeMap<KeyId, Record>,
     floor: Floor,
     revision_max: u64,
+    tellers: Vec<Teller>,
 }
 
 impl MemoryStore {
@@ -53,6 +55,15 @@ impl Inner {
         Swap::Done
     }
 
+    /// Tells those who wait for a key on which nobody is at work any more.
+    fn tell(&mut self, id: KeyId) {
+        let found = self.records.get(&id).map(|record| record.state.kind());
+        if found != Some(StateKind::InFlight) {
+            self.tellers.retain(|teller| !teller.is_over());
+            self.tellers.iter().for_each(|teller| teller.tell(id));
+        }
+    }
+
     fn list(&self, filter: &Filter, after: Option<&Cursor>) -> Page {
         let limit = if filter.limit == 0 { 1000 } else { filter.limit };
         let start = after
@@ -81,7 +92,12 @@ impl Store for MemoryStore {
         expected: Option<Revision>,
         next: Option<Record>,
     ) -> BoxFuture<'_, Result<Swap, StoreError>> {
-        Box::pin(async move { Ok(self.inner().swap(id, expected, next)) })
+        Box::pin(async move {
+            let mut inner = self.inner();
+            let swap = inner.swap(id, expected, next);
+            inner.tell(id);
+            Ok(swap)
+        })
     }
 
     fn floor(&self) -> BoxFuture<'_, Result<Floor, StoreError>> {
@@ -114,6 +130,11 @@ impl Store for MemoryStore {
         after: Option<Cursor>,
     ) -> BoxFuture<'_, Result<Page, StoreError>> {
         Box::pin(async move { Ok(self.inner().list(&filter, after.as_ref())) })
+    }
+
+    fn notices(&self, teller: Teller) {
+        teller.flows();
+        self.inner().tellers.push(teller);
     }
 
     fn reply_max(&self) -> usize {

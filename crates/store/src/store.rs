@@ -6,6 +6,7 @@ use std::pin::Pin;
 use onlyonce_core::{Floor, KeyId, Record, Revision, StateKind, Timestamp};
 
 use crate::error::StoreError;
+use crate::notice::Teller;
 use crate::row;
 
 /// A boxed future, so that a store can be chosen at run time. One allocation a call is nothing
@@ -65,6 +66,14 @@ pub trait Store: Send + Sync + 'static {
         filter: Filter,
         after: Option<Cursor>,
     ) -> BoxFuture<'_, Result<Page, StoreError>>;
+
+    /// Tells of the keys that are wanted when their records have changed so that nobody is at work
+    /// on them any more, for as long as somebody listens; also if another process has done it, at
+    /// least if somebody listens there too. It may tell more. A store that cannot drops the teller,
+    /// and is looked into from time to time; a store around another one hands it on.
+    fn notices(&self, teller: Teller) {
+        drop(teller);
+    }
 
     /// The largest reply content in bytes that this store keeps.
     fn reply_max(&self) -> usize;

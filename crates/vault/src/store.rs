@@ -2,7 +2,7 @@
 
 use onlyonce_core::{Floor, KeyId, Record, Reply, Revision, State, Timestamp};
 use onlyonce_store::{
-    BoxFuture, Cursor, Due, Filter, Page, Store, StoreError, StoreErrorKind, Swap,
+    BoxFuture, Cursor, Due, Filter, Page, Store, StoreError, StoreErrorKind, Swap, Teller,
 };
 
 use crate::keyring::{Keyring, OVERHEAD};
@@ -125,6 +125,10 @@ impl<S: Store> Store for Encrypted<S> {
             }
             Ok(Page { records: opened, damaged, next })
         })
+    }
+
+    fn notices(&self, teller: Teller) {
+        self.inner.notices(teller);
     }
 
     fn reply_max(&self) -> usize {

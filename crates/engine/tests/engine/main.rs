@@ -6,6 +6,7 @@
 mod clocks;
 mod failures;
 mod leases;
+mod notices;
 mod operators;
 mod remote;
 mod starting;

@@ -2,7 +2,7 @@
 //! a log of what the engine tells its observer.
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use onlyonce::core::{
@@ -11,6 +11,7 @@ use onlyonce::core::{
 };
 use onlyonce::store::{
     BoxFuture, Cursor, Due, Filter, MemoryStore, Page, Store, StoreError, StoreErrorKind, Swap,
+    Teller,
 };
 use onlyonce::{
     Answer, AtLeaseEnd, Attempt, Claimed, Effect, Engine, EngineError, EngineEvent, Lease,
@@ -52,6 +53,8 @@ pub(crate) struct FaultyStore {
     pub(crate) stepped: Mutex<(Duration, Duration)>,
     /// Whether other processes use the store too.
     pub(crate) shared: AtomicBool,
+    /// What tells that somebody else has ended an attempt, which tests do.
+    teller: Mutex<Option<Teller>>,
     /// The largest reply it keeps, in bytes; zero for the most there may be.
     pub(crate) reply_max: AtomicUsize,
     /// Readings of its clock.
@@ -77,6 +80,11 @@ impl FaultyStore {
     /// What the store's clock says, which is right.
     pub(crate) fn time(&self) -> Timestamp {
         self.clock.as_ref().unwrap().now().plus(self.stepped.lock().unwrap().0)
+    }
+
+    /// What tells those who wait.
+    pub(crate) fn teller(&self) -> MutexGuard<'_, Option<Teller>> {
+        self.teller.lock().unwrap()
     }
 
     /// The next swap that would make a record `kind` meets `fault`; several are met in order.
@@ -207,6 +215,10 @@ impl Store for FaultyStore {
         after: Option<Cursor>,
     ) -> BoxFuture<'_, Result<Page, StoreError>> {
         self.inner.list(filter, after)
+    }
+
+    fn notices(&self, teller: Teller) {
+        *self.teller() = Some(teller);
     }
 
     fn reply_max(&self) -> usize {
