@@ -86,7 +86,8 @@ impl Place {
     /// All risks that can be taken with a store of any kind.
     pub(crate) fn risks() -> impl Iterator<Item = &'static str> {
         let redis = onlyonce_redis::RISKS.into_iter();
-        redis.chain(onlyonce_etcd::RISKS).chain(onlyonce_mysql::RISKS)
+        let others = onlyonce_etcd::RISKS.into_iter().chain(onlyonce_mysql::RISKS);
+        redis.chain(others).chain(onlyonce_postgres::RISKS)
     }
 
     /// The same place, with the risks that a flag takes.
@@ -95,7 +96,8 @@ impl Place {
         for risk in risk::taken().iter().map(|risk| risk.name()) {
             // That there is no such risk here is told at the start.
             let _ = match &mut place {
-                Self::Journal(_) | Self::Sqlite(_) | Self::Postgres(_) => false,
+                Self::Journal(_) | Self::Sqlite(_) => false,
+                Self::Postgres(address) => address.accept(risk),
                 Self::Mysql(address) => address.accept(risk),
                 Self::Redis(target) => target.accept(risk),
                 Self::Etcd(target) => target.accept(risk),
@@ -416,7 +418,8 @@ impl Opened {
     /// What the operator should know of it: risks that were accepted.
     pub(crate) fn warnings(&self) -> &[Warning] {
         match self {
-            Self::Journal { .. } | Self::Sqlite(_) | Self::Postgres(_) => &[],
+            Self::Journal { .. } | Self::Sqlite(_) => &[],
+            Self::Postgres(postgres) => postgres.warnings(),
             Self::Mysql(mysql) => mysql.warnings(),
             Self::Redis(redis) => redis.warnings(),
             Self::Etcd(etcd) => etcd.warnings(),

@@ -14,6 +14,8 @@ use tokio_postgres::Config;
 use tokio_postgres::config::{Host, SslMode, TargetSessionAttrs};
 use tokio_postgres_rustls::MakeRustlsConnect;
 
+/// The names of risks that can be taken.
+pub const RISKS: [&str; 1] = ["asynchronous"];
 /// How long a connection may take to be made.
 pub(crate) const CONNECT_MAX: Duration = Duration::from_secs(5);
 /// How long the kernel goes on sending what is not acknowledged: a call that was given up must
@@ -27,12 +29,15 @@ const UNACKNOWLEDGED_MAX: Duration = Duration::from_secs(5);
 ///
 /// - `sslrootcert`: a file with the certificates to trust instead of the system's, in PEM;
 /// - `sslcert` and `sslkey`: files with our own certificate and its key in PEM, where the server
-///   asks for one.
+///   asks for one;
+/// - `accept`: risks of [`RISKS`] that are taken, with `,` between them.
 #[derive(Clone)]
 pub struct Address {
     /// Boxed, since it is large beside the addresses of other stores.
     config: Box<Config>,
     files: Files,
+    /// Whether standbys may follow for which no commit waits.
+    asynchronous: bool,
     shown: String,
 }
 
@@ -66,7 +71,7 @@ impl FromStr for Address {
         if !text.starts_with("postgres://") && !text.starts_with("postgresql://") {
             return Err(AddressError("it must begin with postgres://".to_owned()));
         }
-        let (text, files) = options(text).map_err(AddressError)?;
+        let (text, files, risks) = options(text).map_err(AddressError)?;
         let mut config: Config = text.parse().map_err(|error: tokio_postgres::Error| {
             let source = std::error::Error::source(&error).map(ToString::to_string);
             AddressError(source.unwrap_or_else(|| error.to_string()))
@@ -94,7 +99,12 @@ impl FromStr for Address {
             config.target_session_attrs(TargetSessionAttrs::ReadWrite);
         }
         let shown = shown(&config);
-        Ok(Self { config: Box::new(config), files, shown })
+        let mut made = Self { config: Box::new(config), files, asynchronous: false, shown };
+        if let Some(other) = risks.iter().find(|risk| !made.accept(risk)) {
+            let text = format!("`accept={other}` is none of {}", RISKS.join(", "));
+            return Err(AddressError(text));
+        }
+        Ok(made)
     }
 }
 
@@ -112,13 +122,26 @@ impl fmt::Debug for Address {
 
 impl PartialEq for Address {
     fn eq(&self, other: &Self) -> bool {
-        self.config == other.config && self.files == other.files
+        (&self.config, &self.files, self.asynchronous)
+            == (&other.config, &other.files, other.asynchronous)
     }
 }
 
 impl Eq for Address {}
 
 impl Address {
+    /// Takes a risk of [`RISKS`]; says whether there is one of this name.
+    pub fn accept(&mut self, risk: &str) -> bool {
+        let known = RISKS.contains(&risk);
+        self.asynchronous |= known;
+        known
+    }
+
+    /// Whether standbys may follow for which no commit waits.
+    pub(crate) const fn takes_asynchronous(&self) -> bool {
+        self.asynchronous
+    }
+
     pub(crate) fn config(&self) -> &Config {
         &self.config
     }
@@ -161,15 +184,16 @@ impl Address {
     }
 }
 
-/// Takes out of an address what the library does not know.
-fn options(text: &str) -> Result<(String, Files), String> {
+/// Takes out of an address what the library does not know: files, and risks that are taken.
+fn options(text: &str) -> Result<(String, Files, Vec<&str>), String> {
     let (base, query) = text.split_once('?').unwrap_or((text, ""));
-    let (mut kept, mut files) = (Vec::new(), Files::default());
+    let (mut kept, mut files, mut taken) = (Vec::new(), Files::default(), Vec::new());
     for option in query.split('&').filter(|option| !option.is_empty()) {
         match option.split_once('=') {
             Some(("sslrootcert", file)) => files.roots = Some(path(file)?),
             Some(("sslcert", file)) => files.certificate = Some(path(file)?),
             Some(("sslkey", file)) => files.key = Some(path(file)?),
+            Some(("accept", risks)) => taken.extend(risks.split(',')),
             Some(("sslmode", "verify-full")) => kept.push("sslmode=require"),
             Some(_) | None => kept.push(option),
         }
@@ -178,7 +202,7 @@ fn options(text: &str) -> Result<(String, Files), String> {
         return Err("`sslcert` and `sslkey` go together".to_owned());
     }
     let mark = if kept.is_empty() { "" } else { "?" };
-    Ok((format!("{base}{mark}{}", kept.join("&")), files))
+    Ok((format!("{base}{mark}{}", kept.join("&")), files, taken))
 }
 
 /// The name of a file, in percent-encoding (RFC 3986, section 2.1).
@@ -262,6 +286,7 @@ mod tests {
         for (wrong, says) in [
             ("postgres://localhost/b?sslrootcert=ca.pem", "sslmode=require"),
             ("postgres://a/b?sslcert=me.pem", "go together"),
+            ("postgres://a/b?accept=asynchronous,fire", "`accept=fire` is none of asynchronous"),
             ("postgres://a/b?sslrootcert=%2", "no name of a file"),
             ("postgres://a/b?sslrootcert=", "no name of a file"),
         ] {
@@ -278,5 +303,12 @@ mod tests {
         assert_eq!(address.files.roots, Some("/a b/ca.pem".into()));
         assert_eq!(address.config.get_ssl_mode(), SslMode::Require);
         assert_ne!(address, "postgres://a/b?connect_timeout=1".parse().unwrap());
+    }
+
+    #[test]
+    fn a_risk_is_taken_only_where_it_is_named() {
+        let takes = |text: &str| text.parse::<Address>().unwrap().takes_asynchronous();
+        assert!(takes("postgres://a/b?sslmode=require&accept=asynchronous"));
+        assert!(!takes("postgres://a/b?sslmode=require"));
     }
 }

@@ -3,7 +3,7 @@
 
 use onlyonce_core::{Floor, Secret};
 use onlyonce_store::OpenErrorKind::{Exists, Foreign, Missing, Newer, Refused, Unavailable};
-use onlyonce_store::{Check, Checks, Need, OpenError, row};
+use onlyonce_store::{Check, Checks, Need, OpenError, Warning, row};
 use tokio_postgres::types::Type;
 use tokio_postgres::{Client, Row};
 
@@ -19,6 +19,7 @@ const FSYNC: Need = Need::new("fsync", "on");
 const FULL_PAGE_WRITES: Need = Need::new("full_page_writes", "on");
 const SYNCHRONOUS_COMMIT: Need =
     Need::new("synchronous_commit", "not off; nor local with a synchronous standby");
+const STANDBYS: Need = Need::new("standbys", "none, or one that commits wait for");
 const STORE: Need = Need::new("store", "made by `onlyonce store init`");
 const TABLES_KEPT: Need = Need::new("tables", "logged");
 const PRIVILEGES: Need = Need::new("privileges", "SELECT, INSERT, UPDATE, DELETE");
@@ -26,13 +27,14 @@ const FORMAT: Need = Need::new("format", "one that this program knows");
 const SECRET: Need = Need::new("secret", "32 bytes");
 
 /// All that is looked at.
-const NEEDS: [Need; 11] = [
+const NEEDS: [Need; 12] = [
     SERVER,
     PRIMARY,
     READ_ONLY,
     FSYNC,
     FULL_PAGE_WRITES,
     SYNCHRONOUS_COMMIT,
+    STANDBYS,
     STORE,
     TABLES_KEPT,
     PRIVILEGES,
@@ -51,13 +53,20 @@ pub(crate) struct Checked {
     /// The `synchronous_commit` that was found to be enough.
     pub(crate) synchronous_commit: String,
     pub(crate) secret: Secret,
+    pub(crate) warnings: Vec<Warning>,
 }
 
+/// The last column counts the standbys that follow, of which everybody is told the process and the
+/// name. A base backup and an archive of the log follow too, and nobody fails over to them; a
+/// subscription does not take our place either.
 const SETTINGS: &str = "
 SELECT current_setting('fsync'), current_setting('full_page_writes'),
   current_setting('synchronous_commit'), current_setting('synchronous_standby_names'),
   current_setting('transaction_read_only'), pg_is_in_recovery(),
-  to_regclass('onlyonce.store') IS NOT NULL";
+  to_regclass('onlyonce.store') IS NOT NULL,
+  (SELECT count(*) FROM pg_stat_replication r
+   WHERE r.application_name NOT IN ('pg_basebackup', 'pg_receivewal') AND NOT EXISTS (
+     SELECT FROM pg_replication_slots s WHERE s.active_pid = r.pid AND s.slot_type = 'logical'))";
 
 /// Which tables are not kept after a crash, and what we may not do with them.
 const TABLES: &str = "
@@ -71,9 +80,9 @@ WHERE n.nspname = 'onlyonce' AND c.relkind IN ('r', 'p')";
 const ROW: &str = "SELECT version, secret FROM onlyonce.store";
 
 /// Looks through a server and its tables.
-pub(crate) async fn check(client: &Client, place: &str) -> Result<Checked, OpenError> {
-    let mut checks = Checks::at(place);
-    let looked = look(client, place, &mut checks).await;
+pub(crate) async fn check(client: &Client, way: &Way) -> Result<Checked, OpenError> {
+    let mut checks = Checks::at(&*way.place);
+    let looked = look(client, way, &mut checks).await;
     checks.verdict()?;
     looked
 }
@@ -85,7 +94,7 @@ pub async fn doctor(address: Address) -> Vec<Check> {
     let mut checks = Checks::at(&*way.place);
     let looking = async {
         let client = way.connect().await?;
-        look(&client, &way.place, &mut checks).await.map(drop)
+        look(&client, &way, &mut checks).await.map(drop)
     };
     let late = |_| Err(OpenError::new(Unavailable, &*way.place, "it does not answer in time"));
     let looked = tokio::time::timeout(2 * CONNECT_MAX, looking).await.unwrap_or_else(late);
@@ -96,8 +105,9 @@ pub async fn doctor(address: Address) -> Vec<Check> {
 }
 
 /// Looks through it, and says why nothing more can be asked.
-async fn look(client: &Client, place: &str, checks: &mut Checks) -> Result<Checked, OpenError> {
-    let settings = settings(client, place, checks).await?;
+async fn look(client: &Client, way: &Way, checks: &mut Checks) -> Result<Checked, OpenError> {
+    let place = &*way.place;
+    let settings = settings(client, way, checks).await?;
     if !settings.has_store {
         let why = "there is no store in this database";
         return Err(checks.refuse(Missing, STORE, "none", why, INIT));
@@ -120,7 +130,8 @@ async fn look(client: &Client, place: &str, checks: &mut Checks) -> Result<Check
     };
     checks.good(SECRET, "there");
     let synchronous_commit = settings.synchronous_commit;
-    Ok(Checked { synchronous_commit, secret: Secret::from_bytes(secret) })
+    let warnings = checks.accepted().map(Warning::of).collect();
+    Ok(Checked { synchronous_commit, secret: Secret::from_bytes(secret), warnings })
 }
 
 /// Whether the tables are kept, and ours to use.
@@ -154,12 +165,13 @@ async fn tables(client: &Client, place: &str, checks: &mut Checks) -> Result<(),
 /// Makes the tables.
 pub(crate) async fn init(
     client: &mut Client,
-    place: &str,
+    way: &Way,
     secret: &[u8; 32],
     floor: Floor,
 ) -> Result<(), OpenError> {
+    let place = &*way.place;
     let mut checks = Checks::at(place);
-    let settings = settings(client, place, &mut checks).await?;
+    let settings = settings(client, way, &mut checks).await?;
     checks.verdict()?;
     if settings.has_store {
         let text = "there is a store already; it is left as it is";
@@ -187,8 +199,9 @@ pub(crate) async fn init(
 }
 
 /// Makes what transactions of callers need, in a store that there is already.
-pub(crate) async fn install(client: &mut Client, place: &str) -> Result<(), OpenError> {
-    check(client, place).await?;
+pub(crate) async fn install(client: &mut Client, way: &Way) -> Result<(), OpenError> {
+    let place = &*way.place;
+    check(client, way).await?;
     let make = async {
         let making = client.transaction().await?;
         making.batch_execute(schema::NOTED).await?;
@@ -203,14 +216,10 @@ struct Settings {
     has_store: bool,
 }
 
-async fn settings(
-    client: &Client,
-    place: &str,
-    checks: &mut Checks,
-) -> Result<Settings, OpenError> {
-    let rows = ask(client, place, SETTINGS).await?;
+async fn settings(client: &Client, way: &Way, checks: &mut Checks) -> Result<Settings, OpenError> {
+    let rows = ask(client, &way.place, SETTINGS).await?;
     let Some(found) = rows.first() else {
-        return Err(OpenError::new(Unavailable, place, "it does not tell its settings"));
+        return Err(OpenError::new(Unavailable, &*way.place, "it does not tell its settings"));
     };
     checks.good(SERVER, "yes");
     let setting = |at: usize| found.get::<_, String>(at);
@@ -241,7 +250,37 @@ async fn settings(
     let fix = "it must be on: `ALTER ROLE .. SET synchronous_commit = on`, or for the database or \
                the server";
     checks.must(SYNCHRONOUS_COMMIT, &*commit, why.is_none(), &text, fix);
+    if !standby {
+        let is_waited_for = !standbys.is_empty();
+        look_at_standbys(found.get(7), is_waited_for, way.address.takes_asynchronous(), checks);
+    }
     Ok(Settings { synchronous_commit: commit, has_store: found.get(6) })
+}
+
+/// A standby that takes the primary's place lacks what it had not got, unless commits wait for one.
+fn look_at_standbys(count: i64, is_waited_for: bool, takes_risk: bool, checks: &mut Checks) {
+    let says = match (count, is_waited_for) {
+        (_, true) => "commits wait for one".to_owned(),
+        (0, false) => "none".to_owned(),
+        (_, false) => format!("{count}, and no commit waits for one"),
+    };
+    let why = "a standby follows and synchronous_standby_names is empty: a failover would lose \
+               what was confirmed last, and that would run again";
+    let fix = "name it in synchronous_standby_names (`ALTER SYSTEM SET ..`, then `SELECT \
+               pg_reload_conf()`), or, if it never takes this server's place, say so by \
+               `accept=asynchronous`";
+    if 0 < count && !is_waited_for && takes_risk {
+        let why = format!("{why} (`accept=asynchronous`)");
+        checks.take(
+            "asynchronous",
+            STANDBYS,
+            says,
+            &why,
+            "run `onlyonce store restored` after one",
+        );
+    } else {
+        checks.must(STANDBYS, says, count == 0 || is_waited_for, why, fix);
+    }
 }
 
 async fn ask(client: &Client, place: &str, sql: &str) -> Result<Vec<Row>, OpenError> {

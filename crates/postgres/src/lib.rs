@@ -23,7 +23,7 @@ mod session;
 mod transaction;
 mod writer;
 
-pub use address::{Address, AddressError};
+pub use address::{Address, AddressError, RISKS};
 pub use door::doctor;
 pub use onlyonce_store::transaction::{Claimed, Request, TxError, TxErrorKind};
 pub use postgres::Postgres;

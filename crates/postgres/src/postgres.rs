@@ -8,7 +8,7 @@ use std::time::Duration;
 use onlyonce_core::{Floor, KeyId, Record, Revision, Secret, StateKind, Timestamp};
 use onlyonce_store::{
     BoxFuture, Cursor, Due, Filter, OpenError, OpenErrorKind, Page, Row, Store, StoreError, Swap,
-    row,
+    Warning, row,
 };
 use tokio::runtime::Handle;
 use tokio::sync::Mutex;
@@ -41,6 +41,7 @@ pub struct Postgres {
     queue: Queue,
     reader: Arc<Reader>,
     secret: Secret,
+    warnings: Arc<[Warning]>,
 }
 
 impl Postgres {
@@ -70,7 +71,7 @@ impl Postgres {
     ) -> Result<(), OpenError> {
         let way = Way::to(address);
         let mut client = way.connect().await?;
-        door::init(&mut client, &way.place, secret.as_bytes(), floor).await
+        door::init(&mut client, &way, secret.as_bytes(), floor).await
     }
 
     /// Makes in a store what [`Transactions`] and the functions for other languages need, or makes
@@ -81,7 +82,7 @@ impl Postgres {
     pub async fn install_functions(address: Address) -> Result<(), OpenError> {
         let way = Way::to(address);
         let mut client = way.connect().await?;
-        door::install(&mut client, &way.place).await
+        door::install(&mut client, &way).await
     }
 
     /// Opens the store in the database, also while other processes have it.
@@ -91,7 +92,8 @@ impl Postgres {
     /// break what a store promises: the error names it.
     pub async fn open(address: Address) -> Result<Self, OpenError> {
         let (way, runtime) = (Way::to(address), Handle::current());
-        let session = way.open().await?;
+        let mut session = way.open().await?;
+        let warnings = std::mem::take(&mut session.warnings).into();
         let secret = session.secret.clone();
         let mut slot = [0; 1];
         getrandom::fill(&mut slot).map_err(|error| {
@@ -113,12 +115,17 @@ impl Postgres {
         drop(runtime.spawn(writer.run()));
         let reader = Reader { way: way.clone(), secret: secret.clone(), session: Mutex::new(None) };
         let queue = Queue { ops: sender, bytes: waiting };
-        Ok(Self { runtime, way, queue, reader: Arc::new(reader), secret })
+        Ok(Self { runtime, way, queue, reader: Arc::new(reader), secret, warnings })
     }
 
     /// The store's secret.
     pub const fn secret(&self) -> &Secret {
         &self.secret
+    }
+
+    /// What the operator should know of it: risks that were accepted.
+    pub fn warnings(&self) -> &[Warning] {
+        &self.warnings
     }
 
     /// What claims and completes in transactions of the caller's own, on the same database.

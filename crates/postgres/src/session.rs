@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use onlyonce_core::Secret;
 use onlyonce_store::OpenErrorKind::{Foreign, Unavailable};
-use onlyonce_store::{OpenError, StoreError};
+use onlyonce_store::{OpenError, StoreError, Warning};
 use tokio_postgres::Client;
 
 use crate::address::{Address, CONNECT_MAX};
@@ -25,6 +25,8 @@ pub(crate) struct Session {
     /// What begins a transaction.
     pub(crate) begin: String,
     pub(crate) secret: Secret,
+    /// What the operator should know.
+    pub(crate) warnings: Vec<Warning>,
 }
 
 /// Ends a transaction. Its time is not bounded, since nobody could tell then whether a standby has
@@ -65,8 +67,10 @@ impl Way {
     pub(crate) async fn open(&self) -> Result<Session, OpenError> {
         let looking = async {
             let client = self.connect().await?;
-            let checked = door::check(&client, &self.place).await?;
-            Ok(Session { client, begin: begin(&checked), secret: checked.secret })
+            let checked = door::check(&client, self).await?;
+            let begin = begin(&checked);
+            let Checked { secret, warnings, .. } = checked;
+            Ok(Session { client, begin, secret, warnings })
         };
         let late = |_| OpenError::new(Unavailable, &*self.place, "it does not answer in time");
         tokio::time::timeout(2 * CONNECT_MAX, looking).await.map_err(late)?

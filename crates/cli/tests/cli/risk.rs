@@ -60,7 +60,10 @@ fn document_for_callers(proxy: &Proxy) -> String {
 fn what_is_no_risk_and_what_can_never_be_accepted_is_refused_with_all_that_can() {
     for name in ["fire", "transaction_read_only", "secret", ""] {
         let told = onlyonce(["doctor", &format!("--accept-risk={name}")]).failed(2);
-        assert!(told.contains("everysec, unchecked, single, replica, galera"), "{told}");
+        assert!(
+            told.contains("everysec, unchecked, single, replica, galera, asynchronous"),
+            "{told}"
+        );
         assert!(told.contains("can never be"), "{told}");
     }
     // Another setting of the same server is not let in by it.

@@ -4,7 +4,7 @@ use onlyonce_conformance::{block_on, claimed, id};
 use onlyonce_postgres::Postgres;
 use onlyonce_store::OpenErrorKind::{self, Exists, Missing, Newer, Refused, Unavailable};
 use onlyonce_store::{Check, OpenError, Store as _, Swap};
-use onlyonce_testbed::Postgres as Server;
+use onlyonce_testbed::{Postgres as Server, until};
 
 use crate::common::{self, checks, database, init};
 
@@ -104,6 +104,64 @@ fn a_standby_is_refused_and_so_is_a_commit_that_does_not_wait_for_a_promised_one
     server.set("synchronous_standby_names", "*");
     server.restart();
     is(open(&server, &name), Refused, "synchronous_commit is local");
+}
+
+/// Waits until so many servers follow this one by a name of this kind.
+fn await_standby(server: &Server, name: &str) {
+    let ask = format!(
+        "SELECT count(*) FROM pg_stat_replication WHERE state = 'streaming' \
+         AND application_name = '{name}'"
+    );
+    until("a standby", || (server.sql("postgres", &ask) == "1").then_some(()));
+}
+
+#[test]
+fn a_standby_that_no_commit_waits_for_is_refused_unless_somebody_takes_the_risk() {
+    let server = Server::start();
+    let name = database(&server);
+    init(&server, &name).unwrap();
+    let app = "CREATE ROLE app LOGIN; GRANT USAGE ON SCHEMA onlyonce TO app; \
+               GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA onlyonce TO app";
+    server.sql(&name, app);
+    let other = database(&server);
+    assert!(open(&server, &name).unwrap().warnings().is_empty());
+    let _standby = Server::standby_of(&server);
+    await_standby(&server, "walreceiver");
+
+    is(open(&server, &name), Refused, "synchronous_standby_names is empty");
+    is(init(&server, &other), Refused, "accept=asynchronous");
+    // Everybody is told, also a role that may do nothing but use the tables.
+    let url = server.url(&name);
+    is(open_as(&url.replace("postgres@", "app@")), Refused, "accept=asynchronous");
+    let store = open_as(&format!("{url}?accept=asynchronous")).unwrap();
+    let risks: Vec<_> = store.warnings().iter().map(|warning| warning.risk).collect();
+    assert_eq!(risks, [Some("asynchronous")]);
+
+    let wait = "ALTER SYSTEM SET synchronous_standby_names = '*'; SELECT pg_reload_conf()";
+    server.sql("postgres", wait);
+    let waits = || server.sql("postgres", "SHOW synchronous_standby_names") == "*";
+    until("commits wait", || waits().then_some(()));
+    let store = open_as(&format!("{url}?accept=asynchronous")).unwrap();
+    assert!(store.warnings().is_empty(), "a risk that is not met");
+    open(&server, &name).unwrap();
+}
+
+/// Nobody fails over to either, and a nightly backup must not end the service.
+#[test]
+fn who_copies_the_log_for_a_backup_is_no_standby() {
+    let server = Server::start();
+    let name = database(&server);
+    init(&server, &name).unwrap();
+    for program in ["pg_basebackup", "pg_receivewal"] {
+        // A server that calls itself so is told as they are.
+        let mut reads = Server::standby_of(&server);
+        reads.set("cluster_name", program);
+        reads.restart();
+        await_standby(&server, program);
+        let alone = "SELECT count(*) FROM pg_stat_replication";
+        until("the others are gone", || (server.sql("postgres", alone) == "1").then_some(()));
+        open(&server, &name).unwrap();
+    }
 }
 
 #[test]

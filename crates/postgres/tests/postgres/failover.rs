@@ -54,3 +54,27 @@ fn a_failover_to_a_synchronous_standby_loses_no_claim_that_was_confirmed() {
     let claim = || block_on(store.swap(id(number), None, Some(claimed(number)))).ok();
     assert_eq!(until("the standby takes claims", claim), Swap::Done);
 }
+
+/// Case B79. The same without waiting: what may be lost is shown here, and refused at the door.
+#[test]
+fn a_failover_to_a_standby_that_no_commit_waits_for_loses_a_claim_that_was_confirmed() {
+    let mut primary = Server::start();
+    let name = database(&primary);
+    init(&primary, &name).unwrap();
+    let mut standby = Server::standby_of(&primary);
+    let store = open_as(&format!("{}?accept=asynchronous", primary.url(&name))).unwrap();
+    let claim = |number| block_on(store.swap(id(number), None, Some(claimed(number))));
+    assert_eq!(claim(1).unwrap(), Swap::Done);
+    let has = "SELECT bool_and(replay_lsn >= pg_current_wal_lsn()) FROM pg_stat_replication";
+    until("the standby has it", || (primary.sql("postgres", has) == "t").then_some(()));
+    standby.kill();
+    assert_eq!(claim(2).unwrap(), Swap::Done);
+    primary.kill();
+    standby.restart();
+    standby.sql("postgres", "SELECT pg_promote()");
+
+    let store = open_as(&standby.url(&name)).unwrap();
+    assert_eq!(block_on(store.get(id(1))).unwrap(), Some(claimed(1)));
+    let again = block_on(store.swap(id(2), None, Some(claimed(2)))).unwrap();
+    assert_eq!(again, Swap::Done, "it was confirmed before, and is granted once more");
+}
