@@ -12,6 +12,10 @@ from pathlib import Path
 STARTS_WITHIN = 60
 #: Never secret: the service that knows it ends with the tests.
 TOKEN = "0123456789abcdef0123456789abcdef"
+#: Of a caller whose operations may run twice.
+HARMLESS = "fedcba9876543210fedcba9876543210"
+#: Of somebody who settles what nobody knows.
+OPERATOR = "0246813579acebdf0246813579acebdf"
 
 
 class Program:

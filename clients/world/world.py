@@ -16,7 +16,7 @@ import urllib.error
 import urllib.request
 from pathlib import Path
 
-from programs import TOKEN, Program
+from programs import HARMLESS, OPERATOR, TOKEN, Program
 from relay import LIMIT, Handler, Relay, Server
 from shop import Shop
 
@@ -29,16 +29,47 @@ retry_after = "20s"
 """
 
 
+#: A scope as it is without a configuration; and one in which a second run is said to do no harm.
+SERVICE = """
+[[scope]]
+name = "default"
+
+[[scope]]
+name = "harmless"
+on_unknown = "retry"
+receiver = { always = "unique-name" }
+
+[[caller]]
+name = "test"
+token_file = "TOKEN"
+scopes = ["default"]
+
+[[caller]]
+name = "harmless"
+token_file = "HARMLESS"
+scopes = ["harmless"]
+
+[[caller]]
+name = "operator"
+token_file = "OPERATOR"
+operator = true
+"""
+
+
 class World:
     """All there is. Each control is a method."""
 
     def __init__(self, binary, folder, pages):
         self.folder = Path(folder)
-        token = self.folder / "token"
-        token.touch(0o600)
-        token.write_text(TOKEN)
-        config = self.folder / "proxy.toml"
-        config.write_text(PROXY)
+        service = SERVICE
+        for word, token in (("TOKEN", TOKEN), ("HARMLESS", HARMLESS), ("OPERATOR", OPERATOR)):
+            file = self.folder / word.lower()
+            file.touch(0o600)
+            file.write_text(token)
+            service = service.replace(word, str(file))
+        configs = {"service": service, "proxy": PROXY}
+        for name, text in configs.items():
+            (self.folder / (name + ".toml")).write_text(text)
         self.shop = Shop(folder, pages, lambda: self.kill("proxy", True))
         self.relays = {
             "service": Relay(lambda: self.kill("service", True)),
@@ -46,13 +77,13 @@ class World:
         }
         listen = ["--listen", "127.0.0.1:0"]
         arguments = {
-            "service": ("serve", [*listen, "--token-file", str(token)]),
+            "service": ("serve", listen),
             "proxy": ("proxy", [*listen, "--upstream", self.shop.server.url]),
         }
-        arguments["proxy"][1].extend(["--config", str(config)])
         self.programs = {
-            name: Program(binary, folder, command, more, self._listens(name))
+            name: Program(binary, folder, command, [*more, "--config", config], self._listens(name))
             for name, (command, more) in arguments.items()
+            for config in [str(self.folder / (name + ".toml"))]
         }
         for program in self.programs.values():
             program.start()
@@ -71,6 +102,8 @@ class World:
             "service": self.relays["service"].server.url,
             "proxy": self.relays["proxy"].server.url,
             "token": TOKEN,
+            "harmless": HARMLESS,
+            "operator": OPERATOR,
             "folder": str(self.folder),
         }
 
@@ -156,10 +189,12 @@ class World:
     def ask(self, post, body):
         """Asks the service as an operator does, past the relay."""
         host, port = self.relays["service"].target
+        if "key" in body:
+            body = {"scope": "default", **body}
         request = urllib.request.Request(
             "http://%s:%d/v1/%s" % (host, port, post),
             json.dumps(body).encode(),
-            {"Authorization": "Bearer " + TOKEN, "Content-Type": "application/json"},
+            {"Authorization": "Bearer " + OPERATOR, "Content-Type": "application/json"},
         )
         try:
             with urllib.request.urlopen(request, timeout=LIMIT) as answer:

@@ -12,6 +12,13 @@ use crate::{Failure, Outcome, repo, steps};
 /// The tests of the client for TypeScript, as they are called once they are JavaScript.
 const SUITES: [&str; 3] = ["unit.test.js", "vectors.test.js", "browser.test.js"];
 
+/// A program of a user. The consumer needs amqplib, which is there for who wants it.
+const USES: &str = "import { Client, FileIntents, RetryingClient, keyFrom } from 'onlyonce';
+new Client('http://localhost');
+[FileIntents.name, RetryingClient.name, keyFrom('order', 7)];
+import.meta.resolve('onlyonce/rabbitmq');
+";
+
 /// Runs them all.
 pub(crate) fn run() -> Outcome {
     let build = ["build", "-p", "onlyonce-cli", "--bin", "onlyonce"];
@@ -101,15 +108,40 @@ fn typescript() -> Outcome {
         types.arg(&compiler).arg("-p").arg(project);
         steps::quiet("typescript types", &mut types)?;
     }
+    packed(&folder)?;
     let suites = SUITES.map(|suite| folder.join("dist-test").join(suite));
     steps::quiet("typescript tests", asked("node").arg("--test").args(suites))?;
-    // The same tests try the consumers of both languages.
+    steps::quiet("typescript consumer", &mut consumer(&folder)?)
+}
+
+/// As a user has it: packed, and installed where nothing else is.
+fn packed(folder: &Path) -> Outcome {
+    let user = target("installed")?;
+    fs::remove_dir_all(&user)?;
+    fs::create_dir_all(&user)?;
+    let mut pack = asked("npm");
+    pack.args(["pack", "--silent", "--pack-destination"]).arg(&user).arg(folder);
+    steps::quiet("npm pack", &mut pack)?;
+    let packed = fs::read_dir(&user)?.next().ok_or("npm has packed nothing")??.path();
+    let install = ["install", "--offline", "--no-audit", "--no-fund"];
+    let mut npm = asked("npm");
+    npm.arg("--prefix").arg(&user).args(install).arg(packed);
+    steps::quiet("npm install", &mut npm)?;
+    let program = user.join("uses.mjs");
+    fs::write(&program, USES)?;
+    let mut node = asked("node");
+    node.arg(program);
+    steps::quiet("typescript package", &mut node)
+}
+
+/// The tests of consumers, which are the same in both languages, of that in TypeScript.
+fn consumer(folder: &Path) -> Result<Command, Failure> {
     let consumer = folder.join("dist-test/consumer.js");
     let consumer = format!("[\"node\", \"{}\"]", consumer.display());
     let mut tests = asked(target("python")?.join("bin/python"));
     tests.env("ONLYONCE_CONSUMER", consumer).args(["-m", "unittest", "discover"]);
     tests.args(["-p", "test_consume.py", "-s"]).arg(repo::root().join("clients/python/tests"));
-    steps::quiet("typescript consumer", &mut tests)
+    Ok(tests)
 }
 
 /// A folder of ours that outlives a run.

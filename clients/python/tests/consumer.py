@@ -38,6 +38,9 @@ def handler(control: str) -> Any:
                 raise Never(act["never"])
             elif "raise" in act:
                 raise Boom(act["raise"])
+            elif "raise_up_to" in act:
+                if attempt.number <= act["raise_up_to"]:
+                    raise Boom("not this time")
             else:
                 return act["return"]
         raise AssertionError("the acts have no end")

@@ -69,9 +69,12 @@ class Consumer:
         if self.child.poll() is None:
             self.kill()
 
-    def stop(self) -> None:
+    def ask_to_stop(self) -> None:
         assert self.child.stdin is not None
         self.child.stdin.close()
+
+    def stop(self) -> None:
+        self.ask_to_stop()
         self._ended()
 
     def _ended(self) -> None:
@@ -86,12 +89,13 @@ class Consumers(unittest.TestCase):
     world: World
     broker: "subprocess.Popen[bytes]"
     url: str
+    tls: str
 
     @classmethod
     def setUpClass(cls) -> None:
         cls.broker = subprocess.Popen([BROKER], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
         assert cls.broker.stdout is not None
-        cls.url = cls.broker.stdout.readline().decode().strip()
+        cls.url, cls.tls = (cls.broker.stdout.readline().decode().strip() for _ in range(2))
         cls.world = World()
 
     @classmethod
@@ -148,6 +152,9 @@ class Consumers(unittest.TestCase):
     def ready(self, queue: str) -> int:
         return int(self.channel.queue_declare(queue, passive=True).method.message_count)
 
+    def consumers(self) -> int:
+        return int(self.channel.queue_declare(self.name, passive=True).method.consumer_count)
+
     def take(self, queue: str) -> List[Any]:
         """All that lies in a queue: properties and bodies."""
         found: List[Any] = []
@@ -186,6 +193,23 @@ class Consumers(unittest.TestCase):
             )
         self.assertEqual(self.ready(self.name), 0)
 
+    def test_messages_come_over_tls_from_the_broker_that_is_meant_and_from_no_other(self) -> None:
+        self.publish(["effect", {"return": 1}])
+        address, _, options = self.tls.partition("?")
+        # The system vouches for nobody here; and it has another name.
+        for broker in (address, f"{address.replace('localhost', '127.0.0.1')}?{options}"):
+            consumer = Consumer({**self.given, "broker": broker})
+            self.addCleanup(consumer.end)
+            why = consumer.told("lost")[0].lower()
+            self.assertTrue("certificate" in why or "altname" in why, why)
+            consumer.stop()
+        self.assertEqual((self.effects(), self.ready(self.name)), (0, 1))
+        self.given["broker"] = self.tls
+        consumer = self.start()
+        consumer.told("done")
+        consumer.stop()
+        self.assertEqual((self.effects(), self.ready(self.name)), (1, 0))
+
     def test_a_copy_that_comes_while_it_runs_waits_and_is_not_run(self) -> None:
         consumer = self.start()
         waits = {"world": {"do": "wait_signal", "name": self.name}}
@@ -196,6 +220,19 @@ class Consumers(unittest.TestCase):
         consumer.told("done", "duplicate")
         consumer.stop()
         self.assertEqual((self.effects(), self.ready(self.name)), (1, 0))
+
+    def test_a_stop_finishes_what_runs_and_takes_no_more(self) -> None:
+        consumer = self.start()
+        waits = {"world": {"do": "wait_signal", "name": self.name}}
+        self.publish(["effect", waits, {"return": 1}])
+        until("it runs", lambda: self.effects() == 1)
+        consumer.ask_to_stop()
+        until("it takes no more", lambda: self.consumers() == 0)
+        self.publish(["effect", {"return": 1}], message_id="next")
+        self.world.ask({"do": "signal", "name": self.name})
+        consumer.told("done")
+        consumer.stop()
+        self.assertEqual((self.effects(), self.ready(self.name)), (1, 1))
 
     def test_a_consumer_killed_before_it_acknowledges_does_not_run_it_again(self) -> None:
         # The record is durable, and the consumer never hears so.
@@ -269,6 +306,25 @@ class Consumers(unittest.TestCase):
         consumer.told("aside")
         consumer.stop()
         self.assertEqual(self.effects(), 2)
+
+    def test_what_its_handler_cannot_tell_runs_again_where_the_scope_says_that_it_is_harmless(
+        self,
+    ) -> None:
+        self.given["token"] = self.world.where["harmless"]
+        consumer = self.start()
+        self.publish(["effect", {"raise_up_to": 2}, {"return": 1}])
+        consumer.told("later", "later", "done")
+        self.assertEqual(self.effects(), 3)
+        # Not for ever; and once more if somebody hands it in.
+        self.publish(["effect", {"raise": "boom"}], message_id="poison")
+        consumer.told("later", "later", "aside")
+        self.assertEqual((self.effects(), self.replay()), (6, "1"))
+        consumer.told("aside")
+        consumer.stop()
+        (properties, _), = self.look()
+        told = properties.headers
+        self.assertEqual((told["onlyonce-why"], told["onlyonce-happened"]), ("unknown", "unknown"))
+        self.assertEqual((told["onlyonce-attempts"], self.effects()), ("4", 7))
 
     def test_a_service_killed_between_claim_and_answer_runs_it_once(self) -> None:
         for path in ("/v1/claim", "/v1/complete"):

@@ -175,12 +175,18 @@ export class Inbox {
   async #failed(key: string, thrown: unknown): Promise<Settled> {
     const record = await this.#record(key);
     if (!(thrown instanceof DidNotHappen)) {
-      return aside("unknown", `nobody knows whether it happened: ${String(thrown)}`, record);
+      return this.#unknown(`nobody knows whether it happened: ${String(thrown)}`, record);
     }
     if (thrown instanceof Never) return aside("never", thrown.message, record);
-    const attempts = Number(record?.["attempt"] ?? 1);
-    const later: Settled = { is: "later", why: thrown.message, pauses: Math.max(0, attempts - 1) };
-    return this.#exhausted(record) ?? later;
+    return this.#exhausted(record) ?? later(thrown.message, record);
+  }
+
+  /** Nobody knows. It comes later where another attempt is under way, or will be let in. */
+  #unknown(text: string, record: Document | undefined): Settled {
+    if (record?.["state"] !== "in-flight" && record?.["runs_again"] !== true) {
+      return aside("unknown", text, record);
+    }
+    return this.#exhausted(record) ?? later(text, record);
   }
 
   /** What stands in the way. */
@@ -195,7 +201,7 @@ export class Inbox {
       return { is: "done", status: Number(record?.["status"] ?? 200), content, replayed: true };
     }
     if (error instanceof OutcomeUnknown) {
-      return aside("unknown", "nobody knows whether it happened", await this.#record(key));
+      return this.#unknown("nobody knows whether it happened", await this.#record(key));
     }
     if (error instanceof Expired) {
       const text = "it is older than what the store remembers: it may have happened";
@@ -233,8 +239,8 @@ export class Inbox {
   }
 }
 
-function later(why: string): Settled {
-  return { is: "later", why, pauses: 0 };
+function later(why: string, record?: Document): Settled {
+  return { is: "later", why, pauses: Math.max(0, Number(record?.["attempt"] ?? 1) - 1) };
 }
 
 function aside(why: Why, text: string, record: Document | undefined): Settled {

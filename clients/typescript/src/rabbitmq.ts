@@ -7,6 +7,8 @@
  * makes two of it, which are one to the inbox.
  */
 
+import { readFileSync } from "node:fs";
+
 import { connect } from "amqplib";
 import type { ConfirmChannel, ConsumeMessage, GetMessage, Options } from "amqplib";
 
@@ -43,14 +45,18 @@ type Tell = (told: Told, why: string) => void;
 /** What the broker, or we, said of a message before, which does not come back with it. */
 const SAID = /^(onlyonce-|x-death|x-first-death|x-last-death|x-delivery-count)/;
 
-/** A consumer of one queue, whose broker is there: `amqp://user:password@host:port/vhost`, or
- * `amqps://`. */
+/** A consumer of one queue, whose broker is there: `amqp://user:password@host:port/vhost`.
+ *
+ * `amqps://` is TLS. Its options are files in PEM, which are read anew for each connection: `ca`,
+ * the certificates to trust instead of the system's; `cert` and `key`, our own certificate and its
+ * key. Throws if that cannot be right. */
 export class Rabbit {
   readonly #url: string;
   readonly #queues: Required<Queues>;
   readonly #how: Required<RabbitOptions>;
 
   constructor(url: string, queues: Queues, options: RabbitOptions = {}) {
+    socketOf(url);
     this.#url = url;
     this.#queues = { pausesMs: [1_000, 5_000, 30_000, 180_000], make: true, ...queues };
     this.#how = { prefetch: 16, pauseMs: 1_000, ...options };
@@ -80,7 +86,7 @@ export class Rabbit {
   /** Hands in again what was put aside, at most so many and only what lies there now, and says how
    * many. What was answered is not run again, however long ago that was. */
   async replay(limit: number): Promise<number> {
-    const connection = await connect(this.#url);
+    const connection = await connect(...socketOf(this.#url));
     try {
       const channel = await connection.createConfirmChannel();
       const post = poster(channel);
@@ -100,6 +106,24 @@ export class Rabbit {
       await connection.close();
     }
   }
+}
+
+/** An address for the library, and what it does not know of itself. */
+function socketOf(url: string): [string, { [option: string]: Buffer }] {
+  if (!/^amqps?:\/\//.test(url)) {
+    throw new TypeError("the address of a broker begins with amqp:// or amqps://");
+  }
+  const [base = "", query = ""] = url.split(/\?(.*)/s);
+  const files: { [option: string]: Buffer } = {};
+  const rest: string[] = [];
+  for (const option of query.split("&").filter((it) => it !== "")) {
+    const [name = "", value = ""] = option.split(/=(.*)/s);
+    if (!["ca", "cert", "key"].includes(name)) rest.push(option);
+    else if (base.startsWith("amqp:")) throw new TypeError(`\`${name}\` is for amqps://`);
+    else files[name] = readFileSync(decodeURIComponent(value));
+  }
+  if ("cert" in files !== "key" in files) throw new TypeError("`cert` and `key` go together");
+  return [rest.length === 0 ? base : `${base}?${rest.join("&")}`, files];
 }
 
 type Post = (queue: string, body: Buffer, properties: Options.Publish) => Promise<boolean>;
@@ -163,7 +187,7 @@ async function session(
   stop: AbortSignal,
   tell: Tell,
 ): Promise<void> {
-  const connection = await connect(url);
+  const connection = await connect(...socketOf(url));
   const running = new Set<Promise<void>>();
   let fail: (why: unknown) => void = () => undefined;
   const failed = new Promise<never>((_, reject) => {

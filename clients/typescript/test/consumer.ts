@@ -29,6 +29,9 @@ const handler: Handler = async (message, attempt) => {
       if (attempt.number <= act.later_up_to) throw new Later("not yet");
     } else if ("never" in act) throw new Never(act.never);
     else if ("raise" in act) throw new Error(act.raise);
+    else if ("raise_up_to" in act) {
+      if (attempt.number <= act.raise_up_to) throw new Error("not this time");
+    }
     else return act.return;
   }
   throw new Error("the acts have no end");

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use onlyonce::{Acted, EngineError};
-use onlyonce_core::{Doubt, KeyId, Outcome, Policy, Record, State, Timestamp, settle};
+use onlyonce_core::{Doubt, KeyId, Outcome, Policy, Record, Remedy, State, Timestamp, settle};
 use onlyonce_http::date::rfc3339;
 use onlyonce_http::{Happened, IdempotencyStatus, Problem, ProblemKind};
 
@@ -280,6 +280,7 @@ pub(crate) fn record(
         retain_until: None,
         reply: None,
         doubt: None,
+        runs_again: None,
         key_time: record.key_time.map(rfc3339),
         evidence: evidence.map(|it| String::from_utf8_lossy(it.as_bytes()).into_owned()),
         history: history.collect(),
@@ -304,4 +305,11 @@ pub(crate) fn record(
         State::Released { .. } => {}
     }
     view
+}
+
+/// If nobody knows whether it happened: whether a claim at `now` would be granted.
+pub(crate) fn runs_again(record: &Record, policy: &Policy, now: Timestamp) -> Option<bool> {
+    let record = settle(now, policy, record);
+    let remedy = policy.remedy_at(record.first_commit_at, now);
+    matches!(record.state, State::Unknown(_)).then_some(remedy == Remedy::RunAgain)
 }

@@ -197,9 +197,13 @@ impl Desk {
         let wire::Get { scope, key, id } = asked;
         let (id, policy) = self.key_or_id(caller, scope.as_ref(), key.as_ref(), id)?;
         let found = self.engine.get(id).await.map_err(|error| answers::failed(&error.into()))?;
+        let (named, now) = (key.is_some(), self.engine.now());
         let key_time = key.and_then(|key| key.0.uuid7_time());
         let record = found.ok_or_else(|| answers::absent(None, key_time))?;
-        document(&answers::record(id, &record, &policy, self.engine.now(), true))
+        let mut view = answers::record(id, &record, &policy, now, true);
+        // An id says nothing of its scope, whose policy it is.
+        view.runs_again = answers::runs_again(&record, &policy, now).filter(|_| named);
+        document(&view)
     }
 
     async fn list(&self, asked: wire::List) -> Answered {

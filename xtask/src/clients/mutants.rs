@@ -38,9 +38,9 @@ pub(super) fn run() -> Outcome {
     let faults: Vec<_> =
         mutants.iter().map(|it| Fault::new(it, &copy)).collect::<Result<_, _>>()?;
     // Else a test that fails anyway would catch them all.
-    let (python, typescript) = faults.iter().partition::<Vec<_>, _>(|it| it.is_python());
-    for of_language in [python, typescript] {
-        if !passes(&of_language)? {
+    for suite in [Suite::Python, Suite::TypeScript, Suite::Consumer] {
+        let of_suite: Vec<_> = faults.iter().filter(|it| it.suite == suite).collect();
+        if !passes(&of_suite)? {
             return Err("a test fails without a fault: see `cargo xtask clients`".into());
         }
     }
@@ -58,9 +58,21 @@ pub(super) fn run() -> Outcome {
     if alive.is_empty() { Ok(()) } else { Err(alive.join("\n").into()) }
 }
 
+/// The tests that try a file.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Suite {
+    /// Those in Python, of the client in Python.
+    Python,
+    /// Those in TypeScript.
+    TypeScript,
+    /// Those in Python, of the consumer in TypeScript.
+    Consumer,
+}
+
 /// A mutant, and where it is put in.
 struct Fault<'a> {
     mutant: &'a Mutant,
+    suite: Suite,
     /// The folder of its client in a copy.
     folder: PathBuf,
     path: PathBuf,
@@ -73,12 +85,12 @@ impl<'a> Fault<'a> {
         };
         // TypeScript is tried where its tools are installed, which is a copy too.
         let copied = copy.join(client);
-        let folder = if client == "python" { copied } else { super::target(client)? };
-        Ok(Self { mutant, path: folder.join(file), folder })
-    }
-
-    fn is_python(&self) -> bool {
-        self.mutant.file.starts_with("python/")
+        let (folder, suite) = match (client, file) {
+            ("python", _) => (copied, Suite::Python),
+            (_, "src/inbox.ts" | "src/rabbitmq.ts") => (super::target(client)?, Suite::Consumer),
+            _ => (super::target(client)?, Suite::TypeScript),
+        };
+        Ok(Self { mutant, suite, path: folder.join(file), folder })
     }
 
     /// `Some` says why it counts as not caught.
@@ -99,7 +111,7 @@ impl<'a> Fault<'a> {
     }
 
     fn builds(&self) -> Result<bool, Failure> {
-        if self.is_python() {
+        if self.suite == Suite::Python {
             let mut command = super::asked(super::target("python")?.join("bin/python"));
             command.args(["-c", "import onlyonce"]);
             return succeeds(command.env("PYTHONPATH", self.folder.join("src")));
@@ -126,21 +138,25 @@ impl<'a> Fault<'a> {
 /// Whether the tests of these faults, all of one client, pass.
 fn passes(faults: &[&Fault<'_>]) -> Result<bool, Failure> {
     let Some(first) = faults.first() else { return Ok(true) };
-    let mut command = super::asked("node");
-    if first.is_python() {
-        command = super::asked(super::target("python")?.join("bin/python"));
-        command.args(["-m", "unittest", "discover", "-s"]).arg(first.folder.join("tests"));
-        command.env("PYTHONPATH", first.folder.join("src"));
-        for fault in faults {
-            command.args(["-k", &fault.pattern()]);
+    let mut command = match first.suite {
+        Suite::Python => {
+            let mut command = super::asked(super::target("python")?.join("bin/python"));
+            command.args(["-m", "unittest", "discover", "-s"]).arg(first.folder.join("tests"));
+            command.env("PYTHONPATH", first.folder.join("src"));
+            command
         }
-    } else {
-        command.arg("--test");
-        for fault in faults {
-            command.arg(format!("--test-name-pattern={}", fault.mutant.test));
+        Suite::Consumer => super::consumer(&first.folder)?,
+        Suite::TypeScript => {
+            let mut command = super::asked("node");
+            let suites = ["unit.test.js", "vectors.test.js"];
+            let suites = suites.map(|suite| first.folder.join("dist-test").join(suite));
+            let named = |it: &&Fault<'_>| format!("--test-name-pattern={}", it.mutant.test);
+            command.arg("--test").args(faults.iter().map(named)).args(suites);
+            return succeeds(&mut command);
         }
-        let suites = ["unit.test.js", "vectors.test.js"];
-        command.args(suites.map(|suite| first.folder.join("dist-test").join(suite)));
+    };
+    for fault in faults {
+        command.args(["-k", &fault.pattern()]);
     }
     succeeds(&mut command)
 }

@@ -230,10 +230,19 @@ class Inbox:
         if isinstance(raised, Never):
             return Aside("never", str(raised), record)
         if not isinstance(raised, DidNotHappen):
-            return Aside("unknown", f"nobody knows whether it happened: {raised!r}", record)
+            return self._unknown(f"nobody knows whether it happened: {raised!r}", record)
         if self._is_exhausted(record):
             return self._exhausted(record)
-        return NotNow(str(raised), max(0, int((record or {}).get("attempt", 1)) - 1))
+        return NotNow(str(raised), _pauses(record))
+
+    def _unknown(self, text: str, record: Optional[Mapping[str, Any]]) -> Settled:
+        """Nobody knows. It comes later where another attempt is under way, or will be let in."""
+        state = None if record is None else record["state"]
+        if state != "in-flight" and not (record or {}).get("runs_again"):
+            return Aside("unknown", text, record)
+        if self._is_exhausted(record):
+            return self._exhausted(record)
+        return NotNow(text, _pauses(record))
 
     def _met(self, key: str, error: OnceError, ran: bool) -> Settled:
         """What stands in the way."""
@@ -245,7 +254,7 @@ class Inbox:
             kept = None if content is None else _content(content)
             return Done(int(record.get("status", 200)), kept, True)
         if isinstance(error, OutcomeUnknown):
-            return Aside("unknown", "nobody knows whether it happened", self._record(key))
+            return self._unknown("nobody knows whether it happened", self._record(key))
         if isinstance(error, Expired):
             text = "it is older than what the store remembers: it may have happened"
             return Aside("expired", text, self._record(key))
@@ -281,6 +290,10 @@ class Inbox:
         assert record is not None
         why = "unknown" if record["state"] == "unknown" else "exhausted"
         return Aside(why, f"tried {record['attempt']} times", record)
+
+
+def _pauses(record: Optional[Mapping[str, Any]]) -> int:
+    return max(0, int((record or {}).get("attempt", 1)) - 1)
 
 
 def _content(value: Any) -> bytes:

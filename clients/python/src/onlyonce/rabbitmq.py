@@ -10,10 +10,12 @@ makes two of it, which are one to the inbox.
 from __future__ import annotations
 
 import functools
+import ssl
 import threading
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any, Callable, Dict, List, Optional, Sequence, Tuple
+from urllib.parse import unquote, urlsplit, urlunsplit
 
 import pika
 import pika.exceptions
@@ -56,13 +58,18 @@ class Queues:
 
 class Rabbit:
     """A consumer of one queue, whose broker is there:
-    ``amqp://user:password@host:port/vhost?heartbeat=10``, or ``amqps://``.
+    ``amqp://user:password@host:port/vhost?heartbeat=10``.
+
+    ``amqps://`` is TLS. Its options are files in PEM, which are read anew for each connection:
+    ``ca``, the certificates to trust instead of the system's; ``cert`` and ``key``, our own
+    certificate and its key. Raises ``ValueError`` or ``OSError`` if that cannot be right.
 
     ``prefetch`` messages are carried out at once. ``pause`` is how long it waits, in seconds,
     after a connection was lost (longer each time), and while the records are away.
     """
 
     def __init__(self, url: str, queues: Queues, *, prefetch: int = 16, pause: float = 1.0):
+        _parameters(url)
         self._url, self._queues = url, queues
         self._prefetch, self._pause = max(1, prefetch), pause
         self._stop = threading.Event()
@@ -97,7 +104,7 @@ class Rabbit:
     def replay(self, limit: int) -> int:
         """Hands in again what was put aside, at most so many and only what lies there now, and
         says how many. What was answered is not run again, however long ago that was."""
-        connection = pika.BlockingConnection(pika.URLParameters(self._url))
+        connection = pika.BlockingConnection(_parameters(self._url))
         try:
             channel = connection.channel()
             channel.confirm_delivery()
@@ -131,7 +138,7 @@ class _Session:
         self._take, self._threads = take, threads
         self._running = 0
         self._failure: Optional[BaseException] = None
-        self._connection = pika.BlockingConnection(pika.URLParameters(rabbit._url))
+        self._connection = pika.BlockingConnection(_parameters(rabbit._url))
         try:
             self._channel = self._connection.channel()
             self._channel.confirm_delivery()
@@ -255,3 +262,30 @@ def _carried(properties: Any, said: List[Tuple[str, str]]) -> Any:
     headers.update(said)
     kept = {name: getattr(properties, name) for name in _KEPT}
     return pika.BasicProperties(delivery_mode=_PERSISTENT, headers=headers, **kept)
+
+
+def _parameters(url: str) -> Any:
+    """How a connection to this address is made."""
+    parts = urlsplit(url)
+    if parts.scheme not in ("amqp", "amqps"):
+        raise ValueError("the address of a broker begins with amqp:// or amqps://")
+    files: Dict[str, str] = {}
+    rest: List[str] = []
+    for option in filter(None, parts.query.split("&")):
+        name, _, value = option.partition("=")
+        if name in ("ca", "cert", "key"):
+            files[name] = unquote(value)
+        else:
+            rest.append(option)
+    parameters = pika.URLParameters(urlunsplit(parts._replace(query="&".join(rest))))
+    if parts.scheme == "amqp":
+        for name in files:
+            raise ValueError(f"`{name}` is for amqps://")
+        return parameters
+    if ("cert" in files) != ("key" in files):
+        raise ValueError("`cert` and `key` go together")
+    context = ssl.create_default_context(cafile=files.get("ca"))
+    if "cert" in files:
+        context.load_cert_chain(files["cert"], files["key"])
+    parameters.ssl_options = pika.SSLOptions(context, parameters.host)
+    return parameters

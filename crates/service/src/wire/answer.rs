@@ -165,6 +165,10 @@ pub(crate) struct RecordView {
     /// If nobody knows whether it happened: since when, and why.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) doubt: Option<DoubtView>,
+    /// If nobody knows whether it happened: whether the scope's policy lets the next claim run it
+    /// again, as things stand. Not in lists, nor where it was asked for by its id.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) runs_again: Option<bool>,
     /// The time that the key carries.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(extend("format" = "date-time"))]

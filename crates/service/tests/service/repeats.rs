@@ -153,3 +153,24 @@ async fn a_release_out_of_a_doubt_does_not_lift_it() {
     let done = anna.post("release", &of("tap", second)).await.ok();
     assert_eq!((&done["state"], &done["happened"]), (&json!("unknown"), &json!("unknown")));
 }
+
+/// A client can know whether to ask again, or to call for somebody.
+#[tokio::test]
+async fn who_asks_is_told_whether_the_next_claim_runs_it_again() {
+    let retry = "[[scope]]\nname = \"orders\"\non_unknown = \"retry\"\n\
+                 receiver = { keyed = \"23h\" }\n[[scope]]\nname = \"mails\"\n";
+    for (scopes, again) in [(retry, true), (SCOPES, false)] {
+        let world = World::start(scopes).await;
+        let anna = world.client(ANNA);
+        let fence = granted(&anna, "tap", 1).await;
+        let asked = json!({ "key": "tap" });
+        assert!(anna.post("get", &asked).await.ok()["runs_again"].is_null());
+        anna.post("abandon", &of("tap", fence)).await.ok();
+        assert_eq!(anna.post("get", &asked).await.ok()["runs_again"], again);
+        let claimed = anna.post("claim", &claim("tap", 2)).await;
+        match again {
+            true => drop(claimed.ok()),
+            false => drop(claimed.problem(409, "outcome-unknown")),
+        }
+    }
+}
