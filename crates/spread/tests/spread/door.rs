@@ -119,9 +119,10 @@ fn a_member_that_joins_inherits_the_floor_and_one_that_leaves_is_empty() {
     block_on(spread.raise_floor(floor)).unwrap();
     (0..60).for_each(|key| put(&spread, id(key)));
     assert_eq!(block_on(set[2].floor()).unwrap(), Floor::NONE);
+    block_on(spread.begin(&[1, 2, 3], NOW)).unwrap();
+    assert_eq!(block_on(set[2].floor()).unwrap(), floor, "before any key is asked for there");
     let share = moved(&spread, &[1, 2, 3]);
     assert!((10..30).contains(&share), "{share}");
-    assert_eq!(block_on(set[2].floor()).unwrap(), floor);
     assert_eq!(spread.map(), map("3 1,2,3 -"));
     let largest = block_on(spread.revision_max()).unwrap();
     // There and back: what the first move left behind is in nobody's way.
@@ -222,8 +223,37 @@ fn a_copy_of_a_mover_that_died_does_not_hide_what_came_after_it() {
     block_on(set[1].swap(key, None, Some(claimed(1)))).unwrap();
     let spread = open(&set, steady(0));
     assert_eq!(block_on(spread.get(key)).unwrap(), Some(done.clone()));
-    let listed = block_on(spread.list(Default::default(), None)).unwrap();
-    assert_eq!(listed.records, [(key, done.clone())]);
+    let (mut listed, mut after) = (Vec::new(), None);
+    loop {
+        let page = block_on(spread.list(Default::default(), after)).unwrap();
+        listed.extend(page.records);
+        after = page.next;
+        if after.is_none() {
+            break;
+        }
+    }
+    assert_eq!(listed, [(key, done.clone())]);
     assert_eq!(block_on(spread.pass(&|_| ())).unwrap().moved, 1);
     assert_eq!(block_on(spread.get(key)).unwrap(), Some(done));
+}
+
+#[test]
+fn a_new_key_is_claimed_where_an_earlier_move_has_left_a_forward() {
+    let set = stores(&map("1 1 -"), &[1, 2]);
+    let key = (0..).map(id).find(|it| map("2 1,2 1").old_home(*it).is_some()).unwrap();
+    let spread = open(&set, steady(0));
+    block_on(async {
+        spread.begin(&[1, 2], NOW).await.unwrap();
+        // Nothing becomes nothing: that leaves a forward and no record.
+        assert_eq!(spread.swap(key, None, None).await.unwrap(), Swap::Done);
+        assert!(set[0].get(key).await.unwrap().is_some());
+        for members in [&[1, 2][..], &[1]] {
+            spread.begin(members, NOW).await.unwrap();
+            let pass = spread.pass(&|_| ()).await.unwrap();
+            spread.settle(&pass, NOW).await.unwrap();
+        }
+    });
+    assert_eq!(block_on(spread.get(key)).unwrap(), None);
+    put(&spread, key);
+    assert_eq!(block_on(spread.get(key)).unwrap(), Some(claimed(1)));
 }

@@ -14,6 +14,9 @@ const OLD: &str = "1 1 -";
 const MOVING: &str = "2 1,2 1";
 const SETTLED: &str = "3 1,2 -";
 const BACK: &str = "4 1 1,2";
+/// And once more.
+const AGAIN_BEFORE: &str = "5 1 -";
+const AGAIN: &str = "6 1,2 1";
 
 /// Before any move: nothing, a key that is free, and one whose mover has died after its copy.
 const BEFORE: [&[(At, u32)]; 3] =
@@ -130,6 +133,20 @@ fn a_key_that_moves_back_passes_the_forward_of_its_first_move() {
             (tasks, world)
         });
     }
+}
+
+#[test]
+fn a_forward_of_an_earlier_move_lets_nobody_in_twice() {
+    let records: &[(At, u32)] = &[(At::Forward(2), 1)];
+    every_order(|| {
+        let (world, nodes) = world(End::GrantedOnce, records, &[AGAIN_BEFORE, AGAIN, AGAIN]);
+        let tasks = vec![
+            Task::steady(nodes[0].clone().claim()),
+            Task::steady(nodes[1].clone().claim()),
+            Task::mortal(nodes[2].clone().carry()),
+        ];
+        (tasks, world)
+    });
 }
 
 #[test]
