@@ -16,6 +16,12 @@ use crate::place::now;
 /// Where the mark is. Ids of keys are the first half of a keyed digest; none of them is this one.
 pub(crate) const ID: KeyId = onlyonce_store::transaction::MARK;
 
+/// Whether a record is of a key, and not what a store says of itself: its mark, or the names of the
+/// keys that its answers may need.
+pub(crate) fn is_of_key(id: KeyId) -> bool {
+    id != ID && id != onlyonce_store::transaction::NAMES
+}
+
 /// What is going on with a store.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Role {
@@ -27,10 +33,13 @@ pub(crate) enum Role {
     Arriving,
     /// It was put back from an older copy, and what that does not know is not refused yet.
     Restoring,
+    /// It is one of several stores of a set, which are used together or not at all.
+    Member,
 }
 
 impl Role {
-    const ALL: [Self; 4] = [Self::Leaving, Self::Left, Self::Arriving, Self::Restoring];
+    const ALL: [Self; 5] =
+        [Self::Leaving, Self::Left, Self::Arriving, Self::Restoring, Self::Member];
 
     pub(crate) const fn name(self) -> &'static str {
         match self {
@@ -38,6 +47,7 @@ impl Role {
             Self::Left => "left",
             Self::Arriving => "arriving",
             Self::Restoring => "restoring",
+            Self::Member => "member",
         }
     }
 }
@@ -135,6 +145,10 @@ impl Mark {
             Role::Restoring => (
                 "it was put back from an older copy, and is not safe to use yet".to_owned(),
                 format!("`onlyonce store restored --at-rest --store {place}` goes on"),
+            ),
+            Role::Member => (
+                "it is one of several stores, which know the keys together".to_owned(),
+                "`--store spread:FILE`, with a line for each in the file".to_owned(),
             ),
         }
     }

@@ -25,7 +25,7 @@ use crate::args::StoreArgs;
 use crate::exit::Exit;
 use crate::failure::Failure;
 use crate::place::{Opened, now};
-use crate::vault::{self, Vault, Wrapped};
+use crate::vault::{self, Vault};
 pub(crate) use view::{View, time};
 
 /// A question or a change.
@@ -52,8 +52,13 @@ pub(crate) enum Ask {
     /// A page of which key kept answers are encrypted with; those that are not with the newest are
     /// encrypted anew if `renew`.
     Encryption { after: Option<String>, renew: bool },
-    /// No answer needs another key than this one: somebody has looked at all pages.
-    Encrypted { newest: String },
+    /// No answer needs another key than this one: somebody has looked at all pages, the first of
+    /// them then, in milliseconds.
+    Encrypted {
+        newest: String,
+        #[serde(default)]
+        began: u64,
+    },
     /// Copy the journal to this folder.
     Backup { to: String },
 }
@@ -81,13 +86,16 @@ pub(crate) enum Told {
     /// What the change came to, and the key as it stands now.
     Resolved { done: bool, text: String, key: Option<Box<View>> },
     /// How many answers are encrypted with which key, those that cannot be opened, where the next
-    /// page begins, and the names of the keys in the key file, the newest first.
+    /// page begins, the names of the keys in the key file, the newest first, and when the page was
+    /// looked at, in milliseconds.
     Encryption {
         found: BTreeMap<String, u64>,
         renewed: u64,
         unread: Vec<String>,
         next: Option<String>,
         keys: Vec<String>,
+        #[serde(default)]
+        at: u64,
     },
     /// The copy is there.
     BackedUp { segments: usize, shelves: usize, bytes: u64 },
@@ -135,7 +143,7 @@ pub(crate) async fn answer(desk: &Desk, ask: Ask) -> Told {
         }
         Ask::Erase { id, by, why } => erase(engine, policy, &id, (&by, &why)).await,
         Ask::Encryption { after, renew } => encryption::page(desk, after, renew).await,
-        Ask::Encrypted { newest } => encryption::settle(desk, &newest),
+        Ask::Encrypted { newest, began } => encryption::settle(desk, &newest, began).await,
         Ask::Backup { to } => backup(&desk.opened, to.into()).await,
     };
     told.unwrap_or_else(|failure| Told::Failed { exit: failure.exit as u8, text: failure.what })
@@ -323,7 +331,8 @@ impl Operator {
             Ok(opened) => opened,
             Err(dir) => return Ok(Self::There(socket::Client::new(dir))),
         };
-        let Wrapped { store, vault } = vault::open(&opened, args)?;
+        let wrapped = vault::open(&opened, args.key_file.as_deref()).await?;
+        let (store, vault) = wrapped.watched();
         let runtime = Arc::new(TokioRuntime::new());
         let engine = Engine::start(store, runtime, Settings::default(), None).await?;
         // How long keys are remembered only the policies of the routes tell. What is written here

@@ -403,18 +403,6 @@ impl Opened {
         }
     }
 
-    /// The store itself, if it is one that others may have too.
-    pub(crate) fn shared(&self) -> Option<Arc<dyn Store>> {
-        match self {
-            Self::Journal { .. } => None,
-            Self::Sqlite(_)
-            | Self::Postgres(_)
-            | Self::Mysql(_)
-            | Self::Redis(_)
-            | Self::Etcd(_) => Some(self.store()),
-        }
-    }
-
     /// What the operator should know of it: risks that were accepted.
     pub(crate) fn warnings(&self) -> &[Warning] {
         match self {

@@ -49,6 +49,8 @@ pub struct Telemetry {
     clock_offset: AtomicI64,
     /// Whether the store tells what other processes have ended.
     notices: AtomicBool,
+    /// Keys that answers in the store may be encrypted with and that are not here.
+    keys_missing: AtomicU64,
     /// What was said at the start that may be lost.
     risks: OnceLock<Vec<Taken>>,
     /// Requests being answered now.
@@ -83,6 +85,11 @@ impl Telemetry {
     pub fn renewed(&self, renewed: u64, unread: usize) {
         self.add("onlyonce_reencrypted_total", "renewed", renewed);
         self.add("onlyonce_reencrypted_total", "unread", unread as u64);
+    }
+
+    /// Other processes encrypt answers with so many keys that this one does not have.
+    pub fn keys_missing(&self, count: usize) {
+        self.keys_missing.store(count as u64, Ordering::Relaxed);
     }
 
     /// The store's clock is so much ahead of this machine's, in milliseconds.
@@ -154,6 +161,10 @@ impl Telemetry {
         let name = "onlyonce_notices_flow";
         let _ = writeln!(page, "# HELP {name} Whether the store tells what other processes end.");
         let _ = writeln!(page, "# TYPE {name} gauge\n{name} {flow}");
+        let missing = self.keys_missing.load(Ordering::Relaxed);
+        let name = "onlyonce_encryption_keys_missing";
+        let _ = writeln!(page, "# HELP {name} Keys of answers that are not here: an alarm.");
+        let _ = writeln!(page, "# TYPE {name} gauge\n{name} {missing}");
         let name = "onlyonce_risk_accepted";
         let _ = writeln!(page, "# HELP {name} Risks that were taken with the store: an alarm.");
         let _ = writeln!(page, "# TYPE {name} gauge");

@@ -128,7 +128,8 @@ pub(crate) const TX_UNMAKE: &str = "DELETE FROM onlyonce.records WHERE id = $1";
 pub(crate) const TX_STORE: &str = "
 SELECT version, secret, floor, pg_catalog.current_setting('transaction_isolation'),
   EXISTS (SELECT FROM onlyonce.records WHERE id = $1),
-  (extract(epoch FROM pg_catalog.clock_timestamp()) * 1000)::bigint FROM onlyonce.store";
+  (extract(epoch FROM pg_catalog.clock_timestamp()) * 1000)::bigint,
+  EXISTS (SELECT FROM onlyonce.records WHERE id = $2) FROM onlyonce.store";
 
 /// Waits for whoever is changing it; then nobody else can until the end of the transaction.
 pub(crate) const TX_LOCK: &str =

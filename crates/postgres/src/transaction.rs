@@ -15,7 +15,7 @@ use onlyonce_core::{
     Secret, Timestamp, decide,
 };
 use onlyonce_store::transaction::{
-    CONFLICTS_MAX, Claimed, MARK, MARKED, Request, TxError, TxErrorKind, complete,
+    CONFLICTS_MAX, Claimed, ENCRYPTED, MARK, MARKED, NAMES, Request, TxError, TxErrorKind, complete,
 };
 use onlyonce_store::{Row, StoreError, row};
 use tokio_postgres::types::{ToSql, Type};
@@ -247,7 +247,9 @@ impl Transactions {
     }
 
     async fn store(&self, tx: &Transaction<'_>) -> Result<Store, TxError> {
-        let rows = self.run(tx, schema::TX_STORE, &[(&key(&MARK), Type::BYTEA)]).await?;
+        let (mark, names) = (key(&MARK), key(&NAMES));
+        let ids: [(&(dyn ToSql + Sync), Type); 2] = [(&mark, Type::BYTEA), (&names, Type::BYTEA)];
+        let rows = self.run(tx, schema::TX_STORE, &ids).await?;
         let refused = |text: &str| self.error(TxErrorKind::NotExecuted, text);
         let Some(store) = rows.first() else { return Err(refused("the store's row is gone")) };
         if store.get::<_, i32>(0) != schema::VERSION {
@@ -258,6 +260,9 @@ impl Transactions {
         }
         if store.get(4) {
             return Err(refused(MARKED));
+        }
+        if store.get(6) {
+            return Err(refused(ENCRYPTED));
         }
         let (floor, now) = (Floor::at(row::timestamp(store.get(2))), row::timestamp(store.get(5)));
         let isolation: &str = store.get(3);

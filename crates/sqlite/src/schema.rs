@@ -55,7 +55,8 @@ pub(crate) const COUNT_STATE: &str = "SELECT count(*) FROM records WHERE state =
 pub(crate) const LOCK: &str = "UPDATE main.store SET floor = floor WHERE false";
 pub(crate) const WHOSE: &str = "
 SELECT secret, floor, EXISTS (SELECT 1 FROM main.records WHERE id = ?1),
-  CAST(round((julianday('now') - 2440587.5) * 86400000) AS INTEGER) FROM main.store";
+  CAST(round((julianday('now') - 2440587.5) * 86400000) AS INTEGER),
+  EXISTS (SELECT 1 FROM main.records WHERE id = ?2) FROM main.store";
 pub(crate) const TX_VERSION: &str = "PRAGMA main.user_version";
 pub(crate) const TX_GET: &str = "SELECT revision, record FROM main.records WHERE id = ?1";
 /// Takes a sixth value like the next one, and has no use for it.

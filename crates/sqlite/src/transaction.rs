@@ -13,7 +13,9 @@ use onlyonce_core::{
     ClaimId, Fence, Floor, Key, KeyId, Next, Outcome, Policy, Record, Reply, Scope, Secret,
     Timestamp, decide,
 };
-use onlyonce_store::transaction::{Claimed, MARK, MARKED, Request, TxError, TxErrorKind, complete};
+use onlyonce_store::transaction::{
+    Claimed, ENCRYPTED, MARK, MARKED, NAMES, Request, TxError, TxErrorKind, complete,
+};
 use onlyonce_store::{Row, StoreError, StoreErrorKind, row};
 use rusqlite::{OptionalExtension as _, Transaction};
 
@@ -191,11 +193,14 @@ impl Transactions {
     /// Takes the write lock of the file, and reads the floor and the clock under it.
     fn lock(&self, tx: &Transaction<'_>) -> Result<(Floor, Timestamp), TxError> {
         let store = tx.execute(schema::LOCK, ()).and_then(|_| {
-            let read =
-                |row: &rusqlite::Row<'_>| Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?));
-            tx.query_row(schema::WHOSE, [&MARK.as_bytes()[..]], read)
+            let read = |row: &rusqlite::Row<'_>| {
+                let whose: (Vec<u8>, i64, i64) = (row.get(0)?, row.get(1)?, row.get(3)?);
+                Ok((whose, row.get(2)?, row.get(4)?))
+            };
+            let ids = [&MARK.as_bytes()[..], &NAMES.as_bytes()[..]];
+            tx.query_row(schema::WHOSE, ids, read)
         });
-        let (secret, floor, is_marked, now): (Vec<u8>, i64, bool, i64) =
+        let ((secret, floor, now), is_marked, is_encrypted): (_, bool, bool) =
             store.map_err(|error| self.failed(&error))?;
         let read = |row: &rusqlite::Row<'_>| row.get::<_, i64>(0);
         let version = tx.query_row(schema::TX_VERSION, (), read);
@@ -209,6 +214,9 @@ impl Transactions {
         }
         if is_marked {
             return Err(self.error(TxErrorKind::NotExecuted, MARKED));
+        }
+        if is_encrypted {
+            return Err(self.error(TxErrorKind::NotExecuted, ENCRYPTED));
         }
         Ok((Floor::at(row::timestamp(floor)), row::timestamp(now)))
     }

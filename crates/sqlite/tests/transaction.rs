@@ -7,10 +7,12 @@ use std::process::Command;
 use std::time::{Duration, SystemTime};
 
 use futures_executor::block_on;
+use onlyonce_conformance::claimed;
 use onlyonce_core::{
     Fence, Floor, Key, KeyId, Policy, Reply, Revision, Scope, State, StateKind, Timestamp,
 };
 use onlyonce_sqlite::{Claimed, Request, Sqlite, Transactions, TxError, TxErrorKind};
+use onlyonce_store::transaction::{MARK, NAMES};
 use onlyonce_store::{Store as _, Swap};
 use rusqlite::TransactionBehavior::{self, Deferred, Immediate};
 use rusqlite::{Connection, Transaction};
@@ -305,4 +307,16 @@ fn a_connection_whose_commit_would_not_be_one_or_not_durable_is_refused() {
     connection.execute_batch(&read).unwrap();
     assert!(matches!(shop.order(&mut connection, "fine").unwrap(), Told::Ran(_)));
     assert_eq!((shop.counts(), other.counts()), ((1, 1), (0, 0)));
+}
+
+#[test]
+fn a_store_that_was_moved_or_is_encrypted_takes_no_claim() {
+    for (id, says) in [(MARK, "was moved"), (NAMES, "are encrypted")] {
+        let shop = Shop::open();
+        assert_eq!(block_on(shop.store.swap(id, None, Some(claimed(1)))), Ok(Swap::Done));
+        let error = shop.order(&mut shop.connect(), "order").unwrap_err();
+        assert_eq!(error.kind(), TxErrorKind::NotExecuted);
+        assert!(error.to_string().contains(says), "{error}");
+        assert_eq!(shop.counts(), (0, 0));
+    }
 }

@@ -24,6 +24,13 @@ pub const MARK: KeyId = KeyId::from_bytes(*b"onlyonce's mark!");
 pub const MARKED: &str = "the store was moved, or is being moved or put back into use: \
                           `onlyonce doctor` says more";
 
+/// Where a store has a record, under no key's id, whose answers are encrypted: the names of the
+/// keys. A transaction of a caller's can neither open nor encrypt one: nobody may claim in it then.
+pub const NAMES: KeyId = KeyId::from_bytes(*b"onlyonce's keys!");
+/// Why it is refused.
+pub const ENCRYPTED: &str = "answers in this store are encrypted, and those of a caller's \
+                             transaction cannot be: use another store for one of the two";
+
 /// The rule by which [`Request::new`] makes fingerprints.
 const RULE: u8 = 1;
 /// What their key is derived for.

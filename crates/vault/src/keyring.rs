@@ -16,7 +16,8 @@ pub(crate) const OVERHEAD: usize = MAGIC.len() + ID + NONCE_LEN + TAG;
 /// What stands for the name of a key where an answer is not encrypted.
 pub const PLAIN: &str = "plain";
 
-/// Master keys: the first seals, all of them open. Cheap to move, never shown.
+/// Master keys: the first seals, all of them open; with none nothing is sealed. Cheap to move,
+/// never shown.
 pub struct Keyring(Vec<Master>);
 
 struct Master {
@@ -87,9 +88,19 @@ impl Keyring {
         if masters.is_empty() { Err(KeyringError::Empty) } else { Ok(Self(masters)) }
     }
 
-    /// What names the key that seals; it says nothing about the key.
+    /// No key: what was sealed is told from what was not, and is not opened.
+    pub const fn none() -> Self {
+        Self(Vec::new())
+    }
+
+    /// Whether there is a key that seals.
+    pub const fn seals(&self) -> bool {
+        !self.0.is_empty()
+    }
+
+    /// What names the key that seals, [`PLAIN`] if none does; it says nothing about the key.
     pub fn newest(&self) -> String {
-        hex(&self.0[0].id)
+        self.0.first().map_or_else(|| PLAIN.to_owned(), |master| hex(&master.id))
     }
 
     /// Whether the key with this name is here.
@@ -108,8 +119,9 @@ impl Keyring {
         name.map_or_else(|| PLAIN.to_owned(), hex)
     }
 
-    pub(crate) fn seal(&self, id: KeyId, revision: Revision, content: &[u8]) -> Vec<u8> {
-        let master = &self.0[0];
+    /// `None` if no key seals.
+    pub(crate) fn seal(&self, id: KeyId, revision: Revision, content: &[u8]) -> Option<Vec<u8>> {
+        let master = self.0.first()?;
         let mut nonce = [0; NONCE_LEN];
         if let Err(error) = getrandom::fill(&mut nonce) {
             panic!("the system has no random numbers to give: {error}");
@@ -124,7 +136,7 @@ impl Keyring {
         let done = master.of(id, revision).seal_in_place_append_tag(nonce, Aad::empty(), &mut body);
         assert!(done.is_ok(), "content fits");
         sealed.extend_from_slice(&body);
-        sealed
+        Some(sealed)
     }
 
     /// `None` if it was never sealed.
@@ -224,7 +236,7 @@ mod tests {
     #[test]
     fn content_opens_only_in_its_own_record_and_unchanged() {
         let keys = Keyring::parse(ONE).unwrap();
-        let sealed = keys.seal(id(1), revision(5), b"pan 4242");
+        let sealed = keys.seal(id(1), revision(5), b"pan 4242").unwrap();
         assert_eq!(sealed.len(), 8 + OVERHEAD);
         assert!(!sealed.windows(4).any(|it| it == b"4242"));
         let open = |id, revision, sealed: &[u8]| keys.open(id, revision, sealed).unwrap();
@@ -240,13 +252,14 @@ mod tests {
             assert!(open(id(1), revision(5), &sealed[..length]).is_err());
         }
         assert_eq!(keys.open(id(1), revision(5), b"never sealed"), None);
-        assert_ne!(sealed, keys.seal(id(1), revision(5), b"pan 4242"), "not even twice the same");
+        let again = keys.seal(id(1), revision(5), b"pan 4242").unwrap();
+        assert_ne!(sealed, again, "not even twice the same");
     }
 
     #[test]
     fn keys_can_be_changed_and_a_missing_one_is_named() {
         let old = Keyring::parse(ONE).unwrap();
-        let sealed = old.seal(id(1), revision(5), b"x");
+        let sealed = old.seal(id(1), revision(5), b"x").unwrap();
         let both = Keyring::parse(&format!("# newest first\n\n{TWO}\n{ONE}\n")).unwrap();
         assert_eq!(both.open(id(1), revision(5), &sealed), Some(Ok(b"x".to_vec())));
         assert!(both.has(&old.newest()) && both.newest() != old.newest());

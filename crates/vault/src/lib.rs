@@ -7,12 +7,15 @@
 //! HMAC-SHA-256 from the master key, the record's id and its revision, with a random nonce: bytes
 //! that were moved to another record, or kept from an older one, do not open. Beside them stands
 //! which master key it was, so that keys can be changed: what is written uses the newest, what was
-//! written before is read with its own until [`Encrypted::renew`] comes by.
+//! written before is read with its own until [`Encrypted::renew`] comes by. [`Names`] says in the
+//! store which keys that may be.
 
 mod keyring;
+mod names;
 mod rotation;
 mod store;
 
 pub use keyring::{Keyring, KeyringError, PLAIN};
+pub use names::{EVERY, Name, Names, QUIET, Settled};
 pub use rotation::Turned;
 pub use store::Encrypted;

@@ -8,6 +8,7 @@ use onlyonce_core::{KeyId, Record, Revision, StateKind, Timestamp};
 use onlyonce_store::{Cursor, Filter, Page, Store, StoreError, StoreErrorKind, Swap};
 
 use crate::keyring::PLAIN;
+use crate::names;
 use crate::store::{Encrypted, content};
 
 /// Records that are looked at in one step: their answers are in memory together, and callers wait
@@ -27,7 +28,7 @@ pub struct Turned {
     pub next: Option<Cursor>,
 }
 
-impl<S: Store> Encrypted<S> {
+impl Encrypted {
     /// Counts, on one page, which key kept answers are encrypted with.
     ///
     /// # Errors
@@ -68,7 +69,7 @@ impl<S: Store> Encrypted<S> {
         let Page { records, damaged, next } = self.inner.list(filter, after).await?;
         let mut turned = Turned { unread: damaged, next, ..Turned::default() };
         let mut stale = Vec::new();
-        for (id, record) in records {
+        for (id, record) in records.into_iter().filter(|(id, _)| *id != names::ID) {
             let Some(content) = content(&record) else { continue };
             let name = self.keys.name_of(content);
             if name != self.keys.newest() {

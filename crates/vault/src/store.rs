@@ -1,28 +1,37 @@
 //! The store around another.
 
+use std::fmt;
+use std::sync::Arc;
+
 use onlyonce_core::{Floor, KeyId, Record, Reply, Revision, State, Timestamp};
 use onlyonce_store::{
     BoxFuture, Cursor, Due, Filter, Page, Store, StoreError, StoreErrorKind, Swap, Teller,
 };
 
 use crate::keyring::{Keyring, OVERHEAD};
+use crate::names;
 
-/// Encrypts the answers that another store keeps. Records from before are read as they are.
-#[derive(Debug)]
-pub struct Encrypted<S> {
-    pub(crate) inner: S,
+/// Encrypts the answers that another store keeps. Records from before are read as they are. The
+/// record with the names of keys is shown to nobody.
+pub struct Encrypted {
+    pub(crate) inner: Arc<dyn Store>,
     pub(crate) keys: Keyring,
 }
 
-impl<S> Encrypted<S> {
+impl Encrypted {
     /// A store around `inner`. Whoever opens it without `keys` reads no answer that it has kept.
-    pub const fn new(inner: S, keys: Keyring) -> Self {
+    pub const fn new(inner: Arc<dyn Store>, keys: Keyring) -> Self {
         Self { inner, keys }
+    }
+
+    /// The store around which it is.
+    pub const fn inner(&self) -> &Arc<dyn Store> {
+        &self.inner
     }
 
     fn sealed(&self, id: KeyId, record: Record) -> Record {
         let revision = record.revision;
-        with_content(record, |content| Ok::<_, ()>(Some(self.keys.seal(id, revision, content))))
+        with_content(record, |content| Ok::<_, ()>(self.keys.seal(id, revision, content)))
             .unwrap_or_else(|()| unreachable!("sealing does not fail"))
     }
 
@@ -62,10 +71,16 @@ fn with_content<E>(
     Ok(record)
 }
 
-impl<S: Store> Store for Encrypted<S> {
+impl fmt::Debug for Encrypted {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Encrypted").field("keys", &self.keys).finish_non_exhaustive()
+    }
+}
+
+impl Store for Encrypted {
     fn get(&self, id: KeyId) -> BoxFuture<'_, Result<Option<Record>, StoreError>> {
         Box::pin(async move {
-            let found = self.inner.get(id).await?;
+            let found = if id == names::ID { None } else { self.inner.get(id).await? };
             found.map(|record| self.opened(id, record)).transpose()
         })
     }
@@ -77,6 +92,10 @@ impl<S: Store> Store for Encrypted<S> {
         next: Option<Record>,
     ) -> BoxFuture<'_, Result<Swap, StoreError>> {
         Box::pin(async move {
+            if id == names::ID {
+                let text = format!("{id} is the id of no key");
+                return Err(StoreError::new(StoreErrorKind::NotApplied, text));
+            }
             let next = next.map(|record| self.sealed(id, record));
             Ok(match self.inner.swap(id, expected, next).await? {
                 Swap::Conflict(Some(record)) => Swap::Conflict(Some(self.opened(id, record)?)),
@@ -117,7 +136,7 @@ impl<S: Store> Store for Encrypted<S> {
         Box::pin(async move {
             let Page { records, mut damaged, next } = self.inner.list(filter, after).await?;
             let mut opened = Vec::with_capacity(records.len());
-            for (id, record) in records {
+            for (id, record) in records.into_iter().filter(|(id, _)| *id != names::ID) {
                 match self.opened(id, record) {
                     Ok(record) => opened.push((id, record)),
                     Err(error) => damaged.push((id, error)),
@@ -132,7 +151,8 @@ impl<S: Store> Store for Encrypted<S> {
     }
 
     fn reply_max(&self) -> usize {
-        self.inner.reply_max().saturating_sub(OVERHEAD)
+        let overhead = if self.keys.seals() { OVERHEAD } else { 0 };
+        self.inner.reply_max().saturating_sub(overhead)
     }
 
     fn is_exclusive(&self) -> bool {

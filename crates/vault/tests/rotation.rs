@@ -105,8 +105,8 @@ fn name(digit: &str) -> String {
     keys(digit).newest()
 }
 
-fn vault(shared: &Shared, digits: &str) -> Encrypted<Shared> {
-    Encrypted::new(shared.clone(), keys(digits))
+fn vault(shared: &Shared, digits: &str) -> Encrypted {
+    Encrypted::new(Arc::new(shared.clone()), keys(digits))
 }
 
 fn id(number: u8) -> KeyId {
@@ -146,7 +146,7 @@ fn answer(store: &dyn Store, number: u8) -> Record {
 }
 
 /// From the first page to the last, or to the first that fails.
-fn pass(vault: &Encrypted<Shared>) -> Result<Turned, StoreError> {
+fn pass(vault: &Encrypted) -> Result<Turned, StoreError> {
     let mut all = block_on(vault.renew(None))?;
     while let Some(next) = all.next.take() {
         all.and(block_on(vault.renew(Some(next)))?);

@@ -95,14 +95,6 @@ struct Copying {
 impl Copying {
     async fn to(&self, place: &Place, opened: &Opened) -> Result<(), Failure> {
         let (from_name, to_name) = &self.names;
-        if let Some((_, dir)) = opened.journal()
-            && vault::is_encrypted(dir)?
-        {
-            let text = format!("{from_name}: its answers are encrypted");
-            return Err(Failure::new(Exit::Refused, text).with_hint(
-                "only a journal keeps them so: move its folder, or use `onlyonce journal backup`",
-            ));
-        }
         if !self.from.is_exclusive() && !self.at_rest {
             let text = format!("{from_name}: other processes may have it open, and run keys");
             return Err(Failure::new(Exit::Usage, text)
@@ -168,6 +160,9 @@ impl Copying {
             }
         };
         let largest = from.revision_max().await?;
+        // They are copied as they are, and may need the same keys there.
+        let carried = vault::carry(&vault::names(opened).await?, target).await;
+        carried.map_err(|failure| self.midway(failure))?;
         let copied = self.copy(&to, arriving, (records, largest)).await;
         copied.map_err(|failure| self.midway(failure))?;
         // From here on the new store has taken over.
@@ -218,7 +213,7 @@ impl Copying {
             let page = self.page(&*self.from, &mut after).await?;
             let present = time_of(&*self.from).await?;
             bad.extend(page.damaged.iter().map(|(id, error)| format!("{id}: {error}")));
-            for (id, record) in page.records.iter().filter(|(id, _)| *id != moved::ID) {
+            for (id, record) in page.records.iter().filter(|(id, _)| moved::is_of_key(*id)) {
                 seen.records += 1;
                 seen.largest = seen.largest.max(Some((answer_length(record), *id)));
                 bar.more(1);
@@ -272,7 +267,7 @@ impl Copying {
         loop {
             let page = self.page(&*self.from, &mut after).await?;
             self.refuse_damaged(from_name, &page)?;
-            for (id, record) in page.records.into_iter().filter(|(id, _)| *id != moved::ID) {
+            for (id, record) in page.records.into_iter().filter(|(id, _)| moved::is_of_key(*id)) {
                 if AT_ONCE <= writes.len() {
                     joined(writes.join_next().await)?;
                 }
@@ -302,7 +297,7 @@ impl Copying {
         loop {
             let page = self.page(to, &mut after).await?;
             self.refuse_damaged(to_name, &page)?;
-            for (id, record) in page.records.iter().filter(|(id, _)| *id != moved::ID) {
+            for (id, record) in page.records.iter().filter(|(id, _)| moved::is_of_key(*id)) {
                 count += 1;
                 bar.at(records + count, 2 * records.max(1));
                 if self.from.get(*id).await?.as_ref() != Some(record) {

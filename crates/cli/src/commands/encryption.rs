@@ -26,6 +26,8 @@ struct All {
     unread: Vec<String>,
     /// Of the key file, the newest first.
     keys: Vec<String>,
+    /// When the first page was looked at, in milliseconds.
+    began: u64,
 }
 
 async fn show(operator: &Operator, renew: bool) -> Result<(), Failure> {
@@ -39,14 +41,19 @@ async fn show(operator: &Operator, renew: bool) -> Result<(), Failure> {
         output::line(&format!("damaged: {}", printable(text)))?;
     }
     let newest = all.keys.first().cloned().unwrap_or_default();
-    let is_settled = all.unread.is_empty() && all.found.keys().all(|name| *name == newest);
-    if is_settled {
-        operator.ask(Ask::Encrypted { newest: newest.clone() }).await?;
+    let is_clean = all.unread.is_empty() && all.found.keys().all(|name| *name == newest);
+    let mut why = "a proxy encrypts what is left in the background, once at each start".to_owned();
+    let mut is_settled = false;
+    if is_clean {
+        let settled = Ask::Encrypted { newest: newest.clone(), began: all.began };
+        if let Told::Resolved { done, text, .. } = operator.ask(settled).await? {
+            (is_settled, why) = (done, format!("{text}; ask again later"));
+        }
     }
     output::line(&output::table(["KEY", "ANSWERS", "ABOUT"], &rows(&all, &newest, is_settled)))?;
     Ok(output::line(&match is_settled {
         true => format!("no answer needs another key than {newest}"),
-        false => "a proxy encrypts what is left in the background, once at each start".to_owned(),
+        false => why,
     })?)
 }
 
@@ -55,9 +62,12 @@ async fn pages(operator: &Operator, renew: bool) -> Result<All, Failure> {
     let bar = Bar::counting("answers");
     loop {
         let told = operator.ask(Ask::Encryption { after, renew }).await?;
-        let Told::Encryption { found, renewed, unread, next, keys } = told else {
+        let Told::Encryption { found, renewed, unread, next, keys, at } = told else {
             return Err(Failure::new(Exit::Unknown, "the answer is not understood"));
         };
+        if all.began == 0 {
+            all.began = at;
+        }
         bar.more(found.values().sum::<u64>() as usize);
         for (name, count) in found {
             *all.found.entry(name).or_default() += count;
@@ -82,7 +92,7 @@ fn rows(all: &All, newest: &str, is_settled: bool) -> Vec<[String; 3]> {
             _ if name == PLAIN => "not encrypted yet",
             _ if !all.keys.contains(name) => "not in the key file: nobody can read these",
             0 if is_settled => "can be taken out of the key file",
-            0 => "no answer uses it, but keep it while others are left",
+            0 => "no answer uses it, but keep it until that is sure",
             _ => "needed until these are encrypted anew",
         };
         [name.clone(), count.to_string(), about.to_owned()]

@@ -20,6 +20,7 @@ use onlyonce_tokio::TokioRuntime;
 use crate::exit::Exit;
 use crate::failure::Failure;
 use crate::place::{Opened, Place};
+use crate::vault;
 
 pub(crate) use apply::run as apply;
 pub(crate) use plan::run as plan;
@@ -35,6 +36,10 @@ pub(crate) struct PlanArgs {
     /// etcd://HOST,HOST,HOST [default: sqlite:records.db in the folder FILE.onlyonce beside FILE]
     #[arg(long, value_name = "URL")]
     store: Option<Place>,
+    /// Encrypt what scripts and services said with the first key in this file, 64 hexadecimal
+    /// digits a line; the others read what was encrypted with them before
+    #[arg(long, value_name = "FILE", env = "ONLYONCE_KEY_FILE", hide_env_values = true)]
+    key_file: Option<PathBuf>,
 }
 
 #[derive(Args, Debug)]
@@ -185,14 +190,15 @@ impl Site {
         let (store, secret): (Arc<dyn Store>, Secret) = match &opened {
             // Nothing is found in it, with whatever secret.
             None => (Arc::new(MemoryStore::new()), Secret::from_bytes([0; 32])),
-            Some(opened) => match opened.shared() {
-                Some(store) => (store, opened.secret().clone()),
-                None => {
-                    let text = "--store: a journal is for one process at a time, and applies may \
-                                be several: use sqlite:FILE";
-                    return Err(Failure::new(Exit::Usage, text));
-                }
-            },
+            Some(opened) if opened.journal().is_some() => {
+                let text = "--store: a journal is for one process at a time, and applies may be \
+                            several: use sqlite:FILE";
+                return Err(Failure::new(Exit::Usage, text));
+            }
+            Some(opened) => {
+                let wrapped = vault::open(opened, args.key_file.as_deref()).await?;
+                (wrapped.watched().0, opened.secret().clone())
+            }
         };
         let runtime = Arc::new(TokioRuntime::new());
         let engine = Engine::start(store, runtime, Settings::default(), None).await?;

@@ -20,6 +20,7 @@ use crate::operate::time;
 use crate::output;
 use crate::place::{KEY_AHEAD_MAX, Opened, Place, time_of};
 use crate::progress::Bar;
+use crate::vault;
 
 /// Keys that are named when something is wrong with them.
 const NAMED_MAX: usize = 20;
@@ -134,8 +135,9 @@ impl Restoring {
         let done = engine.restored(KEY_AHEAD_MAX, &self.by, &self.why, &progress).await;
         drop(bar);
         let restored = done?;
-        // Without the mark.
-        let records = opened.records().await?.saturating_sub(1);
+        // Without the mark, and the names of keys that answers may need.
+        let named = u64::from(!vault::names(opened).await?.is_empty());
+        let records = opened.records().await?.saturating_sub(1 + named);
         failpoint!("restored.mark.before", records);
         if !mark.remove(&*store).await? {
             return Err(self.disturbed());

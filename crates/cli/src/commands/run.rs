@@ -17,6 +17,7 @@ use onlyonce_tokio::TokioRuntime;
 use crate::exit::Exit;
 use crate::failure::Failure;
 use crate::place::{Opened, Place};
+use crate::vault;
 use told::{Code, say};
 
 /// The largest first code of `--codes-from`: all of them fit below 256.
@@ -76,6 +77,10 @@ pub(crate) struct RunArgs {
     /// etcd://HOST,HOST,HOST [default: sqlite:run.db in the folder of --state]
     #[arg(long, value_name = "URL", env = "ONLYONCE_STORE", hide_env_values = true)]
     store: Option<Place>,
+    /// Encrypt kept output with the first key in this file, 64 hexadecimal digits a line; the
+    /// others read what was encrypted with them before
+    #[arg(long, value_name = "FILE", env = "ONLYONCE_KEY_FILE", hide_env_values = true)]
+    key_file: Option<PathBuf>,
     /// The folder for the store and for locks [default: $XDG_STATE_HOME/onlyonce, or
     /// $HOME/.local/state/onlyonce]
     #[arg(long, value_name = "DIR")]
@@ -120,10 +125,9 @@ async fn ran(args: &RunArgs) -> Result<u8, Failure> {
     let store = Store::open(args).await?;
     let runtime = Arc::new(TokioRuntime::new());
     let settings = Settings { clock_is_right: args.clock_is_right, ..Settings::default() };
-    let Some(shared) = store.opened.shared() else {
-        return Err(Failure::new(Exit::Usage, JOURNAL));
-    };
-    let engine = Engine::start(shared, runtime, settings, None).await?;
+    let wrapped = vault::open(&store.opened, args.key_file.as_deref()).await?;
+    let (records, _) = wrapped.watched();
+    let engine = Engine::start(records, runtime, settings, None).await?;
     let runner = Runner::new(engine, store.opened.secret().clone(), store.locks);
     // Others may remember longer in a store that was named: they sweep it.
     let runner = if store.is_ours { runner.sweeping(order.policy) } else { runner };

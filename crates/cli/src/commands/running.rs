@@ -59,12 +59,15 @@ impl Running {
         telemetry.takes(opened.warnings().iter().filter_map(taken).collect());
         let waiters_max = waiters;
         let settings = Settings { waiters_max, clock_is_right, skew_max, ..Settings::default() };
-        let Wrapped { store, vault } = vault::open(&opened, args)?;
+        let wrapped = vault::open(&opened, args.key_file.as_deref()).await?;
+        let Wrapped { store, vault, watch } = wrapped;
         let runtime = Arc::new(TokioRuntime::new());
         let observer = Arc::clone(telemetry) as Arc<_>;
         let engine = Engine::start(store, runtime, settings, Some(observer)).await?;
         let renewing = vault.clone().map(|it| it.renew_all(engine.clone(), Arc::clone(telemetry)));
         let mut beside: Vec<_> = renewing.into_iter().map(tokio::spawn).collect();
+        let watching = watch.map(|watch| watch.run(Some(Arc::clone(telemetry))));
+        beside.extend(watching.map(tokio::spawn));
         let desk = Desk { engine: engine.clone(), opened: opened.clone(), vault, policy: sweeping };
         let socket = socket(&opened, desk);
         beside.push(tokio::spawn(Sweeper::new(engine.clone(), sweeping).run()));

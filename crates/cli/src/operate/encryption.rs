@@ -1,15 +1,19 @@
-//! Which keys a journal's answers are encrypted with, a page at a time.
+//! Which keys a store's answers are encrypted with, a page at a time.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 
-use super::{Desk, Told, cursor};
+use onlyonce_core::Timestamp;
+use onlyonce_vault::Settled;
+
+use super::{Desk, Told, cursor, time};
 use crate::exit::Exit;
 use crate::failure::Failure;
 use crate::vault::Vault;
 
 pub(super) async fn page(desk: &Desk, after: Option<String>, renew: bool) -> Result<Told, Failure> {
     let vault = vault(desk)?;
+    let at = desk.engine.now().as_millis();
     let turned = vault.page(cursor(after)?, renew).await?;
     let unread = turned.unread.iter().map(|(id, error)| format!("{id}: {error}"));
     Ok(Told::Encryption {
@@ -18,18 +22,28 @@ pub(super) async fn page(desk: &Desk, after: Option<String>, renew: bool) -> Res
         renewed: turned.renewed,
         next: turned.next.map(|cursor| BASE64.encode(cursor.0)),
         keys: vault.keys().to_vec(),
+        at,
     })
 }
 
-/// Whoever has looked at all pages says so; with another newest key it was another journal's turn.
-pub(super) fn settle(desk: &Desk, newest: &str) -> Result<Told, Failure> {
+/// Whoever has looked at all pages says so, and when that was begun; with another newest key it was
+/// another store's turn.
+pub(super) async fn settle(desk: &Desk, newest: &str, began: u64) -> Result<Told, Failure> {
     let vault = vault(desk)?;
-    let is_ours = vault.keys()[0] == newest;
-    if is_ours {
-        vault.settle()?;
-    }
-    let text = if is_ours { "done" } else { "another key is the newest now" };
-    Ok(Told::Resolved { done: is_ours, text: text.to_owned(), key: None })
+    let (done, text) = if vault.keys()[0] == newest {
+        match vault.settle(Timestamp::from_millis(began)).await? {
+            Settled::Done => (true, "done".to_owned()),
+            Settled::Used(other) => {
+                let (name, used) = (other.name, time(other.used));
+                let text =
+                    format!("a process may still encrypt with {name}: it was in use at {used}");
+                (false, text)
+            }
+        }
+    } else {
+        (false, "another key is the newest now".to_owned())
+    };
+    Ok(Told::Resolved { done, text, key: None })
 }
 
 fn vault(desk: &Desk) -> Result<&Vault, Failure> {

@@ -318,14 +318,6 @@ fn a_copy_goes_to_a_new_place_only_and_changes_nothing_when_it_is_refused() {
     let told = copy(&store.url, &other.url, &["--give-up"]).failed(1);
     assert!(told.contains("no copy of it was begun"), "{told}");
     assert_eq!((listed(&store.url), listed(&other.url)), known);
-
-    let (folder, upstream) = (Folder::with_store(), Upstream::open());
-    let file = folder.write("keys", &"1".repeat(64));
-    std::fs::set_permissions(&file, std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
-    Proxy::start_with(&folder.store(), &upstream, &["--key-file", &file]).stop();
-    let told = copy(&folder.store(), &sqlite(&folder, "new.db"), &[]).failed(1);
-    assert!(told.contains("its answers are encrypted"), "{told}");
-    assert!(!folder.path("new.db").exists());
 }
 
 #[test]

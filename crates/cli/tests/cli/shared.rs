@@ -342,9 +342,6 @@ fn what_does_not_apply_to_a_shared_store_is_refused_by_name() {
     let proxy = ["proxy", "--listen", "127.0.0.1:0", "--upstream", &url, "--store", &store.url];
     let told = onlyonce(proxy.iter().chain(&["--disk-max", "100"])).failed(2);
     assert!(told.contains("--disk-max is for a journal"), "{told}");
-    let keys = store.folder.write("keys", &"1".repeat(64));
-    let told = onlyonce(proxy.iter().chain(&["--key-file", &keys])).failed(2);
-    assert!(told.contains("--key-file") && told.contains("journal"), "{told}");
 }
 
 #[test]

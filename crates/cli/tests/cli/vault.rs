@@ -1,5 +1,7 @@
 //! Kept answers that are encrypted: nobody reads them on disk, and everyone gets them again.
 
+mod shared;
+
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 

@@ -110,6 +110,11 @@ BEGIN
     PERFORM onlyonce._refuse('the store was moved, or is being moved or put back into use',
       'onlyonce doctor says more.');
   END IF;
+  PERFORM FROM onlyonce.records t WHERE t.id = convert_to('onlyonce''s keys!', 'UTF8');
+  IF FOUND THEN
+    PERFORM onlyonce._refuse('answers in this store are encrypted, and those of a caller''s '
+      'transaction cannot be', 'Use another store for one of the two.');
+  END IF;
   RETURN store;
 END $$;
 

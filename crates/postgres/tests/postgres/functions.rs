@@ -170,18 +170,21 @@ fn an_older_store_gets_them_from_its_owner_and_works_without() {
 }
 
 #[test]
-fn a_store_that_has_been_moved_takes_no_claim_at_either_door() {
-    let shop = Shop::open();
-    let mark = KeyId::from_bytes(*b"onlyonce's mark!");
-    assert_eq!(block_on(shop.store.swap(mark, None, Some(claimed(1)))), Ok(Swap::Done));
-    for door in DOORS {
-        let error = RUNTIME.block_on(async {
-            let mut client = connect(&shop.url()).await;
-            shop.order(door, &mut client, ReadCommitted, "moved").await.unwrap_err()
-        });
-        assert!(error.to_string().contains("the store was moved"), "{error}");
+fn a_store_that_was_moved_or_is_encrypted_takes_no_claim_at_either_door() {
+    let moved = (b"onlyonce's mark!", "the store was moved");
+    let encrypted = (b"onlyonce's keys!", "answers in this store are encrypted");
+    for (id, says) in [moved, encrypted] {
+        let (shop, id) = (Shop::open(), KeyId::from_bytes(*id));
+        assert_eq!(block_on(shop.store.swap(id, None, Some(claimed(1)))), Ok(Swap::Done));
+        for door in DOORS {
+            let error = RUNTIME.block_on(async {
+                let mut client = connect(&shop.url()).await;
+                shop.order(door, &mut client, ReadCommitted, "order").await.unwrap_err()
+            });
+            assert!(error.to_string().contains(says), "{error}");
+        }
+        assert_eq!(shop.counts(), (0, 0));
     }
-    assert_eq!(shop.counts(), (0, 0));
 }
 
 /// The page's own statements, twice.
