@@ -1,6 +1,7 @@
 //! One request over HTTP/1.1, on a connection of its own: nothing is sent again by itself, and it
 //! is known whether anything was sent at all.
 
+use std::fmt;
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;
@@ -19,20 +20,26 @@ use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 
+/// How long the kernel goes on sending what is not acknowledged, in milliseconds: what was given up
+/// must not arrive much later, also once this process is gone.
+const UNACKNOWLEDGED_MAX: u32 = 30_000;
 /// The largest answer that is read, in bytes.
 const ANSWER_MAX: usize = 1 << 20;
 
 /// An answer, whole.
 #[derive(Debug)]
-pub(crate) struct Answer {
-    pub(crate) status: u16,
-    pub(crate) headers: HeaderMap,
-    pub(crate) body: Bytes,
+pub struct Answer {
+    /// The status.
+    pub status: u16,
+    /// The header fields.
+    pub headers: HeaderMap,
+    /// The content, at most 1 MiB.
+    pub body: Bytes,
 }
 
 /// There is no answer, or not all of it.
 #[derive(Debug)]
-pub(crate) enum Failed {
+pub enum Failed {
     /// Not a byte of the request was sent.
     NotSent(String),
     /// It may have been carried out.
@@ -41,25 +48,70 @@ pub(crate) enum Failed {
     Cut(u16, String),
 }
 
-/// Sends a request, and reads its answer within this time.
-pub(crate) async fn send(
-    request: Request<Full<Bytes>>,
-    within: Duration,
-) -> Result<Answer, Failed> {
-    let uri = request.uri().clone();
-    let connecting = timeout(within, connect(&uri));
-    let stream = match connecting.await {
-        Ok(Ok(stream)) => stream,
-        Ok(Err(error)) => return Err(Failed::NotSent(format!("{}: {error}", place(&uri)))),
-        Err(_) => return Err(Failed::NotSent(format!("{}: no connection in time", place(&uri)))),
-    };
-    match timeout(within, exchange(stream, request)).await {
-        Ok(answered) => answered,
-        Err(_) => {
-            let text = format!("{}: no answer within {within:?}", place(&uri));
-            Err(Failed::Lost(Cause::TimedOut, text))
+/// A connection on which nothing was sent yet.
+pub struct Connection {
+    stream: Box<dyn Stream>,
+    /// Whom it leads to.
+    place: String,
+}
+
+/// Sends a request, and reads its answer. Connecting may take this long, and the rest once more.
+///
+/// # Errors
+/// There is no answer; it says whether anything was sent.
+pub async fn send(request: Request<Full<Bytes>>, within: Duration) -> Result<Answer, Failed> {
+    let connection = Connection::open(request.uri(), within).await?;
+    connection.send(request, within).await
+}
+
+impl Connection {
+    /// Connects to the host of an address, with TLS if it is one of `https`.
+    ///
+    /// # Errors
+    /// [`Failed::NotSent`]: there is no connection.
+    pub async fn open(uri: &Uri, within: Duration) -> Result<Self, Failed> {
+        let place = place(uri);
+        match timeout(within, connect(uri)).await {
+            Ok(Ok(stream)) => Ok(Self { stream, place }),
+            Ok(Err(error)) => Err(Failed::NotSent(format!("{place}: {error}"))),
+            Err(_) => Err(Failed::NotSent(format!("{place}: no connection in time"))),
         }
     }
+
+    /// Sends the one request of this connection, and reads its answer within this time.
+    ///
+    /// # Errors
+    /// There is no answer; it says whether anything was sent.
+    pub async fn send(
+        self,
+        request: Request<Full<Bytes>>,
+        within: Duration,
+    ) -> Result<Answer, Failed> {
+        match timeout(within, exchange(self.stream, request)).await {
+            Ok(answered) => answered,
+            Err(_) => {
+                let text = format!("{}: no answer within {within:?}", self.place);
+                Err(Failed::Lost(Cause::TimedOut, text))
+            }
+        }
+    }
+}
+
+impl fmt::Debug for Connection {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Connection({})", self.place)
+    }
+}
+
+/// A value in an address: all but unreserved characters are encoded (RFC 3986, section 2.3).
+pub fn encoded(value: &str) -> String {
+    let byte = |it: u8| match it {
+        b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => {
+            char::from(it).to_string()
+        }
+        it => format!("%{it:02X}"),
+    };
+    value.bytes().map(byte).collect()
 }
 
 /// Whom an error is about; the rest of an address may hold a secret.
@@ -78,6 +130,7 @@ async fn connect(uri: &Uri) -> io::Result<Box<dyn Stream>> {
     let port = uri.port_u16().unwrap_or(if is_tls { 443 } else { 80 });
     let stream = TcpStream::connect((host.as_str(), port)).await?;
     stream.set_nodelay(true)?;
+    rustix::net::sockopt::set_tcp_user_timeout(&stream, UNACKNOWLEDGED_MAX)?;
     if !is_tls {
         return Ok(Box::new(stream));
     }

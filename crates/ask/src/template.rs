@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 /// A text whose references are known, and not yet what they stand for.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Template(Vec<Piece>);
+pub struct Template(Vec<Piece>);
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Piece {
@@ -17,7 +17,7 @@ impl Template {
     ///
     /// # Errors
     /// A reference that does not end, or is empty; in words for the one who wrote it.
-    pub(crate) fn parse(text: &str) -> Result<Self, String> {
+    pub fn parse(text: &str) -> Result<Self, String> {
         let (mut pieces, mut plain, mut rest) = (Vec::new(), String::new(), text);
         while let Some(at) = rest.find("${") {
             if let Some(before) = rest[..at].strip_suffix('$') {
@@ -48,12 +48,12 @@ impl Template {
     }
 
     /// A text without references.
-    pub(crate) fn plain(text: impl Into<String>) -> Self {
+    pub fn plain(text: impl Into<String>) -> Self {
         Self(vec![Piece::Text(text.into())])
     }
 
     /// What it refers to.
-    pub(crate) fn references(&self) -> BTreeSet<&str> {
+    pub fn references(&self) -> BTreeSet<&str> {
         let references = self.0.iter().filter_map(|piece| match piece {
             Piece::Text(_) => None,
             Piece::Reference(name) => Some(name.as_str()),
@@ -61,8 +61,19 @@ impl Template {
         references.collect()
     }
 
-    /// The text, or the first reference that nothing is known of yet.
-    pub(crate) fn fill(&self, known: impl Fn(&str) -> Option<String>) -> Result<String, &str> {
+    /// The one reference that it is, with nothing around it.
+    pub fn only(&self) -> Option<&str> {
+        match &self.0[..] {
+            [Piece::Reference(name)] => Some(name),
+            _ => None,
+        }
+    }
+
+    /// The text.
+    ///
+    /// # Errors
+    /// The first reference that nothing is known of.
+    pub fn fill(&self, known: impl Fn(&str) -> Option<String>) -> Result<String, &str> {
         self.0.iter().try_fold(String::new(), |mut text, piece| {
             match piece {
                 Piece::Text(plain) => text.push_str(plain),

@@ -5,10 +5,13 @@ use std::time::Duration;
 
 use onlyonce::{Attempt, Effect, InDoubt, Probed, Ran};
 use onlyonce_core::{Cause, Reply};
+use onlyonce_provider::{Provider, Ready as Request, Refused, Sent};
 use onlyonce_smtp::{Answer, Committed, Failed, Relay, Session, Staged};
 use serde_json::json;
+use tokio::time::Instant;
 
 use crate::message::Message;
+use crate::meter::Meter;
 use crate::probe::{self, Asking};
 
 /// Connections kept for the next message; more are closed.
@@ -20,10 +23,17 @@ const NEVER: u16 = 554;
 /// The server is about to close the connection (RFC 5321, section 3.8).
 const CLOSING: u16 = 421;
 
-/// The way to the server, with the connections that wait for the next message.
+/// The way that messages go: to a mail server, with the connections that wait for the next message,
+/// or to a provider.
 pub struct Route {
-    relay: Relay,
+    way: Way,
     idle: Mutex<Vec<Session>>,
+    meter: Meter,
+}
+
+enum Way {
+    Relay(Relay),
+    Provider(Arc<Provider>),
 }
 
 /// One message and the way it goes.
@@ -31,20 +41,43 @@ pub struct Letter {
     message: Arc<Message>,
     route: Arc<Route>,
     asking: Option<Arc<Asking>>,
+    begun: Option<Instant>,
 }
 
 /// What is left to do.
 pub enum Ready {
     /// The server has all but the end.
     Staged(Staged),
+    /// The request to the provider is made, and a connection to it.
+    Request(Request),
     /// It was refused for good, and nothing is left but to write that down.
-    Refused(Failed),
+    Refused(Reply),
+}
+
+/// It was certainly not taken. The reply says why.
+enum Not {
+    Now(Reply),
+    Ever(Reply),
 }
 
 impl Route {
     /// A way to this server, with no connection yet.
-    pub const fn new(relay: Relay) -> Self {
-        Self { relay, idle: Mutex::new(Vec::new()) }
+    pub fn new(relay: Relay) -> Self {
+        Self::by(Way::Relay(relay))
+    }
+
+    /// A way to this provider.
+    pub fn to_provider(provider: Arc<Provider>) -> Self {
+        Self::by(Way::Provider(provider))
+    }
+
+    fn by(way: Way) -> Self {
+        Self { way, idle: Mutex::new(Vec::new()), meter: Meter::default() }
+    }
+
+    /// What is counted on it.
+    pub const fn meter(&self) -> &Meter {
+        &self.meter
     }
 
     /// Ends the connections that wait, in good order.
@@ -66,7 +99,29 @@ impl Route {
         }
     }
 
-    async fn stage(&self, message: &Message) -> Result<Staged, Failed> {
+    async fn prepared(&self, message: &Message) -> Result<Ready, Not> {
+        match &self.way {
+            Way::Relay(relay) => match self.stage(relay, message).await {
+                Ok(staged) => Ok(Ready::Staged(staged)),
+                Err(failed) if failed.retryable => Err(Not::Now(refusal(&failed, LATER))),
+                Err(failed) => Err(Not::Ever(refusal(&failed, NEVER))),
+            },
+            Way::Provider(provider) => {
+                let letter = probe::letter(message);
+                let letter = letter.map_err(|text| Not::Ever(said(NEVER, &text)))?;
+                let request = provider.prepare(&letter).await;
+                request.map(Ready::Request).map_err(|refused| {
+                    if refused.retryable {
+                        Not::Now(declined(&refused, LATER))
+                    } else {
+                        Not::Ever(declined(&refused, NEVER))
+                    }
+                })
+            }
+        }
+    }
+
+    async fn stage(&self, relay: &Relay, message: &Message) -> Result<Staged, Failed> {
         let envelope = message.envelope();
         while let Some(session) = self.take() {
             match session.stage(&envelope, message.content()).await {
@@ -74,7 +129,22 @@ impl Route {
                 staged => return staged,
             }
         }
-        Session::connect(&self.relay).await?.stage(&envelope, message.content()).await
+        Session::connect(relay).await?.stage(&envelope, message.content()).await
+    }
+
+    /// Whether an earlier attempt may have been taken. A provider that remembers keys is asked again
+    /// while nobody knows: that it refuses this attempt says nothing of the one before.
+    fn may_be_again(&self, attempt: Attempt) -> bool {
+        match &self.way {
+            Way::Relay(_) => false,
+            Way::Provider(provider) => provider.window().is_some() && 1 < attempt.number,
+        }
+    }
+
+    /// The message was taken.
+    fn took(&self, begun: Option<Instant>, marked: Instant) {
+        self.meter.doubt.note(marked.elapsed());
+        self.meter.session.note(begun.unwrap_or(marked).elapsed());
     }
 }
 
@@ -86,35 +156,19 @@ fn is_about_the_connection(failed: &Failed) -> bool {
 impl Letter {
     /// This message, this way.
     pub const fn new(message: Arc<Message>, route: Arc<Route>) -> Self {
-        Self { message, route, asking: None }
+        Self { message, route, asking: None, begun: None }
     }
 
     /// The same; this is asked if nobody knows what became of an earlier attempt.
     pub fn asking(self, asking: Option<Arc<Asking>>) -> Self {
         Self { asking, ..self }
     }
-}
 
-impl Effect for Letter {
-    type Prepared = Ready;
-
-    async fn prepare(&mut self, _attempt: Attempt) -> Result<Ready, Reply> {
-        match self.route.stage(&self.message).await {
-            Ok(staged) => Ok(Ready::Staged(staged)),
-            // An answer for good is an answer: it is recorded, and the message not sent again.
-            Err(failed) if !failed.retryable => Ok(Ready::Refused(failed)),
-            Err(failed) => Err(refusal(&failed, LATER)),
-        }
-    }
-
-    async fn commit(&mut self, ready: Ready, _attempt: Attempt) -> Ran {
-        let staged = match ready {
-            Ready::Staged(staged) => staged,
-            Ready::Refused(failed) => return Ran::Happened(refusal(&failed, NEVER)),
-        };
+    async fn end(&self, staged: Staged, marked: Instant) -> Ran {
         let server = staged.server().to_owned();
         match staged.commit().await {
             Committed::Accepted { answer, session, window } => {
+                self.route.took(self.begun, marked);
                 self.route.keep(*session);
                 Ran::Happened(receipt(&server, &answer, window))
             }
@@ -123,6 +177,45 @@ impl Effect for Letter {
             }
             Committed::Refused(failed) => Ran::Happened(refusal(&failed, NEVER)),
             Committed::Unknown { text: _ } => Ran::CannotTell(Cause::ConnectionLost),
+        }
+    }
+
+    async fn send(&self, request: Request, attempt: Attempt, marked: Instant) -> Ran {
+        let server = request.server();
+        match request.send().await {
+            Sent::Accepted { status, id, window } => {
+                self.route.took(self.begun, marked);
+                Ran::Happened(taken(&server, status, id.as_deref(), window))
+            }
+            Sent::Refused(refused) if refused.retryable || self.route.may_be_again(attempt) => {
+                Ran::NotExecuted(declined(&refused, LATER))
+            }
+            Sent::Refused(refused) => Ran::Happened(declined(&refused, NEVER)),
+            Sent::Unknown(cause, _) => Ran::CannotTell(cause),
+        }
+    }
+}
+
+impl Effect for Letter {
+    type Prepared = Ready;
+
+    async fn prepare(&mut self, attempt: Attempt) -> Result<Ready, Reply> {
+        self.begun = Some(Instant::now());
+        match self.route.prepared(&self.message).await {
+            Ok(ready) => Ok(ready),
+            // An answer for good is an answer: it is recorded, and the message not sent again.
+            Err(Not::Ever(reply)) if !self.route.may_be_again(attempt) => Ok(Ready::Refused(reply)),
+            Err(Not::Ever(reply) | Not::Now(reply)) => Err(reply),
+        }
+    }
+
+    async fn commit(&mut self, ready: Ready, attempt: Attempt) -> Ran {
+        // The mark is durable by now.
+        let marked = Instant::now();
+        match ready {
+            Ready::Staged(staged) => self.end(staged, marked).await,
+            Ready::Request(request) => self.send(request, attempt, marked).await,
+            Ready::Refused(reply) => Ran::Happened(reply),
         }
     }
 
@@ -141,7 +234,22 @@ fn receipt(server: &str, answer: &Answer, window: Duration) -> Reply {
     Reply::kept(answer.code, receipt.to_string())
 }
 
+/// What the provider has taken it under.
+fn taken(server: &str, status: u16, id: Option<&str>, window: Duration) -> Reply {
+    let window = u64::try_from(window.as_micros()).unwrap_or(u64::MAX);
+    let receipt = json!({ "server": server, "id": id, "in_doubt_us": window });
+    Reply::kept(status, receipt.to_string())
+}
+
 fn refusal(failed: &Failed, otherwise: u16) -> Reply {
-    let said = failed.answer.as_ref().map(|it| it.code).filter(|it| 400 <= *it);
-    Reply::kept(said.unwrap_or(otherwise), json!({ "refused": failed.to_string() }).to_string())
+    let status = failed.answer.as_ref().map(|it| it.code).filter(|it| 400 <= *it);
+    said(status.unwrap_or(otherwise), &failed.to_string())
+}
+
+fn declined(refused: &Refused, otherwise: u16) -> Reply {
+    said(refused.status.unwrap_or(otherwise), &refused.text)
+}
+
+fn said(status: u16, text: &str) -> Reply {
+    Reply::kept(status, json!({ "refused": text }).to_string())
 }

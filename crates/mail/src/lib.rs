@@ -1,10 +1,12 @@
 //! Sends each message to each recipient once, as far as a mail server lets anybody know.
 //!
 //! This crate cannot choose or open a store, read a clock or parse a command line. Nor can it send
-//! to the servers of the recipients: it hands everything to one [`Relay`](onlyonce_smtp::Relay).
+//! to the servers of the recipients: it hands everything to one [`Relay`](onlyonce_smtp::Relay), or
+//! to one [`Provider`](provider::Provider).
 //!
 //! - [`frozen`] makes of a text one [`Message`] a recipient, whose bytes never change again.
 //! - [`Spool`] is the folder where they wait. Nothing disappears from it by itself.
+//! - [`Outbox`] is a table of a caller's, and [`Feed`] brings its rows to the spool.
 //! - [`Letter`] is the effect: what cannot deliver anything, then the end of the content.
 //! - [`Rules`] say what becomes of an outcome that nobody knows: it is held, or somebody is asked,
 //!   such as the server's own queue and log.
@@ -13,6 +15,8 @@
 mod lanes;
 mod letter;
 mod message;
+mod meter;
+mod outbox;
 mod probe;
 mod rules;
 mod sender;
@@ -21,8 +25,11 @@ mod trust;
 
 pub use letter::{Letter, Ready, Route};
 pub use message::{Message, MessageError, frozen, item_key};
+pub use meter::{Histogram, Meter};
+pub use onlyonce_provider as provider;
+pub use outbox::{Feed, FeedError, Outbox, OutboxError, Posted, Told, sender_name};
 pub use probe::{Asking, Place, Whom};
-pub use rules::Rules;
+pub use rules::{Keyed, Rules};
 pub use sender::{Became, Pace, Sender, SenderError};
 pub use spool::{Added, Shelf, Spool, SpoolError};
 pub use trust::trusted;

@@ -63,6 +63,12 @@ impl Message {
         self.taken
     }
 
+    /// The same, of which it is known that nobody can have sent it before this moment.
+    pub(crate) fn known_since(mut self, taken: Timestamp) -> Self {
+        self.taken = taken;
+        self
+    }
+
     /// The bytes.
     pub const fn content(&self) -> &Content {
         &self.content

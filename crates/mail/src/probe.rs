@@ -1,5 +1,5 @@
-//! Asking whether the server has a message of which nobody knows: its queue and its log, or a
-//! command that looks.
+//! Asking whether the server has a message of which nobody knows: its queue and its log, a provider,
+//! or a command that looks.
 
 mod command;
 mod exim;
@@ -9,10 +9,13 @@ mod program;
 
 use std::ffi::OsString;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use onlyonce::{InDoubt, Probed};
 use onlyonce_core::Reply;
+use onlyonce_provider::{Letter, Looked, Provider};
+use onlyonce_smtp::Mailbox;
 use serde_json::json;
 
 use crate::message::Message;
@@ -50,6 +53,8 @@ pub enum Whom {
     Postfix(Place),
     /// An Exim of this machine that is the server: its queue, and its log.
     Exim(Place),
+    /// The provider that messages go to, by its own look-up.
+    Provider(Arc<Provider>),
 }
 
 /// Where a server's files are.
@@ -90,10 +95,10 @@ impl Asking {
     /// Looks once whether it can be asked: the server's programs run and its log can be read.
     ///
     /// # Errors
-    /// What cannot be done, for a person. A command is not tried.
+    /// What cannot be done, for a person. A command is not tried, and neither is a provider.
     pub async fn check(&self) -> Result<(), String> {
         match &self.whom {
-            Whom::Command { .. } => Ok(()),
+            Whom::Command { .. } | Whom::Provider(_) => Ok(()),
             Whom::Postfix(place) => {
                 postfix::queue(place).await?;
                 log::Log::open(&postfix::log(place).await?).map(drop)
@@ -118,8 +123,18 @@ async fn asked(asking: &Asking, message: &Message, doubt: &InDoubt) -> Option<Pr
     if id.is_empty() {
         return None;
     }
-    if let Whom::Command { command, absent } = &asking.whom {
-        return command::ask(command, absent, message, id, doubt).await;
+    match &asking.whom {
+        Whom::Command { command, absent } => {
+            return command::ask(command, absent, message, id, doubt).await;
+        }
+        Whom::Provider(provider) => {
+            return Some(match provider.look(&letter(message).ok()?).await {
+                Looked::There(id) => Probed::Happened(receipt(&id)),
+                Looked::Absent => Probed::DidNotHappen,
+                Looked::CannotTell => Probed::CannotTell,
+            });
+        }
+        Whom::Postfix(_) | Whom::Exim(_) => {}
     }
     // Servers write an odd one in ways of their own, and it would not be found.
     let id = String::from_utf8(id).ok()?;
@@ -132,7 +147,7 @@ async fn asked(asking: &Asking, message: &Message, doubt: &InDoubt) -> Option<Pr
     let (seen, log) = match &asking.whom {
         Whom::Postfix(place) => postfix::look(place, &wanted).await.ok()?,
         Whom::Exim(place) => exim::look(place, &wanted).await.ok()?,
-        Whom::Command { .. } => return None,
+        Whom::Command { .. } | Whom::Provider(_) => return None,
     };
     let tells_all = seen == Seen::Nothing && log.covers(doubt.first_commit_at?).await;
     Some(answered(seen, tells_all))
@@ -145,6 +160,16 @@ fn answered(seen: Seen, tells_all: bool) -> Probed {
         Seen::Nothing if tells_all => Probed::DidNotHappen,
         Seen::Nothing | Seen::Unsure => Probed::CannotTell,
     }
+}
+
+/// A message as a provider is told it.
+///
+/// # Errors
+/// It cannot be read; for a person.
+pub(crate) fn letter(message: &Message) -> Result<Letter, String> {
+    let sender = message.from.as_ref().map_or("", Mailbox::as_str);
+    let (key, to) = (message.name(), message.to().as_str());
+    Letter::read(&key, to, sender, message.content().as_bytes())
 }
 
 /// What it was found by.

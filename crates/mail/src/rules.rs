@@ -15,11 +15,23 @@ pub struct Rules {
     pub retention: Duration,
     /// Who is asked about an unknown outcome. Default nobody: it is held.
     pub asking: Option<Asking>,
+    /// For how long the receiver remembers a message's key: within this time an unknown outcome is
+    /// sent again with it. Default not at all.
+    pub keyed: Option<Keyed>,
+}
+
+/// A receiver that remembers keys.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Keyed {
+    /// For how long, from when it first sees one.
+    pub window: Duration,
+    /// How long what was sent may need to be taken.
+    pub late: Duration,
 }
 
 impl Default for Rules {
     fn default() -> Self {
-        Self { retention: Duration::from_secs(30 * 24 * 60 * 60), asking: None }
+        Self { retention: Duration::from_secs(30 * 24 * 60 * 60), asking: None, keyed: None }
     }
 }
 
@@ -27,9 +39,16 @@ impl Rules {
     /// The policy of messages. No key is ever forgotten, since a message may wait in the spool for
     /// longer than anybody thought. Its numbers are to be checked ([`Policy::check`]).
     pub fn policy(&self) -> Policy {
-        let (on_unknown, receiver) = match &self.asking {
-            None => (OnUnknown::Hold, Receiver::BARE),
-            Some(it) => (OnUnknown::Probe, Receiver::queryable(it.settle, it.late)),
+        let queryable = |receiver: Receiver| match &self.asking {
+            None => receiver,
+            Some(it) => receiver.and_queryable(it.settle, it.late.max(receiver.late)),
+        };
+        let (on_unknown, receiver) = match (self.keyed, &self.asking) {
+            (None, None) => (OnUnknown::Hold, Receiver::BARE),
+            (None, Some(it)) => (OnUnknown::Probe, Receiver::queryable(it.settle, it.late)),
+            (Some(Keyed { window, late }), _) => {
+                (OnUnknown::Auto, queryable(Receiver { late, ..Receiver::keyed(window) }))
+            }
         };
         let Self { retention, .. } = *self;
         Policy { retention, remember: FOREVER, on_unknown, receiver, ..Policy::default() }

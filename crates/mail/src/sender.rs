@@ -13,7 +13,7 @@ use onlyonce_core::{KeyId, Outcome, Policy, Reply, Scope, ScopeError, Secret, Ti
 use tokio::task::JoinSet;
 use tokio::time::sleep;
 
-use crate::lanes::Lanes;
+use crate::lanes::{Lanes, Limits};
 use crate::letter::{Letter, Route};
 use crate::message::Message;
 use crate::probe::Asking;
@@ -34,6 +34,8 @@ pub struct Pace {
     pub per_domain: usize,
     /// The time from one message to the next, in whole milliseconds. Default none.
     pub apart: Duration,
+    /// The same, of messages to recipients of one domain. Default none.
+    pub apart_there: Duration,
     /// The pause after the first attempt that did not happen; twice as long after each further
     /// one. Default 30 s.
     pub first: Duration,
@@ -44,7 +46,8 @@ pub struct Pace {
 impl Default for Pace {
     fn default() -> Self {
         let (first, most) = (Duration::from_secs(30), Duration::from_secs(60 * 60));
-        Self { workers: 4, per_domain: usize::MAX, apart: Duration::ZERO, first, most }
+        let (apart, apart_there) = (Duration::ZERO, Duration::ZERO);
+        Self { workers: 4, per_domain: usize::MAX, apart, apart_there, first, most }
     }
 }
 
@@ -142,7 +145,8 @@ impl Sender {
         mut tell: impl FnMut(&str, &Became),
     ) -> Result<(), SenderError> {
         let mut stop = pin!(stop);
-        let mut lanes = Lanes::new(self.pace.per_domain, self.pace.apart);
+        let Pace { apart, per_domain, apart_there, .. } = self.pace;
+        let mut lanes = Lanes::new(Limits { apart, per_domain, apart_there });
         let mut later: HashMap<String, Later> = HashMap::new();
         let mut running: JoinSet<(String, String, Result<Became, SenderError>)> = JoinSet::new();
         lanes.put(self.spool.names(Shelf::Queue)?);
@@ -158,13 +162,12 @@ impl Sender {
                     (name, domain, became)
                 });
             }
-            // What is held waits for something that is on its way.
-            if once && running.is_empty() && lanes.wants_more() {
+            if once && running.is_empty() && lanes.is_empty() {
                 break;
             }
             let pause = lanes.pause(self.engine.now());
             // Whoever has a free hand and something to send waits for its time alone.
-            let is_early = running.len() < self.pace.workers.max(1) && !lanes.wants_more();
+            let is_early = running.len() < self.pace.workers.max(1) && pause.is_some();
             tokio::select! {
                 () = &mut stop => break,
                 joined = running.join_next(), if !running.is_empty() => {
@@ -176,7 +179,7 @@ impl Sender {
                         break;
                     }
                 }
-                () = sleep(pause), if is_early => {}
+                () = sleep(pause.unwrap_or_default()), if is_early => {}
                 () = sleep(LOOK_EVERY), if !once => {
                     if lanes.wants_more() {
                         lanes.put(self.spool.names(Shelf::Queue)?);
@@ -209,6 +212,7 @@ impl Sender {
         tell: &mut impl FnMut(&str, &Became),
     ) -> Result<(), SenderError> {
         let became = became?;
+        self.route.meter().ended(&became);
         tell(name, &became);
         match became {
             Became::Sent(_) | Became::Refused(_) => {

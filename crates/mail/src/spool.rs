@@ -97,11 +97,8 @@ impl Spool {
     /// It could not be written. It may be there all the same, so adding it may be repeated.
     pub fn add(&self, message: &Message) -> Result<Added, SpoolError> {
         let name = message.name();
-        // The queue first: from there it moves to the others, never back.
-        for shelf in Shelf::ALL {
-            if self.path(shelf, &name).exists() {
-                return self.compare(shelf, &name, message);
-            }
+        if let Some(shelf) = self.shelf(&name) {
+            return self.compare(shelf, &name, message);
         }
         let tmp = self.dir.join("tmp");
         let mut file = tempfile::NamedTempFile::new_in(&tmp).map_err(at(&tmp))?;
@@ -136,6 +133,12 @@ impl Spool {
         };
         let names: io::Result<_> = fs::read_dir(&path).and_then(|it| it.map(named).collect());
         names.map_err(at(&path))
+    }
+
+    /// Where a message is, if it is here.
+    pub fn shelf(&self, name: &str) -> Option<Shelf> {
+        // The queue first: from there it moves to the others, never back.
+        Shelf::ALL.into_iter().find(|shelf| self.path(*shelf, name).exists())
     }
 
     /// Reads a message.

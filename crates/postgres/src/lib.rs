@@ -15,6 +15,7 @@ mod address;
 mod batch;
 mod door;
 mod error;
+mod outbox;
 mod postgres;
 mod queue;
 mod reader;
@@ -26,6 +27,7 @@ mod writer;
 pub use address::{Address, AddressError, RISKS};
 pub use door::doctor;
 pub use onlyonce_store::transaction::{Claimed, Request, TxError, TxErrorKind};
+pub use outbox::{OUTBOX, Outbox, Posted};
 pub use postgres::Postgres;
 pub use transaction::{Granted, Transactions};
 

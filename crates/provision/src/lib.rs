@@ -11,7 +11,6 @@
 //! making is an [`onlyonce::Effect`]. It cannot name a store, reads no clock, and deletes nothing.
 
 mod apply;
-mod client;
 mod creation;
 mod error;
 mod forecast;
@@ -22,7 +21,8 @@ mod plan;
 mod provisioner;
 mod receipt;
 mod script;
-mod template;
+
+use onlyonce_ask::{self as client, template};
 
 pub use apply::{Applied, Became, InDoubt, Step};
 pub use error::ProvisionError;

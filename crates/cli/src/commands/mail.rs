@@ -1,6 +1,8 @@
-//! `onlyonce mail add`, `run` and `status`
+//! `onlyonce mail add`, `outbox`, `run` and `status`
 
+mod figures;
 mod lines;
+mod outbox;
 mod run;
 mod status;
 
@@ -45,7 +47,7 @@ With --lines each line is a JSON object: \
 with \"message\" in place of subject and text. It ends at the first \
 line that it cannot take; repeat it once that is mended.")]
     Add(AddArgs),
-    /// Send what is in the spool folder, through one mail server
+    /// Send what is in the spool folder, through one mail server or one provider
     #[command(after_help = "\
   onlyonce mail run --server smtp.shop.example --user shop --password-file password
   onlyonce mail run --server 127.0.0.1:25 --tls none --once
@@ -61,9 +63,42 @@ the end of a message nobody knows whether the server has it: it is not sent agai
 ONLYONCE_MESSAGE_ID, ONLYONCE_RECIPIENT, ONLYONCE_KEY and ONLYONCE_FENCE. It exits with 0 if the \
 server has the message, and what it prints first is kept as evidence.
 
+  onlyonce mail run --provider resend.toml
+
+A provider is asked over HTTP. The file says what its API is like, such as `like = \"resend\"`; \
+docs/mail.md says what may stand there. What the file says that the provider offers settles \
+doubts: a key that it remembers, or a look-up.
+
 SIGTERM and SIGINT let what is on its way end; a second one ends \
 at once.")]
     Run(RunArgs),
+    /// Make a table that programs write messages into, in transactions of their own
+    #[command(after_help = "\
+A message that is written in a transaction is sent if that is committed, once, and never if it is \
+rolled back. This makes the table, or its functions anew, and needs the right to make a schema:
+
+  onlyonce mail outbox postgres://owner@db.example/shop
+  onlyonce mail outbox --print > outbox.sql
+
+A program then writes a message, a row for each recipient:
+
+  SELECT onlyonce_mail.send('welcome/7829', 'shop@shop.example', 'ann@mail.example', \
+E'From: shop@shop.example\\nSubject: Welcome\\n\\nHello\\n')
+
+and `onlyonce mail run --outbox postgres://sender@db.example/shop` sends it.")]
+    Outbox {
+        /// The database: postgres://OWNER@HOST/DATABASE
+        #[arg(
+            value_name = "URL",
+            env = "ONLYONCE_OUTBOX",
+            hide_env_values = true,
+            required_unless_present = "print"
+        )]
+        database: Option<outbox::At>,
+        /// Print the statements, and change nothing
+        #[arg(long, conflicts_with = "database")]
+        print: bool,
+    },
     /// Count what waits, was sent, was refused or is in doubt, and name what is in doubt
     Status {
         #[command(flatten)]
@@ -112,8 +147,11 @@ pub(crate) struct AddArgs {
 #[derive(Args, Debug)]
 pub(crate) struct RunArgs {
     /// The mail server: HOST or HOST:PORT [default port: 587, 465 with tls, 25 with none]
-    #[arg(long, value_name = "HOST")]
-    server: String,
+    #[arg(long, value_name = "HOST", required_unless_present = "provider")]
+    server: Option<String>,
+    /// A file about a mail provider that is asked over HTTP, in place of a mail server
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["server", "tls", "user", "hello"])]
+    provider: Option<PathBuf>,
     /// What protects the connection
     #[arg(long, value_enum, default_value_t = Protection::Starttls)]
     tls: Protection,
@@ -136,9 +174,16 @@ pub(crate) struct RunArgs {
     /// How many are sent at most in a time, evenly: N/s, N/m or N/h [default: no limit]
     #[arg(long, value_name = "RATE", value_parser = apart)]
     rate: Option<Duration>,
+    /// The same of what is sent to one domain
+    #[arg(long, value_name = "RATE", value_parser = apart)]
+    rate_per_domain: Option<Duration>,
     /// Try each message that waits now once, then end
     #[arg(long)]
     once: bool,
+    /// A table that messages come from too, made by `onlyonce mail outbox`:
+    /// postgres://USER@HOST/DATABASE
+    #[arg(long, value_name = "URL", env = "ONLYONCE_OUTBOX", hide_env_values = true)]
+    outbox: Option<outbox::At>,
     #[command(flatten)]
     doubt: DoubtArgs,
     /// How long the server's answer is kept; that a message has ended is known for ever
@@ -196,6 +241,7 @@ pub(crate) enum Protection {
 pub(crate) async fn run(command: MailCommand) -> Result<(), Failure> {
     match command {
         MailCommand::Add(args) => add(&args),
+        MailCommand::Outbox { database, print } => outbox::make(database.filter(|_| !print)).await,
         MailCommand::Run(args) => run::run(args).await,
         MailCommand::Status { spool, store, json } => status::run(&spool, &store, json).await,
     }

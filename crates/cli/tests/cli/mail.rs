@@ -2,6 +2,8 @@
 //! write down what became of it.
 
 mod doubt;
+mod outbox;
+mod provider;
 mod real;
 
 use std::io::{BufRead as _, BufReader, Write as _};

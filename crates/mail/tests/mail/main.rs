@@ -3,6 +3,8 @@
 #![allow(clippy::unwrap_used, reason = "a test ends where something fails")]
 
 mod doubt;
+mod outbox;
+mod provider;
 mod server;
 
 use std::collections::BTreeMap;
@@ -30,6 +32,8 @@ struct Shop {
     per_domain: usize,
     apart: Duration,
     rules: Rules,
+    /// In place of the server.
+    provider: Option<Arc<onlyonce_mail::provider::Provider>>,
     dir: tempfile::TempDir,
 }
 
@@ -47,7 +51,8 @@ impl Shop {
         let rules = Rules::default();
         let (waits, workers, per_domain) = (Waits::default(), 1, usize::MAX);
         let apart = Duration::ZERO;
-        Self { server, engine, spool, waits, workers, per_domain, apart, rules, dir }
+        let provider = None;
+        Self { server, engine, spool, waits, workers, per_domain, apart, rules, provider, dir }
     }
 
     /// Adds one message for these recipients.
@@ -65,7 +70,9 @@ impl Shop {
     /// Tries each message that waits once, by a sender that knows nothing of earlier ones. What
     /// became of each, by recipient.
     async fn run(&self) -> BTreeMap<String, Became> {
-        let route = Arc::new(Route::new(self.server.relay(self.waits)));
+        let route = self.provider.clone().map(Route::to_provider);
+        let route = route.unwrap_or_else(|| Route::new(self.server.relay(self.waits)));
+        let route = Arc::new(route);
         let (workers, per_domain, apart) = (self.workers, self.per_domain, self.apart);
         let pace = Pace { workers, per_domain, apart, ..Pace::default() };
         let (engine, spool) = (self.engine.clone(), self.spool.clone());

@@ -16,9 +16,9 @@ use http_body_util::Full;
 use onlyonce_core::Cause;
 use roxmltree::{Document, Node};
 
-use super::http::{encoded, environment};
+use super::http::environment;
 use super::{Call, Made, Readiness, Seen, id, last_line};
-use crate::client::{self, Answer, Failed};
+use crate::client::{self, Answer, Failed, encoded};
 use crate::template::Template;
 use sign::{Credentials, signed};
 

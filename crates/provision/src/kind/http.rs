@@ -12,7 +12,7 @@ use onlyonce_core::Cause;
 use serde_json::Value;
 
 use super::{Call, Made, Readiness, Seen, id, last_line};
-use crate::client::{self, Answer, Failed};
+use crate::client::{self, Answer, Failed, encoded};
 use crate::template::Template;
 
 /// The calls of a resource.
@@ -295,17 +295,6 @@ pub(super) fn environment(text: &Template) -> Result<String, String> {
     let known = |name: &str| std::env::var(name.strip_prefix("env.")?).ok();
     let filled = text.fill(known);
     filled.map_err(|name| format!("`${{{name}}}` is not known: it is no variable that is set"))
-}
-
-/// A value in an address: all but unreserved characters are encoded (RFC 3986, section 2.3).
-pub(super) fn encoded(value: &str) -> String {
-    let byte = |it: u8| match it {
-        b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => {
-            char::from(it).to_string()
-        }
-        it => format!("%{it:02X}"),
-    };
-    value.bytes().map(byte).collect()
 }
 
 const fn is_success(status: u16) -> bool {

@@ -4,7 +4,8 @@ use onlyonce_core::{StateKind, Timestamp};
 use onlyonce_mail::{Sender, Shelf, Spool};
 use serde::Serialize;
 
-use super::{SpoolArgs, journal, spool};
+use super::figures::Figures;
+use super::{SpoolArgs, figures, journal, spool};
 use crate::args::StoreArgs;
 use crate::exit::Exit;
 use crate::failure::Failure;
@@ -35,6 +36,8 @@ struct Status {
     doubts: Vec<Doubt>,
     /// The files that are not as they were written.
     errors: Vec<String>,
+    /// How long messages took with the last sender, if it has sent any.
+    took: Option<Figures>,
 }
 
 #[derive(Serialize)]
@@ -51,7 +54,8 @@ pub(super) async fn run(args: &SpoolArgs, store: &StoreArgs, json: bool) -> Resu
     let operator = Operator::at(store).await?;
     let counted = count(&spool, store, &operator).await;
     operator.close();
-    let status = counted?;
+    let mut status = counted?;
+    status.took = figures::read(&args.spool);
     if json {
         return Ok(output::line(&serde_json::to_string(&status).map_err(std::io::Error::from)?)?);
     }
@@ -127,6 +131,11 @@ fn show(status: &Status) -> Result<(), Failure> {
         ["all".to_owned(), status.all.to_string(), String::new()],
     ];
     output::line(&output::table(["STATE", "MESSAGES", "OLDEST"], &rows))?;
+    if let Some(Figures { in_doubt, session }) = &status.took {
+        let (count, doubt) = (in_doubt.messages, in_doubt.shown());
+        output::line(&format!("the last sender has sent {count}: nobody knew for {doubt}"))?;
+        output::line(&format!("  of a session: {}", session.shown()))?;
+    }
     for error in &status.errors {
         output::line(&format!("damaged: {}", printable(error)))?;
     }

@@ -1,0 +1,9 @@
+//! One request over HTTP, to an API of somebody else's, and text with references to make it of.
+//!
+//! Nothing is sent again by itself, and it is known whether anything was sent at all. This crate
+//! cannot say what an answer means, and knows no key and no record.
+
+mod client;
+pub mod template;
+
+pub use client::{Answer, Connection, Failed, encoded, send};

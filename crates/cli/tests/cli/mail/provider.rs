@@ -1,0 +1,126 @@
+//! Messages that go to a provider over HTTP, and what the sender has counted.
+
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::net::{TcpListener, TcpStream};
+use std::sync::{Arc, Mutex};
+
+use serde_json::Value;
+
+use super::{Shop, WELCOME};
+use crate::process::{Ran, Running, onlyonce};
+
+const ANN: &str = "ann@mail.example";
+
+/// A provider that remembers keys, and whose first answer is lost.
+#[derive(Default)]
+struct Fake {
+    requests: Mutex<Vec<(String, Value)>>,
+}
+
+impl Fake {
+    fn open() -> (String, Arc<Self>) {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let (address, fake) = (listener.local_addr().unwrap(), Arc::new(Self::default()));
+        let serving = Arc::clone(&fake);
+        // It ends with the test's process.
+        std::thread::spawn(move || {
+            for stream in listener.incoming() {
+                // A client that is gone is no news.
+                let _ = serving.serve(&stream.unwrap());
+            }
+        });
+        (address.to_string(), fake)
+    }
+
+    fn serve(&self, mut stream: &TcpStream) -> std::io::Result<()> {
+        let mut reader = BufReader::new(stream);
+        let (mut length, mut head) = (0, String::new());
+        loop {
+            let mut line = String::new();
+            reader.read_line(&mut line)?;
+            if let Some(bytes) = line.to_ascii_lowercase().strip_prefix("content-length:") {
+                length = bytes.trim().parse().unwrap();
+            }
+            if line == "\r\n" {
+                break;
+            }
+            head.push_str(&line.to_ascii_lowercase());
+        }
+        let mut content = vec![0; length];
+        reader.read_exact(&mut content)?;
+        let mut requests = self.requests.lock().unwrap();
+        requests.push((head, serde_json::from_slice(&content).unwrap()));
+        if requests.len() == 1 {
+            return Ok(());
+        }
+        let answer = b"HTTP/1.1 200 OK\r\ncontent-length: 12\r\n\r\n{\"id\":\"m-1\"}";
+        stream.write_all(answer)
+    }
+}
+
+impl Shop {
+    fn by_provider(&self, file: &str, environment: &[(&'static str, &str)]) -> Ran {
+        let (store, file) = (self.folder.store(), self.folder.write("provider.toml", file));
+        let arguments = ["mail", "run", "--once", "--spool", &self.spool, "--store", &store];
+        let arguments = arguments.into_iter().chain(["--provider", &file]);
+        let environment = environment.iter().map(|(name, it)| (*name, (*it).to_owned()));
+        Running::start_with(arguments, environment).ended()
+    }
+}
+
+/// A ready file, with another address laid over it: the lost answer is settled by the key.
+#[test]
+fn a_message_goes_to_a_provider_by_a_ready_file_and_a_lost_answer_is_settled_by_its_key() {
+    let (shop, (address, fake)) = (Shop::open(), Fake::open());
+    shop.add("welcome", &[ANN], WELCOME).done();
+    let file = format!("like = \"resend\"\nurl = \"http://{address}/emails\"\n");
+    let told = shop.by_provider(&file, &[]).failed(2);
+    assert!(told.contains("RESEND_API_KEY is not set"), "{told}");
+    let key = [("RESEND_API_KEY", "re_secret")];
+    let out = shop.by_provider(&file, &key).done();
+    assert!(out.contains("unknown welcome/ann@mail.example"), "{out}");
+    assert_eq!(shop.counts(), [0, 0, 1, 0, 0]);
+    assert_eq!(shop.status()["took"], Value::Null, "none was answered");
+    let out = shop.by_provider(&file, &key).done();
+    assert!(out.contains("sent welcome/ann@mail.example") && out.contains("m-1"), "{out}");
+    assert_eq!(shop.by_provider(&file, &key).done(), "");
+    assert_eq!(shop.counts(), [0, 0, 0, 1, 0]);
+    let requests = fake.requests.lock().unwrap();
+    let [(head, content), again] = &requests[..] else { panic!("{requests:?}") };
+    assert!(head.contains("authorization: bearer re_secret\r\n"), "{head}");
+    assert!(head.contains("idempotency-key: ") && *again == (head.clone(), content.clone()));
+    assert_eq!((&content["to"][0], &content["subject"]), (&ANN.into(), &"Welcome".into()));
+}
+
+#[test]
+fn a_mistake_in_the_file_of_a_provider_is_named_with_its_line() {
+    let shop = Shop::open();
+    let told = shop.by_provider("like = \"resend\"\nwindw = \"1h\"\n", &[]).failed(2);
+    assert!(told.contains("provider.toml:2:1") && told.contains("did you mean `window`"), "{told}");
+    // A receiver that forgets before anything can arrive remembers nothing.
+    let short = "like = \"resend\"\nwindow = \"10s\"\n";
+    let told = shop.by_provider(short, &[("RESEND_API_KEY", "x")]).failed(2);
+    assert!(told.contains("it would never count"), "{told}");
+}
+
+/// For how long nobody knew, beside the whole: in the status, and where figures are collected.
+#[test]
+fn a_sender_says_for_how_long_nobody_knew() {
+    let shop = Shop::open();
+    let to: Vec<String> = (0..5).map(|number| format!("r{number}@mail.example")).collect();
+    shop.add("news", &to.iter().map(String::as_str).collect::<Vec<_>>(), WELCOME).done();
+    shop.run(&["--once"]).ended().done();
+    let took = &shop.status()["took"];
+    assert_eq!(
+        (&took["in_doubt"]["messages"], &took["session"]["messages"]),
+        (&5.into(), &5.into())
+    );
+    let within = |what: &str| took[what]["most_within"].as_f64().unwrap();
+    assert!(within("in_doubt") <= within("session"), "{took}");
+    let page = std::fs::read_to_string(shop.folder.path("spool/metrics.prom")).unwrap();
+    assert!(page.contains("onlyonce_mail_attempts_total{became=\"sent\"} 5\n"), "{page}");
+    let store = shop.folder.store();
+    let arguments = ["mail", "status", "--spool", &shop.spool, "--store", &store];
+    let said = onlyonce(arguments).done();
+    assert!(said.contains("the last sender has sent 5: nobody knew for half within"), "{said}");
+}

@@ -1,0 +1,271 @@
+//! A table that callers write messages into, in transactions of their own, and how its rows come
+//! to the spool and learn what became of them.
+//!
+//! A row is made ours first, and that is durable; then its message is put into the spool; in the
+//! end the row is told. Wherever that is cut off, the row is still ours, and is looked at again
+//! when the next sender begins: the spool knows each message by its key, and so does its record.
+
+use std::collections::{HashMap, VecDeque};
+use std::fmt;
+
+use onlyonce::store::BoxFuture;
+use onlyonce_core::{Secret, Timestamp};
+use onlyonce_smtp::Mailbox;
+
+use crate::message::{Message, frozen, hex};
+use crate::sender::Became;
+use crate::spool::{Added, Shelf, Spool, SpoolError};
+
+/// How many rows are asked for at once.
+const PAGE: usize = 200;
+/// The longest text that a row is told, in characters.
+const SAID_MAX: usize = 500;
+
+/// A row: a message to one recipient, as the caller wrote it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Posted {
+    /// What names the row in its table.
+    pub number: i64,
+    /// The caller's name for the message.
+    pub key: String,
+    /// Who is told if it cannot be delivered.
+    pub from: String,
+    /// The recipient.
+    pub to: String,
+    /// The message, in the form of RFC 5322.
+    pub text: String,
+    /// When the caller wrote it, by the database's clock: its Date, if it names none.
+    pub posted: Timestamp,
+    /// When it was made ours, by our clock. Before that moment nobody can have sent it.
+    pub taken: Timestamp,
+}
+
+/// What a row is told of its message.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Told {
+    /// Nobody knows whether it was sent; somebody may still find out.
+    Unknown,
+    /// The server has it. The last word.
+    Sent,
+    /// It was refused for good. The last word.
+    Refused,
+}
+
+impl Told {
+    /// As it stands in the row.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Unknown => "unknown",
+            Self::Sent => "sent",
+            Self::Refused => "refused",
+        }
+    }
+}
+
+/// The table cannot be reached or does not answer. Nothing is lost: what was to be done is done
+/// again.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OutboxError(pub String);
+
+/// A table of messages, and who we are to it.
+pub trait Outbox: Send + Sync {
+    /// Makes rows that nobody has taken ours, at most `most` of them, and returns them. From then
+    /// on no other sender is given them. This is durable before it returns.
+    fn take(&self, now: Timestamp, most: usize) -> BoxFuture<'_, Result<Vec<Posted>, OutboxError>>;
+
+    /// Rows that are ours and have not ended, by their number, after this one.
+    fn ours(&self, after: i64, most: usize) -> BoxFuture<'_, Result<Vec<Posted>, OutboxError>>;
+
+    /// Writes into a row of ours what became of its message. Repeating it changes nothing, and the
+    /// last word of a row is never written over.
+    fn tell<'a>(
+        &'a self,
+        number: i64,
+        told: Told,
+        said: &'a str,
+    ) -> BoxFuture<'a, Result<(), OutboxError>>;
+}
+
+/// A row could not be brought to the spool, or be told what became of it. It is tried again.
+#[derive(Debug)]
+pub enum FeedError {
+    /// The table.
+    Outbox(OutboxError),
+    /// The spool.
+    Spool(SpoolError),
+}
+
+/// Brings the rows of an outbox to the spool, and back to them what became of their messages.
+pub struct Feed {
+    outbox: Box<dyn Outbox>,
+    spool: Spool,
+    /// The rows whose messages wait in the spool, by the message's name; whether the row was told
+    /// that nobody knows.
+    rows: HashMap<String, (i64, bool)>,
+    /// What is still to be told.
+    later: VecDeque<(i64, Told, String)>,
+    /// Whether all rows that are ours are known here.
+    knows_ours: bool,
+}
+
+/// Who a sender with the store of this secret is to outboxes: 64 hexadecimal digits. Rows that it
+/// has taken belong to the store that has the records of their messages.
+pub fn sender_name(secret: &Secret) -> String {
+    hex(&secret.derive("outbox of mail"))
+}
+
+impl Feed {
+    /// One that has read nothing yet.
+    pub fn new(outbox: Box<dyn Outbox>, spool: Spool) -> Self {
+        let (rows, later) = (HashMap::new(), VecDeque::new());
+        Self { outbox, spool, rows, later, knows_ours: false }
+    }
+
+    /// Brings all rows that wait to the spool, and tells what there is to tell.
+    ///
+    /// # Errors
+    /// Some rows could not be brought or told. Repeat it later: none is lost, and none is brought
+    /// twice.
+    pub async fn fill(&mut self, now: Timestamp) -> Result<(), FeedError> {
+        self.write().await?;
+        if !self.knows_ours {
+            self.read_ours().await?;
+            self.knows_ours = true;
+        }
+        loop {
+            // Whatever goes wrong from here on, rows may be ours that we have not seen.
+            self.knows_ours = false;
+            let taken = self.outbox.take(now, PAGE).await?;
+            let count = taken.len();
+            taken.into_iter().try_for_each(|row| self.put(&row))?;
+            self.knows_ours = true;
+            if count < PAGE {
+                break;
+            }
+        }
+        self.write().await
+    }
+
+    /// Notes what became of a message, if it came from a row. [`Self::write`] tells it.
+    pub fn became(&mut self, name: &str, became: &Became) {
+        let Some((number, is_unknown)) = self.rows.get_mut(name) else { return };
+        let (told, said) = match became {
+            Became::Sent(said) => (Told::Sent, said),
+            Became::Refused(said) => (Told::Refused, said),
+            // It is said at each attempt, and written once.
+            Became::Unknown(said) if !*is_unknown => (Told::Unknown, said),
+            Became::Unknown(_) | Became::Waiting(_) => return,
+        };
+        *is_unknown = true;
+        self.later.push_back((*number, told, shown(said)));
+        if told != Told::Unknown {
+            self.rows.remove(name);
+        }
+    }
+
+    /// Tells rows what there is to tell.
+    ///
+    /// # Errors
+    /// Some were not told, or may not have been. They are told when this is repeated, or by the
+    /// next sender.
+    pub async fn write(&mut self) -> Result<(), FeedError> {
+        while let Some((number, told, said)) = self.later.front() {
+            self.outbox.tell(*number, *told, said).await?;
+            self.later.pop_front();
+        }
+        Ok(())
+    }
+
+    /// Rows that an earlier sender took, or that were taken by a call whose answer was lost.
+    async fn read_ours(&mut self) -> Result<(), FeedError> {
+        let mut after = i64::MIN;
+        loop {
+            let page = self.outbox.ours(after, PAGE).await?;
+            let Some(last) = page.last() else { return Ok(()) };
+            after = last.number;
+            page.iter().try_for_each(|row| self.put(row))?;
+        }
+    }
+
+    /// Brings a row that is ours to the spool, unless its message is there.
+    fn put(&mut self, row: &Posted) -> Result<(), FeedError> {
+        let refused = |why: &str| (row.number, Told::Refused, format!("nothing was sent: {why}"));
+        let message = match row.frozen() {
+            Ok(message) => message,
+            Err(why) => {
+                self.later.push_back(refused(&shown(&why)));
+                return Ok(());
+            }
+        };
+        let name = message.name();
+        let ended = match self.spool.add(&message)? {
+            Added::New => None,
+            Added::There => self.spool.shelf(&name),
+            Added::Other => {
+                self.later.push_back(refused("another message was taken in under its key"));
+                return Ok(());
+            }
+        };
+        let said = "known from the spool".to_owned();
+        match ended {
+            Some(Shelf::Sent) => self.later.push_back((row.number, Told::Sent, said)),
+            Some(Shelf::Refused) => self.later.push_back((row.number, Told::Refused, said)),
+            Some(Shelf::Queue) | None => {
+                self.rows.insert(name, (row.number, false));
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Posted {
+    /// The message, the same each time; or why it cannot be sent, for a person.
+    fn frozen(&self) -> Result<Message, String> {
+        let mailbox = |what: &str, text: &str| {
+            Mailbox::new(text).map_err(|error| format!("{what} {text:?}: {error}"))
+        };
+        let from = mailbox("sender", &self.from)?;
+        let to = [mailbox("recipient", &self.to)?];
+        let frozen = frozen(&self.key, Some(&from), &to, self.text.as_bytes(), self.posted);
+        let frozen = frozen.map_err(|error| error.to_string())?;
+        let message = frozen.into_iter().next().ok_or("there is no recipient")?;
+        Ok(message.known_since(self.taken))
+    }
+}
+
+/// As a row can keep it: on one line, and not too long.
+fn shown(text: &str) -> String {
+    let plain = |it: char| if it.is_control() { ' ' } else { it };
+    text.chars().take(SAID_MAX).map(plain).collect()
+}
+
+impl From<OutboxError> for FeedError {
+    fn from(error: OutboxError) -> Self {
+        Self::Outbox(error)
+    }
+}
+
+impl From<SpoolError> for FeedError {
+    fn from(error: SpoolError) -> Self {
+        Self::Spool(error)
+    }
+}
+
+impl fmt::Display for OutboxError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for OutboxError {}
+
+impl fmt::Display for FeedError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Outbox(error) => error.fmt(f),
+            Self::Spool(error) => error.fmt(f),
+        }
+    }
+}
+
+impl std::error::Error for FeedError {}

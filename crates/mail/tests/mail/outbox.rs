@@ -1,0 +1,202 @@
+//! Rows of an outbox on their way to the spool and back, where each call of the table may be lost,
+//! or its answer, and each sender may be the last one that did anything.
+
+use std::sync::{Arc, Mutex};
+
+use onlyonce::store::BoxFuture;
+use onlyonce_core::Timestamp;
+use onlyonce_mail::{Became, Feed, Outbox, OutboxError, Posted, Shelf, Told};
+
+use crate::{ANN, Shop, TEXT};
+
+/// What becomes of a call.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Call {
+    Done,
+    Lost,
+    /// It is carried out, and its answer is lost.
+    Unanswered,
+}
+
+#[derive(Clone, Debug)]
+struct Row {
+    posted: Posted,
+    is_ours: bool,
+    told: Option<Told>,
+}
+
+/// A table in memory, whose calls are decided about one by one.
+#[derive(Clone, Default)]
+struct Table {
+    rows: Arc<Mutex<Vec<Row>>>,
+    fates: Arc<Mutex<Vec<Call>>>,
+}
+
+impl Table {
+    fn with(to: &[&str]) -> Self {
+        let table = Self::default();
+        for (number, to) in (1..).zip(to) {
+            let text = String::from_utf8(TEXT.to_vec()).unwrap();
+            let (key, from) = ("welcome".to_owned(), "shop@shop.example".to_owned());
+            let (posted, taken) = (Timestamp::from_millis(1_764_000_000_000), Timestamp::default());
+            let to = (*to).to_owned();
+            let posted = Posted { number, key, from, to, text, posted, taken };
+            table.rows.lock().unwrap().push(Row { posted, is_ours: false, told: None });
+        }
+        table
+    }
+
+    /// The fates of the calls to come; those after them are done.
+    fn fates(&self, fates: &[Call]) {
+        *self.fates.lock().unwrap() = fates.iter().rev().copied().collect();
+    }
+
+    fn call<T>(&self, does: impl FnOnce(&mut Vec<Row>) -> T) -> Result<T, OutboxError> {
+        let fate = self.fates.lock().unwrap().pop().unwrap_or(Call::Done);
+        let lost = || OutboxError("nobody answers".to_owned());
+        if fate == Call::Lost {
+            return Err(lost());
+        }
+        let done = does(&mut self.rows.lock().unwrap());
+        if fate == Call::Done { Ok(done) } else { Err(lost()) }
+    }
+
+    fn told(&self) -> Vec<Option<Told>> {
+        self.rows.lock().unwrap().iter().map(|it| it.told).collect()
+    }
+}
+
+fn has_ended(row: &Row) -> bool {
+    matches!(row.told, Some(Told::Sent | Told::Refused))
+}
+
+impl Outbox for Table {
+    fn take(&self, now: Timestamp, most: usize) -> BoxFuture<'_, Result<Vec<Posted>, OutboxError>> {
+        let taken = self.call(|rows| {
+            let waiting = rows.iter_mut().filter(|it| !it.is_ours).take(most);
+            let take = |row: &mut Row| {
+                row.is_ours = true;
+                row.posted.taken = now;
+                row.posted.clone()
+            };
+            waiting.map(take).collect()
+        });
+        Box::pin(std::future::ready(taken))
+    }
+
+    fn ours(&self, after: i64, most: usize) -> BoxFuture<'_, Result<Vec<Posted>, OutboxError>> {
+        let ours = self.call(|rows| {
+            let is_asked = |row: &&Row| row.is_ours && !has_ended(row) && after < row.posted.number;
+            rows.iter().filter(is_asked).take(most).map(|it| it.posted.clone()).collect()
+        });
+        Box::pin(std::future::ready(ours))
+    }
+
+    fn tell<'a>(
+        &'a self,
+        number: i64,
+        told: Told,
+        _said: &'a str,
+    ) -> BoxFuture<'a, Result<(), OutboxError>> {
+        let done = self.call(|rows| {
+            let row = rows.iter_mut().find(|it| it.posted.number == number).unwrap();
+            if !has_ended(row) {
+                row.told = Some(told);
+            }
+        });
+        Box::pin(std::future::ready(done))
+    }
+}
+
+impl Shop {
+    /// What a sender does that brings rows, sends once, and tells the rows.
+    async fn feeds(&self, table: &Table) -> bool {
+        let mut feed = Feed::new(Box::new(table.clone()), self.spool.clone());
+        let filled = feed.fill(self.engine.now()).await.is_ok();
+        let names = self.spool.names(Shelf::Queue).unwrap();
+        let to = |name: &String| self.spool.read(Shelf::Queue, name).unwrap().to().to_string();
+        let names: Vec<_> = names.iter().map(|name| (name.clone(), to(name))).collect();
+        let became = self.run().await;
+        for (name, to) in names {
+            feed.became(&name, &became[&to]);
+        }
+        filled && feed.write().await.is_ok()
+    }
+}
+
+/// Wherever a sender ends, the next one goes on: each row has one message.
+#[tokio::test]
+async fn a_row_is_sent_once_whichever_call_of_its_table_is_lost() {
+    const ALL: [&str; 3] = [ANN, "bob@mail.example", "carl@mail.example"];
+    for at in 0..6 {
+        for fate in [Call::Lost, Call::Unanswered] {
+            let (shop, table) = (Shop::open(false).await, Table::with(&ALL));
+            let mut fates = vec![Call::Done; at];
+            // From there on nothing is answered, until there is another sender.
+            fates.extend([fate; 20]);
+            table.fates(&fates);
+            shop.feeds(&table).await;
+            table.fates(&[]);
+            assert!(shop.feeds(&table).await, "{fate:?} at call {at}");
+            assert_eq!(table.told(), [Some(Told::Sent); 3], "{fate:?} at call {at}");
+            assert_eq!(shop.server.all_ended(), 3, "{fate:?} at call {at}");
+        }
+    }
+}
+
+/// One sender whose table comes and goes.
+#[tokio::test]
+async fn a_row_that_was_taken_by_an_unanswered_call_is_brought_by_the_same_sender() {
+    let (shop, table) = (Shop::open(false).await, Table::with(&[ANN]));
+    let mut feed = Feed::new(Box::new(table.clone()), shop.spool.clone());
+    table.fates(&[Call::Done, Call::Unanswered]);
+    assert!(feed.fill(shop.engine.now()).await.is_err());
+    assert_eq!(shop.count(Shelf::Queue), 0);
+    feed.fill(shop.engine.now()).await.unwrap();
+    assert_eq!(shop.count(Shelf::Queue), 1);
+}
+
+#[tokio::test]
+async fn a_row_is_told_of_a_doubt_and_of_its_end() {
+    let (shop, table) = (Shop::open(false).await, Table::with(&[ANN]));
+    shop.server.manner(crate::unlike(crate::At::End, crate::Does::Closes));
+    assert!(shop.feeds(&table).await);
+    assert_eq!(table.told(), [Some(Told::Unknown)]);
+    // The person who looked says that it was not sent.
+    let [name] = &shop.spool.names(Shelf::Queue).unwrap()[..] else { panic!() };
+    let (_, fence, id) = shop.state(name).await;
+    let policy = onlyonce_mail::Rules::default().policy();
+    let verdict = onlyonce_core::Verdict::NotExecuted;
+    shop.engine.resolve(id, &policy, fence, verdict, "olga", "looked").await.unwrap();
+    shop.server.manner(|_, _| crate::Does::Usual);
+    assert!(shop.feeds(&table).await);
+    assert_eq!((table.told(), shop.server.all_ended()), (vec![Some(Told::Sent)], 2));
+    // What a late word of another sender says changes nothing.
+    let mut feed = Feed::new(Box::new(table.clone()), shop.spool.clone());
+    feed.became(name, &Became::Unknown("late".into()));
+    feed.write().await.unwrap();
+    assert_eq!(table.told(), [Some(Told::Sent)]);
+}
+
+/// What was sent before its store was made anew may have been sent: it is not sent again.
+#[tokio::test]
+async fn a_row_that_was_taken_before_the_store_was_made_is_not_sent() {
+    let (shop, table) = (Shop::open(false).await, Table::with(&[ANN]));
+    table.take(Timestamp::from_millis(1), 1).await.unwrap();
+    let store = Arc::new(onlyonce_store::MemoryStore::new());
+    let floor = onlyonce_core::Floor::at(shop.engine.now());
+    onlyonce_store::Store::raise_floor(&*store, floor).await.unwrap();
+    let runtime = Arc::new(onlyonce_tokio::TokioRuntime::new());
+    let settings = onlyonce::Settings::default();
+    let engine = onlyonce::Engine::start(store, runtime, settings, None).await.unwrap();
+    let shop = Shop { engine, ..shop };
+    assert!(shop.feeds(&table).await);
+    assert_eq!((table.told(), shop.server.all_ended()), (vec![Some(Told::Unknown)], 0));
+    // One that nobody had taken can be sent, however old it is.
+    let fresh = Table::with(&["bob@mail.example"]);
+    while shop.engine.now() <= floor.time() {
+        tokio::task::yield_now().await;
+    }
+    assert!(shop.feeds(&fresh).await);
+    assert_eq!((fresh.told(), shop.server.all_ended()), (vec![Some(Told::Sent)], 1));
+}
