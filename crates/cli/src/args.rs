@@ -13,6 +13,7 @@ use crate::commands::mail::MailCommand;
 use crate::commands::provision::{ApplyArgs, ForecastArgs, ResourcesCommand};
 use crate::commands::restored::RestoredArgs;
 use crate::commands::run::RunArgs;
+use crate::commands::spread::{RebalanceArgs, SpreadArgs};
 use crate::demo::DemoArgs;
 use crate::place::Place;
 use crate::risk::Risk;
@@ -94,7 +95,8 @@ pub(crate) enum Command {
 pub(crate) struct StoreArgs {
     /// The store: journal:DIR is a log in this folder, for one process at a time; sqlite:FILE is
     /// for all processes on this machine, postgres://USER@HOST/DATABASE,
-    /// mysql://USER@HOST/DATABASE, redis://HOST and etcd://HOST,HOST,HOST for those on any
+    /// mysql://USER@HOST/DATABASE, redis://HOST and etcd://HOST,HOST,HOST for those on any;
+    /// spread:FILE is several databases of one kind, a line each
     #[arg(
         long,
         value_name = "URL",
@@ -212,6 +214,31 @@ already. Where there has never been a store there is nothing to lose: say --firs
         #[arg(long)]
         first: bool,
     },
+    /// Let databases join several that are used as one, with a line for each in a file
+    #[command(after_help = "\
+FILE has a line for each store, all of one kind and none of them a journal; each key lives in one \
+of them. Where a line names none, a store is made, with the secret and the floor of the others: it \
+is to join, and has no key yet. Once every process was started with the new file, `onlyonce store \
+rebalance` moves its share there.
+
+If none is a member yet, the first line that names a store becomes the first one: stop every \
+process that uses it, and say --at-rest. From then on no command opens a member alone. A set of \
+new stores is made by `onlyonce store init`. docs/spread.md says more.
+
+  onlyonce store init --first --store spread:/etc/onlyonce.stores
+  onlyonce store spread --store spread:/etc/onlyonce.stores")]
+    Spread(SpreadArgs),
+    /// Move keys to the databases of a file that they are to live in, while processes go on
+    #[command(after_help = "\
+Keys move to all stores of FILE but those that --without names; each moves alone, and none runs \
+twice meanwhile. Start every process with the whole file before: one that does not name a store \
+that has joined is refused from then on. If it is cut off, the same command goes on.
+
+It waits 45 seconds, until no process goes by the map from before; with --at-rest it does not.
+
+  onlyonce store rebalance --store spread:/etc/onlyonce.stores
+  onlyonce store rebalance --store spread:/etc/onlyonce.stores --without postgres://app@old/shop")]
+    Rebalance(RebalanceArgs),
     /// Move all records to a new store of any kind
     #[command(after_help = "\
 FROM must be at rest: stop every process that uses it. TO is made with FROM's secret, and gets \

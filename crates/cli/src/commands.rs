@@ -16,4 +16,5 @@ pub(crate) mod run;
 mod running;
 pub(crate) mod serve;
 pub(crate) mod size;
+pub(crate) mod spread;
 pub(crate) mod store;

@@ -13,6 +13,7 @@ mod page;
 mod place;
 mod progress;
 mod risk;
+mod set;
 mod vault;
 
 use std::future::Future;

@@ -20,6 +20,7 @@ use crate::exit::Exit;
 use crate::failure::Failure;
 use crate::moved::{self, Mark};
 use crate::risk;
+use crate::set::{self, Set};
 
 /// How far ahead of ours a client's clock may be: what a strict start adds to the present.
 pub(crate) const KEY_AHEAD_MAX: Duration = onlyonce_core::limits::KEY_AHEAD_MAX;
@@ -39,6 +40,8 @@ pub(crate) enum Place {
     Redis(onlyonce_redis::Target),
     /// A cluster of etcd.
     Etcd(onlyonce_etcd::Target),
+    /// Several of one kind, one a line of this file.
+    Spread(PathBuf),
 }
 
 impl FromStr for Place {
@@ -48,6 +51,7 @@ impl FromStr for Place {
         match text.split_once(':') {
             Some(("journal", dir)) if !dir.is_empty() => Ok(Self::Journal(dir.into())),
             Some(("sqlite", file)) if !file.is_empty() => Ok(Self::Sqlite(file.into())),
+            Some(("spread", file)) if !file.is_empty() => Ok(Self::Spread(file.into())),
             Some(("postgres" | "postgresql", _)) => {
                 text.parse().map(Self::Postgres).map_err(|error: AddressError| error.to_string())
             }
@@ -62,8 +66,8 @@ impl FromStr for Place {
                 text.parse().map(Self::Etcd)
             }
             _ => Err("it must be journal:DIR, such as journal:./onlyonce-data, sqlite:FILE, \
-                      postgres://USER@HOST/DATABASE, mysql://USER@HOST/DATABASE, redis://HOST or \
-                      etcd://HOST,HOST,HOST"
+                      postgres://USER@HOST/DATABASE, mysql://USER@HOST/DATABASE, redis://HOST, \
+                      etcd://HOST,HOST,HOST or spread:FILE"
                 .to_owned()),
         }
     }
@@ -78,6 +82,7 @@ impl fmt::Display for Place {
             Self::Mysql(address) => address.fmt(f),
             Self::Redis(target) => target.fmt(f),
             Self::Etcd(target) => target.fmt(f),
+            Self::Spread(file) => write!(f, "spread:{}", file.display()),
         }
     }
 }
@@ -96,7 +101,7 @@ impl Place {
         for risk in risk::taken().iter().map(|risk| risk.name()) {
             // That there is no such risk here is told at the start.
             let _ = match &mut place {
-                Self::Journal(_) | Self::Sqlite(_) => false,
+                Self::Journal(_) | Self::Sqlite(_) | Self::Spread(_) => false,
                 Self::Postgres(address) => address.accept(risk),
                 Self::Mysql(address) => address.accept(risk),
                 Self::Redis(target) => target.accept(risk),
@@ -134,6 +139,10 @@ impl Place {
             Self::Redis(_) | Self::Etcd(_) => {
                 format!("made a store in {self}\nits secret is in it: let nobody else read it")
             }
+            Self::Spread(_) => format!(
+                "made the stores of {self}, as one\ntheir secret is in each: let nobody else \
+                 read it"
+            ),
         })
     }
 
@@ -160,6 +169,7 @@ impl Place {
             (Self::Redis(target), Some(secret)) => Redis::init_with(target, floor, secret).await,
             (Self::Etcd(target), None) => Etcd::init(target, floor).await,
             (Self::Etcd(target), Some(secret)) => Etcd::init_with(target, floor, secret).await,
+            (Self::Spread(file), secret) => return set::make(file, start, secret).await,
         };
         made.map_err(|error| self.failure(&error))
     }
@@ -199,6 +209,7 @@ impl Place {
                 let opened = Etcd::open(target).await;
                 opened.map(Opened::Etcd).map_err(|error| self.failure(&error))
             }
+            Self::Spread(file) => Set::open(file).await.map(Opened::Spread),
         }
     }
 
@@ -246,6 +257,7 @@ impl Place {
             Self::Mysql(address) => onlyonce_mysql::doctor(address.clone()).await,
             Self::Redis(target) => onlyonce_redis::doctor(target).await,
             Self::Etcd(target) => onlyonce_etcd::doctor(target).await,
+            Self::Spread(file) => set::doctor(file).await,
         }
     }
 
@@ -257,7 +269,8 @@ impl Place {
             | Self::Postgres(_)
             | Self::Mysql(_)
             | Self::Redis(_)
-            | Self::Etcd(_) => {
+            | Self::Etcd(_)
+            | Self::Spread(_) => {
                 let opened = self.open(Settings::default()).await?;
                 let secret = opened.secret().clone();
                 opened.close();
@@ -298,6 +311,8 @@ pub(crate) enum Opened {
     Redis(Redis),
     /// A cluster of etcd.
     Etcd(Etcd),
+    /// Several of one kind.
+    Spread(Set),
 }
 
 impl Opened {
@@ -310,6 +325,7 @@ impl Opened {
             Self::Mysql(mysql) => mysql.secret(),
             Self::Redis(redis) => redis.secret(),
             Self::Etcd(etcd) => etcd.secret(),
+            Self::Spread(set) => set.secret(),
         }
     }
 
@@ -321,7 +337,8 @@ impl Opened {
             | Self::Postgres(_)
             | Self::Mysql(_)
             | Self::Redis(_)
-            | Self::Etcd(_) => None,
+            | Self::Etcd(_)
+            | Self::Spread(_) => None,
         }
     }
 
@@ -351,6 +368,7 @@ impl Opened {
             }
             Self::Redis(redis) => Ok(redis.count(None).await?),
             Self::Etcd(etcd) => Ok(etcd.count(None).await?),
+            Self::Spread(set) => set::count(set, false).await,
         }
     }
 
@@ -369,6 +387,7 @@ impl Opened {
             Self::Mysql(mysql) => Ok(mysql.count(StateKind::Unknown).await?),
             Self::Redis(redis) => Ok(redis.count(Some(StateKind::Unknown)).await?),
             Self::Etcd(etcd) => Ok(etcd.count(Some(StateKind::Unknown)).await?),
+            Self::Spread(set) => set::count(set, true).await,
         }
     }
 
@@ -377,6 +396,7 @@ impl Opened {
         match self {
             Self::Journal { journal, .. } => journal.on_poison(tell),
             Self::Sqlite(sqlite) => sqlite.on_poison(tell),
+            Self::Spread(set) => set.on_poison(Box::new(tell)),
             // Their servers look after their own disks.
             Self::Postgres(_) | Self::Mysql(_) | Self::Redis(_) | Self::Etcd(_) => {}
         }
@@ -387,6 +407,7 @@ impl Opened {
         match self {
             Self::Journal { journal, .. } => journal.close(),
             Self::Sqlite(sqlite) => sqlite.close(),
+            Self::Spread(set) => set.opened().for_each(Self::close),
             Self::Postgres(_) | Self::Mysql(_) | Self::Redis(_) | Self::Etcd(_) => {}
         }
     }
@@ -400,6 +421,7 @@ impl Opened {
             Self::Mysql(mysql) => Arc::new(mysql.clone()),
             Self::Redis(redis) => Arc::new(redis.clone()),
             Self::Etcd(etcd) => Arc::new(etcd.clone()),
+            Self::Spread(set) => Arc::new(set.spread.clone()),
         }
     }
 
@@ -411,6 +433,7 @@ impl Opened {
             Self::Mysql(mysql) => mysql.warnings(),
             Self::Redis(redis) => redis.warnings(),
             Self::Etcd(etcd) => etcd.warnings(),
+            Self::Spread(set) => set.warnings(),
         }
     }
 }
@@ -457,7 +480,7 @@ mod tests {
     fn a_store_is_named_by_kind_and_place() {
         assert_eq!("journal:./a:b".parse(), Ok(Place::Journal("./a:b".into())));
         assert_eq!("sqlite:/a/b.db".parse(), Ok(Place::Sqlite("/a/b.db".into())));
-        for named in ["journal:./a:b", "sqlite:/a/b.db"] {
+        for named in ["journal:./a:b", "sqlite:/a/b.db", "spread:/etc/stores"] {
             assert_eq!(named.parse::<Place>().unwrap().to_string(), named);
         }
         let named: Place = "postgres://anna:geheim@db.example/shop".parse().unwrap();

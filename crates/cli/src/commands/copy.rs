@@ -45,6 +45,10 @@ pub(crate) struct CopyArgs {
 pub(crate) async fn run(args: CopyArgs) -> Result<(), Failure> {
     let CopyArgs { from, to, at_rest, give_up } = args;
     let names = (from.to_string(), to.to_string());
+    if let Some(set) = [&from, &to].into_iter().find(|it| matches!(it, Place::Spread(_))) {
+        let text = format!("{set}: several stores are not copied as one");
+        return Err(Failure::new(Exit::Usage, text));
+    }
     if names.0 == names.1 {
         return Err(Failure::new(Exit::Usage, "FROM and TO are the same store"));
     }

@@ -52,6 +52,10 @@ pub(crate) async fn run(args: RestoredArgs) -> Result<(), Failure> {
         return Err(Failure::new(Exit::Usage, text)
             .with_hint(format!("`onlyonce journal restore {dir} NEW`")));
     }
+    if let Place::Spread(_) = &place {
+        let text = format!("{place}: several stores cannot be put back from older copies");
+        return Err(Failure::new(Exit::Usage, text));
+    }
     if !at_rest {
         let text = format!("{place}: other processes may have it open, and run keys");
         return Err(Failure::new(Exit::Usage, text)

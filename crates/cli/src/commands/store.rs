@@ -1,13 +1,15 @@
-//! `onlyonce store init`, `copy`, `restored` and `functions`
+//! `onlyonce store init`, `copy`, `spread`, `rebalance`, `restored` and `functions`
 
 use crate::args::StoreCommand;
-use crate::commands::{copy, functions, restored};
+use crate::commands::{copy, functions, restored, spread};
 use crate::failure::Failure;
 use crate::output;
 
 pub(crate) async fn run(command: StoreCommand) -> Result<(), Failure> {
     let (store, first) = match command {
         StoreCommand::Init { store, first } => (store, first),
+        StoreCommand::Spread(args) => return spread::join(args).await,
+        StoreCommand::Rebalance(args) => return spread::rebalance(args).await,
         StoreCommand::Copy(args) => return copy::run(args).await,
         StoreCommand::Restored(args) => return restored::run(args).await,
         StoreCommand::Functions { store } => return functions::run(store).await,

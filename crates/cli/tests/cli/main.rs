@@ -28,6 +28,7 @@ mod run;
 mod service;
 mod services;
 mod shared;
+mod spread;
 mod stop;
 mod store;
 mod upstream;

@@ -1,0 +1,230 @@
+//! Several databases as one store: what is known in one of them is known to all who use them, and
+//! nothing runs twice while keys move from one to another.
+
+use std::collections::BTreeMap;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::thread;
+
+use onlyonce_testbed::{Postgres, Redis};
+use serde_json::Value;
+
+use crate::caller::order;
+use crate::process::{Folder, Proxy, Ran, Running, onlyonce, until};
+use crate::upstream::{Manner, Upstream};
+
+/// A file with a line for each of these stores, and its address.
+fn file(folder: &Folder, name: &str, stores: &[&str]) -> String {
+    let lines = stores.join("\n");
+    format!("spread:{}", folder.write(name, &format!("# our stores\n\n{lines}\n")))
+}
+
+fn sqlite(folder: &Folder, name: &str) -> String {
+    format!("sqlite:{}", folder.path(name).display())
+}
+
+fn store(command: &str, url: &str, more: &[&str]) -> Ran {
+    onlyonce(["store", command, "--store", url].iter().chain(more))
+}
+
+fn views(store: &str) -> Vec<Value> {
+    let listed = onlyonce(["keys", "list", "--json", "--store", store]).done();
+    listed.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+}
+
+/// What the doctor says of the map.
+fn map(url: &str) -> String {
+    let told = onlyonce(["doctor", "--json", "--store", url]).done();
+    let mut checks = told.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
+    let set = checks.find(|check| check["check"] == "set").unwrap();
+    set["says"].as_str().unwrap().to_owned()
+}
+
+#[test]
+fn several_databases_are_one_store_and_none_is_opened_alone() {
+    let folder = Folder::empty();
+    let [a, b, c] = ["a.db", "b.db", "c.db"].map(|name| sqlite(&folder, name));
+    let set = file(&folder, "stores", &[&a, &b, &c]);
+    store("init", &set, &["--first"]).done();
+    assert_eq!(map(&set), "map 1: members 1,2,3");
+    let upstream = Upstream::open();
+    let proxy = Proxy::start_with(&set, &upstream, &[]);
+    let kept: Vec<_> =
+        (0..30).map(|key| order(&format!("tap-{key}")).send(proxy.address).ran()).collect();
+    proxy.stop();
+    // In another order they are the same.
+    let turned = file(&folder, "turned", &[&c, &a, &b]);
+    let proxy = Proxy::start_with(&turned, &upstream, &[]);
+    for (key, kept) in kept.iter().enumerate() {
+        assert_eq!(order(&format!("tap-{key}")).send(proxy.address).replayed(), *kept);
+    }
+    assert_eq!((upstream.effects(), views(&set).len()), (30, 30));
+    proxy.stop();
+    let url = upstream.url();
+    for alone in [&a, &b, &c] {
+        let args = ["proxy", "--listen", "127.0.0.1:0", "--upstream", &url, "--store", alone];
+        let said = onlyonce(args).failed(3);
+        assert!(said.contains("one of several stores"), "{said}");
+        let said = onlyonce(["doctor", "--store", alone]).failed(3);
+        assert!(said.contains("mark"), "{said}");
+    }
+    let part = file(&folder, "part", &[&a, &c]);
+    let said = onlyonce(["keys", "list", "--store", &part]).failed(3);
+    assert!(said.contains("member 2 of the set is not named"), "{said}");
+}
+
+#[test]
+fn a_file_of_stores_that_cannot_be_one_is_refused_by_line() {
+    let folder = Folder::empty();
+    let one = sqlite(&folder, "a.db");
+    let cases: [(&[&str], &str); 5] = [
+        (&[], "it names no store"),
+        (&[&one, "journal:x"], "line 4: a set is of databases"),
+        (&[&one, "redis://127.0.0.1:1"], "line 4: a set has one kind of store, and this is redis"),
+        (&[&one, &one], "line 4: "),
+        (&[&one, "x"], "line 4: it must be journal:DIR"),
+    ];
+    for (number, (lines, text)) in cases.iter().enumerate() {
+        let set = file(&folder, &format!("stores-{number}"), lines);
+        let said = store("init", &set, &[]).failed(2);
+        assert!(said.contains(text), "{said}");
+    }
+    let other = sqlite(&folder, "b.db");
+    store("init", &one, &["--first"]).done();
+    store("init", &other, &["--first"]).done();
+    let set = file(&folder, "two", &[&one, &other]);
+    let said = onlyonce(["keys", "list", "--store", &set]).failed(3);
+    assert!(said.contains("it belongs to no set"), "{said}");
+    let said = store("spread", &set, &[]).failed(2);
+    assert!(said.contains("--at-rest"), "{said}");
+    let said = store("spread", &set, &["--at-rest"]).failed(1);
+    assert!(said.contains("which cannot join a set"), "{said}");
+}
+
+/// One store with keys, the others join, the first one leaves: each key is answered as before.
+fn grows_and_moves_on(folder: &Folder, [a, b, c]: [&str; 3]) {
+    store("init", a, &["--first"]).done();
+    let upstream = Upstream::open();
+    let proxy = Proxy::start_with(a, &upstream, &[]);
+    let kept: Vec<_> =
+        (0..40).map(|key| order(&format!("tap-{key}")).send(proxy.address).ran()).collect();
+    upstream.manner(Manner::Cut);
+    order("lost").send(proxy.address).is_problem(502, "outcome-unknown");
+    upstream.manner(Manner::Answer(0));
+    proxy.stop();
+    let effects = upstream.effects();
+    let set = file(folder, "stores", &[a, b, c]);
+    store("spread", &set, &["--at-rest"]).done();
+    assert_eq!(map(&set), "map 1: members 1");
+    let answers_as_before = |members: &str| {
+        assert!(map(&set).ends_with(members), "{}", map(&set));
+        let proxy = Proxy::start_with(&set, &upstream, &[]);
+        assert!(proxy.hello().contains("1 outcomes are unknown"), "{}", proxy.hello());
+        for (key, kept) in kept.iter().enumerate() {
+            assert_eq!(order(&format!("tap-{key}")).send(proxy.address).replayed(), *kept);
+        }
+        order("lost").send(proxy.address).is_problem(409, "outcome-unknown");
+        assert_eq!(upstream.effects(), effects);
+        assert_eq!(views(&set).len(), kept.len() + 1);
+        proxy.stop();
+    };
+    answers_as_before("members 1");
+    let said = store("rebalance", &set, &["--at-rest"]).done();
+    assert!(said.contains("map 3: members 1,2,3"), "{said}");
+    answers_as_before("members 1,2,3");
+    store("rebalance", &set, &["--at-rest", "--without", a]).done();
+    answers_as_before("members 2,3");
+    let rest = file(folder, "rest", &[b, c]);
+    assert_eq!(views(&rest).len(), kept.len() + 1);
+    // Nothing to do is done at once.
+    store("rebalance", &rest, &[]).done();
+}
+
+#[test]
+fn a_file_becomes_several_and_each_key_is_answered_as_before() {
+    let folder = Folder::empty();
+    let [a, b, c] = ["a.db", "b.db", "c.db"].map(|name| sqlite(&folder, name));
+    grows_and_moves_on(&folder, [&a, &b, &c]);
+}
+
+#[test]
+fn a_database_in_postgres_becomes_several_and_each_key_is_answered_as_before() {
+    let server = Postgres::start();
+    for name in ["a", "b", "c"] {
+        server.sql("postgres", &format!("CREATE DATABASE {name}"));
+    }
+    let [a, b, c] = ["a", "b", "c"].map(|name| server.url(name));
+    grows_and_moves_on(&Folder::empty(), [&a, &b, &c]);
+}
+
+#[test]
+fn a_redis_becomes_several_and_each_key_is_answered_as_before() {
+    let server = Redis::start();
+    let [a, b, c] =
+        ["a", "b", "c"].map(|name| format!("redis://{}?prefix={name}", server.address()));
+    grows_and_moves_on(&Folder::empty(), [&a, &b, &c]);
+}
+
+/// Three proxies: one that follows the map, one that begins during the move, and one that does not
+/// name the store that joins. Whatever they are asked meanwhile runs at most once.
+#[test]
+fn proxies_with_different_maps_run_each_key_once_while_keys_move() {
+    let folder = Folder::empty();
+    let [a, b, c] = ["a.db", "b.db", "c.db"].map(|name| sqlite(&folder, name));
+    let before = file(&folder, "before", &[&a, &b]);
+    let whole = file(&folder, "whole", &[&a, &b, &c]);
+    store("init", &before, &["--first"]).done();
+    store("spread", &whole, &[]).done();
+    let upstream = Upstream::open();
+    let old = Proxy::start_with(&before, &upstream, &[]);
+    let follows = Proxy::start_with(&whole, &upstream, &[]);
+    for key in 0..50 {
+        order(&format!("early-{key}")).send(old.address).ran();
+    }
+    let rebalance = Running::start(["store", "rebalance", "--store", &whole]);
+    until("a move", || map(&whole).contains("moving from 1,2").then_some(()));
+    let new = Proxy::start_with(&whole, &upstream, &[]);
+    let addresses = [old.address, follows.address, new.address];
+    let (number, ended) = (AtomicUsize::new(0), AtomicBool::new(false));
+    let refused = AtomicUsize::new(0);
+    let told = Mutex::new(BTreeMap::<String, Vec<u8>>::new());
+    let ended_well = thread::scope(|scope| {
+        for _ in 0..4 {
+            scope.spawn(|| {
+                while !ended.load(Ordering::Relaxed) {
+                    let turn = number.fetch_add(1, Ordering::Relaxed);
+                    // Each key is asked for at all of them, near each other, and one of before too.
+                    let keys = [format!("late-{}", turn / 6), format!("early-{}", turn % 50)];
+                    for key in keys {
+                        let answer = order(&key).settle(addresses[turn % 3]);
+                        if answer.status == 503 {
+                            refused.fetch_add(1, Ordering::Relaxed);
+                            continue;
+                        }
+                        assert_eq!(answer.status, 201, "{answer:?}");
+                        let mut told = told.lock().unwrap();
+                        let first = told.entry(key).or_insert_with(|| answer.body.clone());
+                        assert_eq!(*first, answer.body, "another answer");
+                    }
+                }
+            });
+        }
+        let ended_well = rebalance.ended();
+        ended.store(true, Ordering::Relaxed);
+        ended_well
+    });
+    let said = ended_well.done();
+    assert!(said.contains("map 3: members 1,2,3"), "{said}");
+    assert!(0 < refused.into_inner(), "one of them does not name the member that joined");
+    let told = told.into_inner().unwrap();
+    assert!(50 < told.len(), "{} keys", told.len());
+    for (key, body) in &told {
+        assert_eq!(upstream.effects_of(key), 1, "effects of {key}");
+        assert_eq!(order(key).send(new.address).body, *body);
+        assert_eq!(order(key).send(follows.address).body, *body);
+        assert_eq!(upstream.effects_of(key), 1, "effects of {key}");
+    }
+    new.stop();
+    follows.stop();
+    old.stop();
+}
