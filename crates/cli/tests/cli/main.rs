@@ -11,6 +11,7 @@ mod config;
 mod copy;
 mod damage;
 mod doctor;
+mod failover;
 mod failpoints;
 mod frozen;
 mod full;
