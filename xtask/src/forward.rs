@@ -13,8 +13,10 @@ pub(crate) fn torture(arguments: &[String]) -> Outcome {
     {
         return orders(rest);
     }
-    if arguments.first().is_some_and(|what| what == "mail") {
-        unpack::mail_servers()?;
+    match arguments.first().map(String::as_str) {
+        Some("mail") => unpack::mail_servers()?,
+        Some("stores") => install::run(&install::TEST_PACKAGES)?,
+        Some(_) | None => {}
     }
     let run = ["run", "--release", "-q", "-p", "onlyonce-cli", "--example", "torture", "--"];
     steps::loud(Command::new(repo::cargo()).args(run).args(arguments))

@@ -1,10 +1,13 @@
 //! `cargo xtask torture kill --seed 1 --rounds 200 --minutes 10` kills the real proxy under load,
 //! and `torture disk` takes the disk from under it; both check the history. `torture mail --seed 1
-//! --messages 10000` kills the sender of mail. It takes the binary that was built beside it.
+//! --messages 10000` kills the sender of mail, `torture stores --seed 1 --minutes 10` servers of
+//! shared stores. It takes the binary that was built beside it.
 
 #![allow(clippy::unwrap_used, reason = "a program of the terminal")]
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "a program of the terminal")]
 
+#[path = "../tests/torture/backend.rs"]
+mod backend;
 #[path = "../tests/torture/check.rs"]
 mod check;
 #[path = "../tests/torture/disk.rs"]
@@ -19,6 +22,8 @@ mod mail;
 mod proxy;
 #[path = "../tests/torture/random.rs"]
 mod random;
+#[path = "../tests/torture/stores.rs"]
+mod stores;
 
 use std::path::Path;
 use std::process::ExitCode;
@@ -49,6 +54,20 @@ enum What {
         /// How many full and failing disks: one and four in each round
         #[arg(long, default_value_t = 10_000)]
         rounds: u32,
+    },
+    /// Kill and cut off the server of a store that four proxies share, and kill a proxy
+    Stores {
+        #[command(flatten)]
+        how: How,
+        /// How often it is begun anew, with a server of each kind
+        #[arg(long, default_value_t = 10_000)]
+        rounds: u32,
+        /// How many faults in a round of a kind
+        #[arg(long, default_value_t = 12)]
+        faults: u32,
+        /// Only these kinds of stores
+        #[arg(long, value_delimiter = ',')]
+        store: Vec<backend::Kind>,
     },
     /// Kill the sender of mail and cut its connections, before Postfix, Exim and one that refuses
     Mail {
@@ -89,6 +108,18 @@ async fn main() -> ExitCode {
         What::Disk { how, rounds } => {
             let options = disk::Options { binary, seed: how.seed, rounds, limit: how.limit() };
             (disk::run(&options).await, format!("disk --seed {} --rounds {rounds}", how.seed))
+        }
+        What::Stores { how, rounds, faults, store } => {
+            let kinds = if store.is_empty() { backend::Kind::ALL.to_vec() } else { store };
+            let names: Vec<&str> = kinds.iter().map(|kind| kind.name()).collect();
+            let again = format!(
+                "stores --seed {} --rounds {rounds} --faults {faults} --store {}",
+                how.seed,
+                names.join(",")
+            );
+            let (seed, limit) = (how.seed, how.limit());
+            let options = stores::Options { binary, seed, kinds, rounds, faults, limit };
+            (stores::run(&options).await, again)
         }
         What::Mail { seed, messages } => return mail(&binary, seed, messages),
     };

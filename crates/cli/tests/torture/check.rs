@@ -12,6 +12,9 @@ use crate::load::{History, Told, World, ask};
 
 /// Keys that are asked for at once.
 const AT_ONCE: usize = 64;
+/// How often a key is asked for until it has a last word: for longer than two leases.
+const ASKS_MAX: u32 = 3_500;
+const ASK_EVERY: Duration = Duration::from_millis(20);
 
 /// What came of it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -34,6 +37,8 @@ pub(crate) struct Report {
     pub(crate) refused: u64,
     /// Proxies that ended by themselves because of a failed write or sync.
     pub(crate) poisoned: u32,
+    /// Servers that were killed, stood still or were cut off, and proxies that were killed.
+    pub(crate) faults: u32,
 }
 
 impl AddAssign for Report {
@@ -48,6 +53,7 @@ impl AddAssign for Report {
         self.unrecorded += more.unrecorded;
         self.refused += more.refused;
         self.poisoned += more.poisoned;
+        self.faults += more.faults;
     }
 }
 
@@ -117,12 +123,12 @@ fn judge(
 
 /// What a key is answered once nothing is in progress and the upstream takes it.
 async fn last_word(address: SocketAddr, key: &str) -> Result<Told, String> {
-    for _ in 0..200 {
+    for _ in 0..ASKS_MAX {
         match ask(address, key).await {
             Some(told) if !["in-progress", "not-executed"].contains(&told.says.as_str()) => {
                 return Ok(told);
             }
-            Some(_) | None => sleep(Duration::from_millis(20)).await,
+            Some(_) | None => sleep(ASK_EVERY).await,
         }
     }
     Err(format!("{key}: no last word"))

@@ -20,6 +20,7 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::{sleep, timeout};
 
+use crate::proxy::Proxy;
 use crate::random::Random;
 
 /// Callers at once.
@@ -86,7 +87,7 @@ struct Shared {
 pub(crate) struct Load {
     pub(crate) world: Arc<World>,
     pub(crate) upstream: SocketAddr,
-    address: watch::Sender<Option<SocketAddr>>,
+    addresses: watch::Sender<Vec<SocketAddr>>,
     shared: Arc<Shared>,
     callers: Vec<JoinHandle<()>>,
 }
@@ -96,7 +97,7 @@ impl Load {
     pub(crate) async fn start(seed: u64, weight: Weight) -> Self {
         let world = Arc::new(World::default());
         let upstream = upstream(Arc::clone(&world), seed, weight.answer_max).await;
-        let (address, addresses) = watch::channel(None);
+        let (sender, addresses) = watch::channel(Vec::new());
         let shared = Arc::new(Shared::default());
         let callers = (0..CALLERS).map(|number| {
             let caller = Caller {
@@ -109,12 +110,17 @@ impl Load {
             tokio::spawn(caller.call(addresses.clone()))
         });
         let callers = callers.collect();
-        Self { world, upstream, address, shared, callers }
+        Self { world, upstream, addresses: sender, shared, callers }
     }
 
     /// Where the proxy listens from now on.
     pub(crate) fn at(&self, proxy: SocketAddr) {
-        self.address.send_replace(Some(proxy));
+        self.addresses.send_replace(vec![proxy]);
+    }
+
+    /// Where several listen from now on; each request goes to one of them by chance.
+    pub(crate) fn at_any(&self, proxies: &[Proxy]) {
+        self.addresses.send_replace(proxies.iter().map(|proxy| proxy.address).collect());
     }
 
     /// How many operations were run and answered so far.
@@ -199,9 +205,9 @@ struct Caller {
 
 impl Caller {
     /// A key after the other, each asked for several times, sometimes hanging up.
-    async fn call(mut self, mut addresses: watch::Receiver<Option<SocketAddr>>) {
+    async fn call(mut self, mut addresses: watch::Receiver<Vec<SocketAddr>>) {
         // Until the first proxy listens.
-        if addresses.wait_for(Option::is_some).await.is_err() {
+        if addresses.wait_for(|it| !it.is_empty()).await.is_err() {
             return;
         }
         let mut number = 0;
@@ -210,19 +216,20 @@ impl Caller {
             number += 1;
             self.shared.history.lock().unwrap().entry(key.clone()).or_default();
             for turn in 0..1 + self.random.below(4) {
-                let Some(address) = *addresses.borrow() else { continue };
-                self.turn(address, &key, turn == 0).await;
+                let places = addresses.borrow().clone();
+                self.turn(&places, &key, turn == 0).await;
             }
         }
     }
 
-    async fn turn(&mut self, address: SocketAddr, key: &str, is_first: bool) {
+    async fn turn(&mut self, places: &[SocketAddr], key: &str, is_first: bool) {
+        let [one, two] = [0, 1].map(|_| places[self.random.below(places.len() as u64) as usize]);
         let patience = Duration::from_millis(1 + self.random.below(self.weight.patience_max));
         // Half of the duplicates come at once.
         let twin = self.random.below(2) == 0;
-        let asked = timeout(patience, ask(address, key));
+        let asked = timeout(patience, ask(one, key));
         let (one, two) = if twin {
-            tokio::join!(asked, timeout(patience, ask(address, key)))
+            tokio::join!(asked, timeout(patience, ask(two, key)))
         } else {
             (asked.await, Ok(None))
         };

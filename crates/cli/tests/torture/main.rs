@@ -1,7 +1,10 @@
-//! A few rounds of the kill test, and a few messages; `cargo xtask torture` has more of both.
+//! A few rounds of the kill test, a few faults of a shared store, and a few messages; `cargo xtask
+//! torture` has more of each.
 
 #![allow(clippy::unwrap_used, reason = "a test ends where something fails")]
 
+#[allow(dead_code, reason = "the long torture names the kinds, and takes all of them")]
+mod backend;
 mod check;
 mod kill;
 #[allow(dead_code, reason = "the torture of disks, which needs rights of its own, uses more of it")]
@@ -10,6 +13,7 @@ mod mail;
 #[allow(dead_code, reason = "the torture of disks, which needs rights of its own, uses more of it")]
 mod proxy;
 mod random;
+mod stores;
 
 use std::path::PathBuf;
 
@@ -21,6 +25,18 @@ async fn ten_kills_under_load_leave_no_operation_run_twice_and_no_answer_changed
     assert_eq!(report.rounds, 10);
     assert!(100 < report.answered, "{report:?}");
     assert_eq!(report.replayed + report.ran + report.unknown, report.keys);
+}
+
+/// Faults of a server, of the way to it and of proxies; `cargo xtask torture stores` has all kinds.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn proxies_that_share_a_store_run_each_operation_once_whatever_ends_its_server() {
+    let binary = PathBuf::from(env!("CARGO_BIN_EXE_onlyonce"));
+    let kinds = vec![backend::Kind::Postgres];
+    let options = stores::Options { binary, seed: 1, kinds, rounds: 1, faults: 6, limit: None };
+    let report = stores::run(&options).await.unwrap_or_else(|wrong| panic!("{wrong}"));
+    assert_eq!(report.faults, 6);
+    assert!(20 < report.answered, "{report:?}");
+    assert_eq!(report.replayed + report.ran + report.unknown + report.not_kept, report.keys);
 }
 
 /// Cases B123 and B126. The sender of mail is killed at any moment, and its connection cut at every
