@@ -159,9 +159,11 @@ impl Store {
                 Place::Journal(_) => return Err(Failure::new(Exit::Usage, JOURNAL)),
                 // Beside it, so that all who use it have the same.
                 Place::Sqlite(file) => locks(beside(file))?,
-                Place::Postgres(_) | Place::Mysql(_) | Place::Redis(_) | Place::Etcd(_) => {
-                    locks(state(args)?.join("locks"))?
-                }
+                Place::Postgres(_)
+                | Place::Mysql(_)
+                | Place::Redis(_)
+                | Place::Etcd(_)
+                | Place::Spread(_) => locks(state(args)?.join("locks"))?,
             };
             let opened = place.open(onlyonce_journal::Settings::default()).await?;
             return Ok(Self { opened, place: place.clone(), locks, is_ours: false });
