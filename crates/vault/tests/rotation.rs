@@ -10,10 +10,11 @@ use onlyonce_core::{
     Claim, ClaimId, Command, Fingerprint, Floor, Holder, KeyId, Next, Phase, Policy, Record, Reply,
     Revision, State, Timestamp, decide,
 };
+use onlyonce_store::transaction::NAMES;
 use onlyonce_store::{
     BoxFuture, Cursor, Due, Filter, MemoryStore, Page, Store, StoreError, StoreErrorKind, Swap,
 };
-use onlyonce_vault::{Encrypted, Keyring, PLAIN, Turned};
+use onlyonce_vault::{EVERY, Encrypted, Keyring, Names, PLAIN, QUIET, Settled, Turned};
 
 const NOW: Timestamp = Timestamp::from_millis(1_764_000_000_000);
 /// More than three pages of a pass.
@@ -264,4 +265,37 @@ fn the_largest_answer_still_fits_when_it_is_encrypted() {
     let State::Completed { reply, .. } = stored.state else { panic!("{stored:?}") };
     assert!(largest < reply.content().unwrap().len());
     assert!(reply.content().unwrap().len() <= shared.reply_max());
+}
+
+/// What stands in a store in which these have named their keys, and a third says something then.
+fn named(third: &str, at: Timestamp) -> Record {
+    let shared = Shared::new();
+    for name in ["one", "two"] {
+        block_on(Names::begin(&shared, name, NOW)).unwrap();
+    }
+    block_on(Names::begin(&shared, third, at)).unwrap();
+    block_on(shared.get(NAMES)).unwrap().unwrap()
+}
+
+#[test]
+fn who_names_a_key_meanwhile_is_not_forgotten() {
+    let meanwhile = |third: &str, at: Timestamp| {
+        let shared = Shared::new();
+        for name in ["one", "two"] {
+            block_on(Names::begin(&shared, name, NOW)).unwrap();
+        }
+        let read = block_on(shared.get(NAMES)).unwrap().unwrap().revision;
+        *shared.meanwhile.lock().unwrap() = Some((NAMES, read, named(third, at)));
+        shared
+    };
+    let shared = meanwhile("three", NOW);
+    let names = block_on(Names::begin(&shared, "four", NOW)).unwrap();
+    assert_eq!(names.iter().collect::<Vec<_>>(), ["one", "two", "three", "four"]);
+    assert_eq!(block_on(Names::read(&shared)), Ok(names));
+    // While names are taken away.
+    let began = NOW.plus(QUIET);
+    let shared = meanwhile("one", began.plus(EVERY));
+    let settled = block_on(Names::settle(&shared, "two", began)).unwrap();
+    assert!(matches!(settled, Settled::Used(used) if used.name == "one"));
+    assert_eq!(block_on(Names::read(&shared)).unwrap().iter().count(), 2);
 }
