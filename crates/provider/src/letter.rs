@@ -92,18 +92,18 @@ fn shown(from: &Addr<'_>) -> Option<String> {
 /// The plain text, if the message has one: none is made of HTML.
 fn text(message: &Message<'_>) -> Option<String> {
     let parts = message.parts.iter().filter(|part| !is_attached(message, part));
-    let texts = parts.filter_map(|part| match &part.body {
-        PartType::Text(text) => Some(text.as_ref()),
-        _ => None,
+    let texts = parts.filter_map(|part| {
+        let PartType::Text(text) = &part.body else { return None };
+        Some(text.as_ref())
     });
     joined(texts)
 }
 
 fn html(message: &Message<'_>) -> Option<String> {
     let parts = message.parts.iter().filter(|part| !is_attached(message, part));
-    let texts = parts.filter_map(|part| match &part.body {
-        PartType::Html(text) => Some(text.as_ref()),
-        _ => None,
+    let texts = parts.filter_map(|part| {
+        let PartType::Html(text) = &part.body else { return None };
+        Some(text.as_ref())
     });
     joined(texts)
 }
