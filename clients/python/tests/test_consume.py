@@ -51,8 +51,9 @@ class Consumer:
     def told(self, *wanted: str) -> List[str]:
         """Waits until each of these was told, in any order, and gives all reasons."""
         left, why = list(wanted), []
+        ends = time.monotonic() + LIMIT
         while left:
-            line = self.lines.get(timeout=LIMIT)
+            line = self.lines.get(timeout=max(0.0, ends - time.monotonic()))
             assert line is not None, f"it ended before {left}"
             if line["told"] in left:
                 left.remove(line["told"])
