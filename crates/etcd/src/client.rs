@@ -2,18 +2,18 @@
 
 use std::sync::{Arc, PoisonError, RwLock};
 
-use futures_util::stream;
+use futures_util::{Stream, stream};
 use http::uri::PathAndQuery;
 use tonic::client::Grpc;
 
 use tonic::metadata::{Ascii, MetadataValue};
 use tonic::transport::Channel;
-use tonic::{Code, Request, Status};
+use tonic::{Code, Request, Status, Streaming};
 use tonic_prost::ProstCodec;
 
 use crate::wire::{
     Alarms, Ask, Compact, Done, KeepAlive, Lease, Leased, Login, MemberList, Range, Ranged,
-    Status as Health, Token, Txn, TxnDone,
+    Status as Health, Token, Txn, TxnDone, Watch, Watched,
 };
 
 /// The largest answer, in bytes: some records of the largest size.
@@ -60,6 +60,19 @@ impl Client {
             Some(leased) => Ok(leased.seconds),
             None => Err(Status::unavailable("the stream ended")),
         }
+    }
+
+    /// What happens to the keys that are named meanwhile. Nothing is answered before the first is
+    /// named.
+    pub(crate) async fn watch(
+        &self,
+        asks: impl Stream<Item = Watch> + Send + 'static,
+    ) -> Result<Streaming<Watched>, Status> {
+        let mut grpc = self.ready().await?;
+        let request = self.request(asks)?;
+        let path = PathAndQuery::from_static("/etcdserverpb.Watch/Watch");
+        let codec = ProstCodec::<Watch, Watched>::default();
+        Ok(grpc.streaming(request, path, codec).await?.into_inner())
     }
 
     pub(crate) async fn health(&self) -> Result<Health, Status> {

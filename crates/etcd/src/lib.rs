@@ -16,6 +16,7 @@ mod inner;
 mod layout;
 mod listing;
 mod members;
+mod notice;
 mod store;
 mod target;
 mod wire;

@@ -6,7 +6,7 @@ use std::sync::atomic::AtomicI64;
 use onlyonce_core::{Floor, KeyId, Record, Revision, Secret, StateKind};
 use onlyonce_store::{
     BoxFuture, Checks, Cursor, Due, Filter, OpenError, OpenErrorKind, Page, Store, StoreError,
-    StoreErrorKind, Swap, Warning,
+    StoreErrorKind, Swap, Teller, Warning,
 };
 use tokio::runtime::Handle;
 
@@ -18,6 +18,7 @@ use crate::fence::Fence;
 use crate::inner::Inner;
 use crate::layout::{FORMAT, Facts, Layout};
 use crate::members::Members;
+use crate::notice;
 use crate::target::Target;
 use crate::wire::{Compare, Op, Range, Txn, end_of};
 
@@ -234,6 +235,10 @@ impl Store for Etcd {
         after: Option<Cursor>,
     ) -> BoxFuture<'_, Result<Page, StoreError>> {
         Box::pin(self.spawn(move |inner| async move { inner.list(filter, after).await }))
+    }
+
+    fn notices(&self, teller: Teller) {
+        drop(self.runtime.spawn(notice::run(Arc::clone(&self.inner), teller)));
     }
 
     fn reply_max(&self) -> usize {

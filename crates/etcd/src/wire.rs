@@ -282,6 +282,61 @@ pub(crate) struct Leased {
     pub(crate) seconds: i64,
 }
 
+/// What is to be watched, or not any more.
+#[derive(Clone, PartialEq, prost::Message)]
+pub(crate) struct Watch {
+    #[prost(oneof = "WatchKind", tags = "1, 2")]
+    pub(crate) kind: Option<WatchKind>,
+}
+
+#[derive(Clone, PartialEq, prost::Oneof)]
+pub(crate) enum WatchKind {
+    #[prost(message, tag = "1")]
+    Begin(WatchBegin),
+    #[prost(message, tag = "2")]
+    End(WatchEnd),
+}
+
+impl Watch {
+    /// Of this key, under a number of our own.
+    pub(crate) fn begin(key: Vec<u8>, number: i64) -> Self {
+        Self { kind: Some(WatchKind::Begin(WatchBegin { key, number })) }
+    }
+
+    pub(crate) fn end(number: i64) -> Self {
+        Self { kind: Some(WatchKind::End(WatchEnd { number })) }
+    }
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
+pub(crate) struct WatchBegin {
+    #[prost(bytes = "vec", tag = "1")]
+    pub(crate) key: Vec<u8>,
+    #[prost(int64, tag = "7")]
+    pub(crate) number: i64,
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
+pub(crate) struct WatchEnd {
+    #[prost(int64, tag = "1")]
+    pub(crate) number: i64,
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
+pub(crate) struct Watched {
+    #[prost(int64, tag = "2")]
+    pub(crate) number: i64,
+    #[prost(bool, tag = "3")]
+    pub(crate) begun: bool,
+    #[prost(bool, tag = "4")]
+    pub(crate) ended: bool,
+    #[prost(string, tag = "6")]
+    pub(crate) why: String,
+    /// Of which only their number counts.
+    #[prost(message, repeated, tag = "11")]
+    pub(crate) events: Vec<Done>,
+}
+
 /// A question without anything to say.
 #[derive(Clone, PartialEq, prost::Message)]
 pub(crate) struct Ask {}

@@ -6,7 +6,7 @@ mod common;
 
 use std::sync::Mutex;
 
-use onlyonce_conformance::{Damages, StoreBuilder};
+use onlyonce_conformance::{Damages, StoreBuilder, Tells};
 use onlyonce_core::KeyId;
 use onlyonce_etcd::Etcd;
 
@@ -44,9 +44,16 @@ impl Damages for Servers {
     }
 }
 
+impl Tells for Servers {
+    fn beside(&self, _store: &Etcd) -> Etcd {
+        open(&single(self.0.lock().unwrap().last().unwrap()))
+    }
+}
+
 onlyonce_conformance::conformance_suite!(Servers::default());
 onlyonce_conformance::durable_suite!(Servers::default());
 onlyonce_conformance::damage_suite!(Servers::default());
+onlyonce_conformance::notice_suite!(Servers::default());
 
 /// Two stores with different prefixes share a cluster without seeing each other, even if one prefix
 /// is the beginning of the other.

@@ -9,6 +9,7 @@ use tokio_postgres::{Client, Row};
 
 use crate::address::{Address, CONNECT_MAX};
 use crate::error::text;
+use crate::notice;
 use crate::schema;
 use crate::session::Way;
 
@@ -25,9 +26,10 @@ const TABLES_KEPT: Need = Need::new("tables", "logged");
 const PRIVILEGES: Need = Need::new("privileges", "SELECT, INSERT, UPDATE, DELETE");
 const FORMAT: Need = Need::new("format", "one that this program knows");
 const SECRET: Need = Need::new("secret", "32 bytes");
+const NOTICES: Need = Need::new("notices", "come, or others' answers are polled for");
 
 /// All that is looked at.
-const NEEDS: [Need; 12] = [
+const NEEDS: [Need; 13] = [
     SERVER,
     PRIMARY,
     READ_ONLY,
@@ -40,6 +42,7 @@ const NEEDS: [Need; 12] = [
     PRIVILEGES,
     FORMAT,
     SECRET,
+    NOTICES,
 ];
 /// What makes a store where there is none.
 const INIT: &str = "`onlyonce store init` makes one";
@@ -94,7 +97,13 @@ pub async fn doctor(address: Address) -> Vec<Check> {
     let mut checks = Checks::at(&*way.place);
     let looking = async {
         let client = way.connect().await?;
-        look(&client, &way, &mut checks).await.map(drop)
+        look(&client, &way, &mut checks).await?;
+        // None of them keep a store from being used.
+        match notice::check(&way).await {
+            Ok(()) => checks.good(NOTICES, "come"),
+            Err(why) => checks.good(NOTICES, format!("none: {why}")),
+        }
+        Ok(())
     };
     let late = |_| Err(OpenError::new(Unavailable, &*way.place, "it does not answer in time"));
     let looked = tokio::time::timeout(2 * CONNECT_MAX, looking).await.unwrap_or_else(late);

@@ -15,6 +15,8 @@ mod address;
 mod batch;
 mod door;
 mod error;
+mod notice;
+mod others;
 mod outbox;
 mod postgres;
 mod queue;

@@ -8,7 +8,7 @@ use std::time::Duration;
 use onlyonce_core::{Floor, KeyId, Record, Revision, Secret, StateKind, Timestamp};
 use onlyonce_store::{
     BoxFuture, Cursor, Due, Filter, OpenError, OpenErrorKind, Page, Row, Store, StoreError, Swap,
-    Warning, row,
+    Teller, Warning, row,
 };
 use tokio::runtime::Handle;
 use tokio::sync::Mutex;
@@ -18,6 +18,8 @@ use tokio_postgres::types::Type;
 use crate::address::Address;
 use crate::door;
 use crate::error::{not_applied, of_statement, text, unknown};
+use crate::notice;
+use crate::others::Others;
 use crate::queue::{Ask, Queue};
 use crate::reader::Reader;
 use crate::schema;
@@ -42,6 +44,7 @@ pub struct Postgres {
     reader: Arc<Reader>,
     secret: Secret,
     warnings: Arc<[Warning]>,
+    others: Arc<Others>,
 }
 
 impl Postgres {
@@ -102,6 +105,7 @@ impl Postgres {
         })?;
         let (sender, ops) = unbounded_channel();
         let waiting = Arc::new(AtomicU64::new(0));
+        let others = Arc::new(Others::default());
         let writer = Writer {
             way: way.clone(),
             secret: secret.clone(),
@@ -111,11 +115,12 @@ impl Postgres {
             session: Some(session),
             later: VecDeque::new(),
             aside: Arc::default(),
+            others: Arc::clone(&others),
         };
         drop(runtime.spawn(writer.run()));
         let reader = Reader { way: way.clone(), secret: secret.clone(), session: Mutex::new(None) };
         let queue = Queue { ops: sender, bytes: waiting };
-        Ok(Self { runtime, way, queue, reader: Arc::new(reader), secret, warnings })
+        Ok(Self { runtime, way, queue, reader: Arc::new(reader), secret, warnings, others })
     }
 
     /// The store's secret.
@@ -247,6 +252,11 @@ impl Store for Postgres {
     ) -> BoxFuture<'_, Result<Page, StoreError>> {
         let reader = Arc::clone(&self.reader);
         Box::pin(self.there(async move { reader.page(filter, after).await }))
+    }
+
+    fn notices(&self, teller: Teller) {
+        let telling = notice::run(self.way.clone(), Arc::clone(&self.others), teller);
+        drop(self.runtime.spawn(telling));
     }
 
     fn reply_max(&self) -> usize {

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use futures_channel::oneshot;
-use onlyonce_core::KeyId;
+use onlyonce_core::{KeyId, StateKind};
 use onlyonce_store::{Row, StoreError, Swap};
 use tokio::sync::mpsc::UnboundedSender;
 use tokio::time::Instant;
@@ -25,6 +25,13 @@ pub(crate) struct Ask {
     pub(crate) id: KeyId,
     pub(crate) expected: Option<i64>,
     pub(crate) next: Option<Row>,
+}
+
+impl Ask {
+    /// Whether nobody is at work on the key after it.
+    pub(crate) fn ends(&self) -> bool {
+        self.next.as_ref().is_none_or(|row| row.state != StateKind::InFlight as i16)
+    }
 }
 
 pub(crate) type Told = Result<Swap, StoreError>;

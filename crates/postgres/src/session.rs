@@ -5,7 +5,9 @@ use std::sync::Arc;
 use onlyonce_core::Secret;
 use onlyonce_store::OpenErrorKind::{Foreign, Unavailable};
 use onlyonce_store::{OpenError, StoreError, Warning};
-use tokio_postgres::Client;
+use tokio_postgres::tls::MakeTlsConnect;
+use tokio_postgres::{Client, Connection, Socket};
+use tokio_postgres_rustls::MakeRustlsConnect;
 
 use crate::address::{Address, CONNECT_MAX};
 use crate::door::{self, Checked};
@@ -43,6 +45,9 @@ fn begin(checked: &Checked) -> String {
     )
 }
 
+/// What drives a connection.
+type Driver = Connection<Socket, <MakeRustlsConnect as MakeTlsConnect<Socket>>::Stream>;
+
 impl Way {
     pub(crate) fn to(address: Address) -> Self {
         Self { place: address.to_string().into(), address: Arc::new(address) }
@@ -50,17 +55,22 @@ impl Way {
 
     /// A new connection, not looked through.
     pub(crate) async fn connect(&self) -> Result<Client, OpenError> {
+        let (client, connection) = self.reach().await?;
+        // It ends with its client; what it ends with, the client's calls tell.
+        drop(tokio::spawn(connection));
+        Ok(client)
+    }
+
+    /// The same, and what drives it.
+    pub(crate) async fn reach(&self) -> Result<(Client, Driver), OpenError> {
         let failed = |text: String| OpenError::new(Unavailable, &*self.place, text);
         let tls = self.address.tls().map_err(failed)?;
         let connecting = tokio::time::timeout(CONNECT_MAX, self.address.config().connect(tls));
         let connected = connecting.await.map_err(|_| failed("it does not answer".to_owned()))?;
-        let (client, connection) = connected.map_err(|error| {
+        connected.map_err(|error| {
             let hint = refused_way(&error, self.address.is_encrypted());
             failed(format!("{}{hint}", text(&error)))
-        })?;
-        // It ends with its client; what it ends with, the client's calls tell.
-        drop(tokio::spawn(connection));
-        Ok(client)
+        })
     }
 
     /// A new connection to the store.

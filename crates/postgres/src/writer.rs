@@ -14,6 +14,7 @@ use tokio_postgres::types::Type;
 
 use crate::batch::{Failed, carry_out};
 use crate::error::{not_applied, of_read, unknown};
+use crate::others::Others;
 use crate::queue::{Ask, Op};
 use crate::schema;
 use crate::session::{Session, Way};
@@ -47,6 +48,8 @@ pub(crate) struct Writer {
     pub(crate) later: VecDeque<Op>,
     /// Keys that other transactions have, and whose swaps wait for the end of those.
     pub(crate) aside: Arc<Mutex<HashSet<KeyId>>>,
+    /// What is heard of what has ended.
+    pub(crate) others: Arc<Others>,
 }
 
 impl Writer {
@@ -116,7 +119,7 @@ impl Writer {
             }
             Err(_) => return refuse(batch, &unknown(&place, "it does not answer")),
         };
-        if tell(&session, &place, batch, &done).await {
+        if tell(&session, &place, batch, (&done, &self.others)).await {
             self.session = Some(session);
         }
     }
@@ -159,6 +162,7 @@ impl Writer {
         drop(aside);
         let (way, secret, slot) = (self.way.clone(), self.secret.clone(), self.slot);
         let (aside, ended) = (Arc::clone(&self.aside), Arc::clone(&self.aside));
+        let others = Arc::clone(&self.others);
         let waiting = async move {
             let session = match way.reopen(&secret).await {
                 Ok(session) => session,
@@ -168,7 +172,7 @@ impl Writer {
             // Before it is told, since its caller may come again at once.
             lock(&ended).remove(&id);
             match waited {
-                Ok(done) => _ = tell(&session, &way.place, vec![op], &done).await,
+                Ok(done) => _ = tell(&session, &way.place, vec![op], (&done, &others)).await,
                 Err(failed) => op.tell(Err(failed.error)),
             }
         };
@@ -185,9 +189,15 @@ fn lock(aside: &Mutex<HashSet<KeyId>>) -> MutexGuard<'_, HashSet<KeyId>> {
 }
 
 /// Tells what became of a batch that was committed; whether the session can be used further.
-async fn tell(session: &Session, place: &str, batch: Vec<Op>, done: &HashSet<KeyId>) -> bool {
+async fn tell(
+    session: &Session,
+    place: &str,
+    batch: Vec<Op>,
+    (done, others): (&HashSet<KeyId>, &Others),
+) -> bool {
     let (done, lost): (Vec<Op>, Vec<Op>) =
         batch.into_iter().partition(|op| done.contains(&op.ask.id));
+    others.ended(done.iter().filter(|op| op.ask.ends()).map(|op| op.ask.id));
     done.into_iter().for_each(|op| op.tell(Ok(Swap::Done)));
     if lost.is_empty() {
         return true;

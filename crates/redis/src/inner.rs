@@ -100,6 +100,8 @@ impl Inner {
         let (value, score) = next_value.unwrap_or_default();
         let is_timed = next.as_ref().is_some_and(|record| record.key_time.is_some());
         let expected = expected.map(|revision| revision.get().to_be_bytes());
+        let is_held = next.as_ref().is_some_and(|it| it.state.kind() == StateKind::InFlight);
+        let channel = if is_held { String::new() } else { self.layout.ended(id) };
         let keys = self.swap_keys(id);
         let score = score.to_string();
         let mut tries = 0;
@@ -115,7 +117,8 @@ impl Inner {
             }
             let deadline = link.deadline().to_string();
             let before = expected.as_ref().map_or(&[][..], |it| &it[..]);
-            let arguments = [deadline.as_bytes(), before, &value, id.as_bytes(), score.as_bytes()];
+            let (score, channel) = (score.as_bytes(), channel.as_bytes());
+            let arguments = [deadline.as_bytes(), before, &value, id.as_bytes(), score, channel];
             let answer = link.run_for_word(Script::Swap, &keys, &arguments).await;
             let (word, rest) = match answer {
                 Ok(answer) => answer,

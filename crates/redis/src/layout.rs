@@ -41,6 +41,16 @@ impl Layout {
         self.in_bucket(bucket(id), &id.to_string())
     }
 
+    /// The channel on which is told that nobody is at work on a key any more.
+    pub(crate) fn ended(&self, id: KeyId) -> String {
+        self.ended_in(bucket(id), id)
+    }
+
+    /// The same in another bucket, for trying it out.
+    pub(crate) fn ended_in(&self, bucket: u8, id: KeyId) -> String {
+        self.in_bucket(bucket, &format!("ended:{id}"))
+    }
+
     /// The key ids of a bucket in one state, by when time may end them.
     pub(crate) fn index(&self, bucket: u8, state: StateKind) -> String {
         self.in_bucket(bucket, state.name())

@@ -16,6 +16,7 @@ mod layout;
 mod link;
 mod listing;
 mod map;
+mod notice;
 mod script;
 mod server;
 mod slot;

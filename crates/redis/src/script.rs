@@ -9,10 +9,11 @@ pub(crate) enum Script {
     Page,
     Floor,
     Init,
+    Tell,
 }
 
 impl Script {
-    pub(crate) const ALL: [Self; 4] = [Self::Swap, Self::Page, Self::Floor, Self::Init];
+    pub(crate) const ALL: [Self; 5] = [Self::Swap, Self::Page, Self::Floor, Self::Init, Self::Tell];
 
     pub(crate) const fn source(self) -> &'static str {
         match self {
@@ -20,6 +21,7 @@ impl Script {
             Self::Page => include_str!("lua/page.lua"),
             Self::Floor => include_str!("lua/floor.lua"),
             Self::Init => include_str!("lua/init.lua"),
+            Self::Tell => include_str!("lua/tell.lua"),
         }
     }
 }

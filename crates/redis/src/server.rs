@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use onlyonce_store::{Check, OpenError, OpenErrorKind};
+use redis::aio::PubSub;
 use redis::{
     Client, ConnectionAddr, ConnectionInfo, IntoConnectionInfo as _, RedisConnectionInfo,
     TlsCertificates,
@@ -79,6 +80,22 @@ impl Server {
                 Err(error)
             }
         }
+    }
+
+    /// Which server it is, as it is told to people.
+    pub(crate) fn place(&self) -> &str {
+        &self.place
+    }
+
+    /// A connection of its own for what is published.
+    ///
+    /// # Errors
+    /// The server cannot be reached.
+    pub(crate) async fn subscriber(&self) -> Result<PubSub, OpenError> {
+        let opened = self.client.get_async_pubsub().await;
+        opened.map_err(|error| {
+            OpenError::new(OpenErrorKind::Unavailable, &*self.place, error.to_string())
+        })
     }
 
     /// Everything that is looked at when a connection is opened, each with what was found.

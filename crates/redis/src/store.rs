@@ -7,7 +7,7 @@ use std::time::Duration;
 use onlyonce_core::{Floor, KeyId, Record, Revision, Secret, StateKind, Timestamp, limits};
 use onlyonce_store::{
     BoxFuture, Checks, Cursor, Due, Filter, OpenError, OpenErrorKind, Page, Store, StoreError,
-    StoreErrorKind, Swap, Warning,
+    StoreErrorKind, Swap, Teller, Warning,
 };
 use redis::Value;
 use tokio::runtime::Handle;
@@ -19,6 +19,7 @@ use crate::inner::Inner;
 use crate::layout::{BUCKETS, Layout};
 use crate::link::Link;
 use crate::map::{Map, Part};
+use crate::notice;
 use crate::script::Script;
 use crate::target::Target;
 
@@ -233,6 +234,10 @@ impl Store for Redis {
         after: Option<Cursor>,
     ) -> BoxFuture<'_, Result<Page, StoreError>> {
         Box::pin(self.spawn(move |inner| async move { inner.list(filter, after).await }))
+    }
+
+    fn notices(&self, teller: Teller) {
+        drop(self.runtime.spawn(notice::run(Arc::clone(&self.inner), teller)));
     }
 
     fn reply_max(&self) -> usize {

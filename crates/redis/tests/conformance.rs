@@ -7,7 +7,7 @@ mod common;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use onlyonce_conformance::{Damages, StoreBuilder, claimed, id};
+use onlyonce_conformance::{Damages, StoreBuilder, Tells, claimed, id};
 use onlyonce_core::{Floor, KeyId};
 use onlyonce_redis::Redis;
 use onlyonce_store::{Filter, Store as _, Swap};
@@ -54,9 +54,16 @@ impl Damages for Servers {
     }
 }
 
+impl Tells for Servers {
+    fn beside(&self, _store: &Redis) -> Redis {
+        open(&self.0.lock().unwrap().last().unwrap().url())
+    }
+}
+
 onlyonce_conformance::conformance_suite!(Servers::default());
 onlyonce_conformance::durable_suite!(Servers::default());
 onlyonce_conformance::damage_suite!(Servers::default());
+onlyonce_conformance::notice_suite!(Servers::default());
 
 /// Three masters, which all cases share: a store of its own for each, since it takes a cluster
 /// seconds to come together.
@@ -103,6 +110,13 @@ impl StoreBuilder for Cluster {
     }
 }
 
+impl Tells for Cluster {
+    /// Found by the same prefix.
+    fn beside(&self, _store: &Redis) -> Redis {
+        open(&self.url())
+    }
+}
+
 /// One test, but every case.
 #[test]
 fn a_cluster_keeps_all_of_it() {
@@ -112,6 +126,16 @@ fn a_cluster_keeps_all_of_it() {
         case(&cluster);
     }
     for (name, case) in onlyonce_conformance::each_durable_case!(as_cases, cluster) {
+        println!("{name}");
+        case(&cluster);
+    }
+}
+
+/// Its nodes tell each other only of what somebody waits for.
+#[test]
+fn a_cluster_tells_those_who_wait_for_keys_of_any_of_its_nodes() {
+    let cluster = Cluster::start();
+    for (name, case) in onlyonce_conformance::each_notice_case!(as_cases, cluster) {
         println!("{name}");
         case(&cluster);
     }

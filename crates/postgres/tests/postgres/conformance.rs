@@ -2,7 +2,7 @@
 
 use std::sync::{Arc, LazyLock, Mutex};
 
-use onlyonce_conformance::{Damages, StoreBuilder};
+use onlyonce_conformance::{Damages, StoreBuilder, Tells};
 use onlyonce_core::KeyId;
 use onlyonce_postgres::Postgres;
 use onlyonce_testbed::Postgres as Server;
@@ -59,6 +59,13 @@ impl Damages for Servers {
     }
 }
 
+impl Tells for Servers {
+    fn beside(&self, _: &Postgres) -> Postgres {
+        open(&self.server.lock().unwrap(), &self.newest.lock().unwrap()).unwrap()
+    }
+}
+
 onlyonce_conformance::conformance_suite!(shared());
 onlyonce_conformance::durable_suite!(own());
 onlyonce_conformance::damage_suite!(shared());
+onlyonce_conformance::notice_suite!(shared());

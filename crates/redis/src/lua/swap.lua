@@ -4,7 +4,8 @@
 -- ARGV: the last moment at which it may take place, in milliseconds of this server's clock;
 --       the revision that is expected, eight bytes, or '' for absent;
 --       what stands afterwards, beginning with its revision and the byte of its state, or '';
---       the key id; its score in the index
+--       the key id; its score in the index;
+--       the channel of the key if nobody is at work on it afterwards, or ''
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 if now > tonumber(ARGV[1]) then
@@ -54,5 +55,14 @@ end
 local before = found and string.byte(found, 9)
 if before and before ~= state and KEYS[2 + before] then
   redis.call('ZREM', KEYS[2 + before], ARGV[4])
+end
+
+-- Whoever waits for the key has subscribed here. Only then it is told, since a cluster tells all of
+-- its nodes. What our user may not do is left out: those who wait look by themselves too.
+if ARGV[6] ~= '' then
+  local heard = redis.pcall('PUBSUB', 'NUMSUB', ARGV[6])
+  if not heard.err and heard[2] > 0 then
+    redis.pcall('PUBLISH', ARGV[6], '')
+  end
 end
 return {'done', now}
