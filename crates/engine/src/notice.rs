@@ -53,7 +53,8 @@ impl Inner {
         let looked = select(get, self.runtime.sleep(self.settings.store_wait)).await;
         // What cannot be read is looked at by those who wait, who know what that means to them.
         let Either::Left((Ok(Some(record)), _)) = looked else { return };
-        if record.state.kind() != StateKind::InFlight {
+        // Two notices of one end are counted as one.
+        if record.state.kind() != StateKind::InFlight && self.waiters.wait_for(id) {
             self.observer.on(&EngineEvent::Noticed { id });
             self.wake(id, &record, None);
         }

@@ -63,6 +63,11 @@ impl Waiters {
         Some(Place { waiters: Arc::clone(self), id, number, ended })
     }
 
+    /// Whether anybody waits for `id`.
+    pub(crate) fn wait_for(&self, id: KeyId) -> bool {
+        self.by_key().contains_key(&id)
+    }
+
     /// Tells everyone who waits for `id` how the attempt ended.
     pub(crate) fn wake(&self, id: KeyId, ended: impl FnOnce() -> Ended) {
         // A waiter joins before it reads the record, so whoever this check misses reads it new.

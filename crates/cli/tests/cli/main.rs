@@ -19,6 +19,7 @@ mod functions;
 mod help;
 mod log;
 mod mail;
+mod notices;
 mod operate;
 mod process;
 mod provision;
