@@ -4,7 +4,6 @@
 use std::path::Path;
 
 use clap::Args;
-use onlyonce_failpoint::failpoint;
 use onlyonce_spread::{Number, Pass, SETTLE_WAIT, Spread};
 
 use crate::exit::Exit;
@@ -90,7 +89,6 @@ async fn move_all(spread: &Spread, args: &RebalanceArgs, wanted: &[Number]) -> R
     if map.is_moving() || map.members() != wanted {
         let begun = spread.begin(wanted, now()).await;
         begun.map_err(|error| midway(store, error.into()))?;
-        failpoint!("rebalance.begun", wanted);
         if !args.at_rest {
             let bar = Bar::waiting("until no process goes by the map from before");
             tokio::time::sleep(SETTLE_WAIT).await;
@@ -128,7 +126,6 @@ async fn pass_all(spread: &Spread) -> Result<u64, Failure> {
     loop {
         let pass = spread.pass(&|count| bar.at_count(moved + count)).await?;
         moved += pass.moved;
-        failpoint!("rebalance.passed", moved);
         if !pass.damaged.is_empty() {
             let named = pass.damaged.iter().take(NAMED_MAX);
             let named: Vec<String> = named.map(|(id, error)| format!("{id}: {error}")).collect();
