@@ -12,6 +12,7 @@ mod machine;
 mod peers;
 mod report;
 mod server;
+mod stores;
 
 use std::process::Command;
 
@@ -23,7 +24,8 @@ const PACKAGES: [install::Package; 2] = [("nginx", "nginx"), ("wrk", "wrk")];
 /// What to measure and for how long.
 #[derive(clap::Args)]
 pub(crate) struct Arguments {
-    /// `all` is journal and HTTP; `peers` are other idempotency layers from package registries.
+    /// `all` is journal, stores and HTTP; `peers` are other idempotency layers from package
+    /// registries.
     #[arg(value_enum, default_value_t = Subject::All)]
     subject: Subject,
     /// Seconds per cell and round.
@@ -32,10 +34,11 @@ pub(crate) struct Arguments {
     /// Rounds over all cells; medians are reported.
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=99))]
     rounds: u32,
-    /// Numbers of HTTP connections.
+    /// Numbers of HTTP connections, and of callers of stores.
     #[arg(long, value_delimiter = ',', default_values_t = [1, 64, 256])]
     connections: Vec<u32>,
-    /// Only the HTTP targets whose name contains one of these words; writes no report.
+    /// Only the HTTP targets and the stores whose name contains one of these words; writes no
+    /// report.
     #[arg(long, value_delimiter = ',')]
     only: Vec<String>,
 }
@@ -46,6 +49,8 @@ enum Subject {
     Journal,
     /// What callers notice while a million records expire.
     Expiry,
+    /// Stores that processes share, beside bare clients of their servers.
+    Stores,
     Http,
     Peers,
 }
@@ -57,11 +62,14 @@ pub(crate) fn run(arguments: &Arguments) -> Outcome {
     println!("{}", machine.line());
     let mut report = report::Report::new(machine);
     if matches!(arguments.subject, Subject::All | Subject::Journal) {
-        report.journal = unless_missing("journal", journal::measure(journal::PAIRS))?;
+        report.journal = unless_missing("journal", journal::measure(journal::PAIRS, &[]))?;
     }
     if matches!(arguments.subject, Subject::All | Subject::Expiry) {
-        let expiry = unless_missing("expiry", journal::measure(journal::EXPIRY))?;
+        let expiry = unless_missing("expiry", journal::measure(journal::EXPIRY, &[]))?;
         report.journal.get_or_insert_default().extend(expiry.unwrap_or_default());
+    }
+    if matches!(arguments.subject, Subject::All | Subject::Stores) {
+        report.stores = unless_missing("stores", stores::measure(arguments))?;
     }
     if matches!(arguments.subject, Subject::All | Subject::Http) {
         build("-p xtask --example baseline")?;
@@ -75,9 +83,12 @@ pub(crate) fn run(arguments: &Arguments) -> Outcome {
     match arguments.subject {
         Subject::All if arguments.only.is_empty() => report.write(arguments, "docs/benchmarks.md"),
         Subject::Peers if arguments.only.is_empty() => report.write(arguments, "docs/peers.md"),
-        Subject::All | Subject::Journal | Subject::Expiry | Subject::Http | Subject::Peers => {
-            Ok(())
-        }
+        Subject::All
+        | Subject::Journal
+        | Subject::Expiry
+        | Subject::Stores
+        | Subject::Http
+        | Subject::Peers => Ok(()),
     }
 }
 

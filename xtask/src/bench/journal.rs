@@ -30,12 +30,16 @@ impl Line {
 pub(super) const PAIRS: (&str, &str) = ("onlyonce-journal", "pairs");
 pub(super) const EXPIRY: (&str, &str) = ("onlyonce-cli", "expiry");
 
-/// Runs an example in release mode.
-pub(super) fn measure((package, example): (&str, &str)) -> Result<Vec<Line>, Failure> {
+/// Runs an example in release mode, with these arguments beside.
+pub(super) fn measure(
+    (package, example): (&str, &str),
+    more: &[String],
+) -> Result<Vec<Line>, Failure> {
     super::build(&format!("-p {package} --example {example}"))?;
     let program = repo::root().join("target/release/examples").join(example);
     let mut command = Command::new(program);
-    let (text, status) = process::output(command.arg("--json").current_dir(repo::root()))?;
+    let (text, status) =
+        process::output(command.arg("--json").args(more).current_dir(repo::root()))?;
     if !status.success() {
         return Err(format!("the example ended with {status}").into());
     }

@@ -9,13 +9,14 @@ use super::journal::Line;
 use super::load::Sample;
 use super::machine::Machine;
 use super::peers::Peers;
-use super::{Arguments, median};
+use super::{Arguments, median, stores};
 use crate::{Outcome, clock, repo};
 
 /// What one run found.
 pub(super) struct Report {
     machine: Machine,
     pub(super) journal: Option<Vec<Line>>,
+    pub(super) stores: Option<Vec<Line>>,
     pub(super) http: Option<Http>,
     pub(super) peers: Option<Peers>,
 }
@@ -23,7 +24,7 @@ pub(super) struct Report {
 impl Report {
     /// Nothing measured yet.
     pub(super) fn new(machine: Machine) -> Self {
-        Self { machine, journal: None, http: None, peers: None }
+        Self { machine, journal: None, stores: None, http: None, peers: None }
     }
 
     /// Writes it to a page of the repository.
@@ -58,6 +59,7 @@ impl Report {
         text.push_str("A ratio is taken within a round; the median of the rounds is shown.\n\n");
         text.push_str("## Goals\n\n");
         let mut goals = goals::journal(self.journal.as_deref());
+        goals.extend(stores::goals(self.stores.as_deref()));
         goals.extend(goals::http(self.http.as_ref()));
         goal_table(&mut text, &goals);
         if let Some(lines) = &self.journal {
@@ -66,6 +68,10 @@ impl Report {
                 journal_table(&mut text, some);
                 text.push('\n');
             }
+        }
+        if let Some(lines) = &self.stores {
+            text.push_str("\n## Shared stores: claims and completions with a reply of 1 KiB\n\n");
+            journal_table(&mut text, lines);
         }
         if let Some(http) = &self.http {
             text.push_str("\n## HTTP: POST of 290 bytes, reply of 1 KiB\n\n");
