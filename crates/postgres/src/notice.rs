@@ -130,7 +130,7 @@ impl Line {
         let mut word = [0; 8];
         getrandom::fill(&mut word).map_err(|error| format!("no random numbers: {error}"))?;
         let hello = format!("{HELLO}{:016x}", u64::from_be_bytes(word));
-        say(&other, &[hello.clone()]).await?;
+        say(&other, std::slice::from_ref(&hello)).await?;
         let hearing = async {
             while let Some(said) = line.heard.recv().await {
                 if said.payload() == hello {

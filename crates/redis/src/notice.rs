@@ -85,7 +85,7 @@ impl Lines {
     async fn open(inner: &Inner) -> Result<Self, String> {
         let (say, heard) = channel(HEARD_MAX);
         let (of_bucket, reading) = (Vec::new(), JoinSet::new());
-        let mut lines = Self { lines: Vec::new(), of_bucket, heard, reading: reading };
+        let mut lines = Self { lines: Vec::new(), of_bucket, heard, reading };
         for bucket in 0..BUCKETS {
             let server =
                 inner.map.server(Part::Bucket(bucket)).await.map_err(|it| it.to_string())?;
@@ -114,7 +114,7 @@ impl Lines {
         let mut word = [0; 16];
         getrandom::fill(&mut word).map_err(|error| format!("no random numbers: {error}"))?;
         let channel = inner.layout.ended_in(bucket, KeyId::from_bytes(word));
-        line.subscribe(&[channel.clone()]).await?;
+        line.subscribe(std::slice::from_ref(&channel)).await?;
         let said = async {
             let link = inner.link(bucket).await?;
             link.run(Script::Tell, &[], &[channel.as_bytes()]).await
