@@ -10,8 +10,6 @@ use super::TRIES_MAX;
 
 /// Who adds messages at once.
 const ADDERS: usize = 4;
-/// How many messages a sender has on their way at once.
-pub(super) const WORKERS: usize = 8;
 /// How many recipients a message has; each is a message of its own.
 const RECIPIENTS: usize = 20;
 
@@ -94,8 +92,7 @@ impl Shop {
     }
 
     fn sender(&self, flags: &[&str]) -> Command {
-        let workers = WORKERS.to_string();
-        let mut command = self.on_store(&["mail", "run", "--tls", "none", "--workers", &workers]);
+        let mut command = self.on_store(&["mail", "run", "--tls", "none", "--workers", "8"]);
         command.args(["--server", &self.server.to_string()]).args(flags);
         command
     }
