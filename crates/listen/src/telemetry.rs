@@ -30,7 +30,10 @@ const HELP: [(&str, &str); 20] = [
     ("onlyonce_reencrypted_total", "Kept answers encrypted anew, and those that could not be."),
     ("onlyonce_store_failures_total", "Calls of the store that failed."),
     ("onlyonce_noticed_total", "Ends of attempts in other processes that the store has told of."),
-    ("onlyonce_notices_lost_total", "Times that notices of the store stopped coming, or never came."),
+    (
+        "onlyonce_notices_lost_total",
+        "Times that notices of the store stopped coming, or never came.",
+    ),
     ("onlyonce_upstream_failures_total", "Requests without an answer of the upstream, by kind."),
     ("onlyonce_upstream_lost_on_reused_total", "Of those, unknown ones on a reused connection."),
     ("onlyonce_clock_stepped_total", "Passes that found the clock put forward: an alarm."),
