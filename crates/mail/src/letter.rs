@@ -132,8 +132,8 @@ impl Route {
         Session::connect(relay).await?.stage(&envelope, message.content()).await
     }
 
-    /// Whether an earlier attempt may have been taken. A provider that remembers keys is asked again
-    /// while nobody knows: that it refuses this attempt says nothing of the one before.
+    /// Whether an earlier attempt may have been taken. A provider that remembers keys is asked
+    /// again while nobody knows: that it refuses this attempt says nothing of the one before.
     fn may_be_again(&self, attempt: Attempt) -> bool {
         match &self.way {
             Way::Relay(_) => false,

@@ -1,5 +1,5 @@
-//! Asking whether the server has a message of which nobody knows: its queue and its log, a provider,
-//! or a command that looks.
+//! Asking whether the server has a message of which nobody knows: its queue and its log, a
+//! provider, or a command that looks.
 
 mod command;
 mod exim;

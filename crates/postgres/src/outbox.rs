@@ -1,7 +1,7 @@
 //! A table of messages that callers write in transactions of their own, and a sender takes out.
 //!
-//! It is no store: it may lie in any database, with the records elsewhere. All that is done to it is
-//! done by functions, so that a role needs no right on the table: a caller may write messages, a
+//! It is no store: it may lie in any database, with the records elsewhere. All that is done to it
+//! is done by functions, so that a role needs no right on the table: a caller may write messages, a
 //! sender take them and say what became of them.
 
 use std::time::Duration;

@@ -1,8 +1,8 @@
 //! A request's content with references in it.
 //!
 //! A member that is one reference alone, to what a message does not have, is left out; so is a
-//! thing of which nothing is left, and a thing of a list that lacks a member for that reason. So one
-//! file serves messages with and without HTML.
+//! thing of which nothing is left, and a thing of a list that lacks a member for that reason. So
+//! one file serves messages with and without HTML.
 
 use onlyonce_ask::encoded;
 use onlyonce_ask::template::Template;

@@ -227,7 +227,7 @@ fn is_pointer(text: &str) -> Result<(), String> {
     Err(format!("{text:?} is no JSON pointer: write one such as \"/data/id\""))
 }
 
-/// A server that answers with 5xx may have taken what it was sent, and one that says 408 or 409 too.
+/// A server that answers with 5xx may have taken what it was sent; one with 408 or 409 too.
 fn statuses(written: Option<Vec<u16>>, usual: &[u16]) -> Result<Vec<u16>, String> {
     let Some(written) = written else { return Ok(usual.to_vec()) };
     match written.iter().find(|it| !(400..500).contains(*it) || [408, 409].contains(*it)) {

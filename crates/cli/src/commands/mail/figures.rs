@@ -1,5 +1,5 @@
-//! What the sender of a spool has counted, in a file beside the messages: for Prometheus, which reads
-//! it as a text file, and for `onlyonce mail status`.
+//! What the sender of a spool has counted, in a file beside the messages: for Prometheus, which
+//! reads it as a text file, and for `onlyonce mail status`.
 
 use std::io::{self, Write as _};
 use std::path::Path;

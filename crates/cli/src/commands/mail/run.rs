@@ -50,8 +50,7 @@ pub(super) async fn run(args: RunArgs) -> Result<(), Failure> {
     let desk = Desk { policy: rules.policy(), ..desk.clone() };
     let socket = Socket::open(dir, desk.clone()).ok();
     let per_domain = args.per_domain.map_or(usize::MAX, usize::from);
-    let apart = args.rate.unwrap_or_default();
-    let apart_there = args.rate_per_domain.unwrap_or_default();
+    let [apart, apart_there] = [args.rate, args.rate_per_domain].map(Option::unwrap_or_default);
     let workers = args.workers.into();
     let pace = Pace { workers, per_domain, apart, apart_there, ..Pace::default() };
     let (feeding, hearing) = match args.outbox.clone() {

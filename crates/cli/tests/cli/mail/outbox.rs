@@ -1,5 +1,5 @@
-//! Messages that are written in a transaction of the caller's, in a real PostgreSQL: what arrives is
-//! counted at the mail server.
+//! Messages that are written in a transaction of the caller's, in a real PostgreSQL: what arrives
+//! is counted at the mail server.
 
 use std::collections::BTreeMap;
 
