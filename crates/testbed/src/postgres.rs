@@ -13,11 +13,13 @@ use crate::program::find;
 use crate::tls::Authority;
 
 /// Settings of a small server; those that decide what is kept are the server's own.
-const SMALL: [(&str, &str); 4] = [
+const SMALL: [(&str, &str); 5] = [
     ("shared_buffers", "16MB"),
     ("max_wal_size", "128MB"),
     ("wal_level", "replica"),
     ("hot_standby", "on"),
+    // Files in its folder, and none that a kill leaves in memory for ever.
+    ("dynamic_shared_memory_type", "mmap"),
 ];
 
 /// A PostgreSQL server. Whoever asks at its port is let in as the user that he names.
@@ -32,6 +34,13 @@ pub struct Postgres {
 impl Drop for Postgres {
     fn drop(&mut self) {
         self.kill();
+        // The system keeps this of one that was killed, and has room for so many: its number is
+        // the second of the seventh line.
+        let told = fs::read_to_string(self.data().join("postmaster.pid")).unwrap_or_default();
+        let line = told.lines().nth(6).unwrap_or_default();
+        if let Some(number) = line.split_whitespace().nth(1) {
+            let _ = Command::new("ipcrm").args(["-m", number]).output();
+        }
     }
 }
 
