@@ -16,7 +16,7 @@ const KEY: &[&str] = &[
 ];
 
 /// Every command, and what can be said with it.
-const COMMANDS: [(&[&str], &[&[&str]]); 27] = [
+const COMMANDS: [(&[&str], &[&[&str]]); 30] = [
     (&["demo"], &[&["--port <PORT>", "--seed <SEED>", "--keep <DIR>"]]),
     (
         &["proxy"],
@@ -31,6 +31,8 @@ const COMMANDS: [(&[&str], &[&[&str]]); 27] = [
         &["store", "restored"],
         &[&["--store <URL>", "--at-rest", "--clock-is-right", "--why <TEXT>", "--by <NAME>"]],
     ),
+    (&["store", "spread"], &[&["--store <URL>", "--at-rest"]]),
+    (&["store", "rebalance"], &[&["--store <URL>", "--without <URL>", "--at-rest"]]),
     (&["store", "functions"], &[&["--store <URL>"]]),
     (&["keys", "list"], &[STORE, &["--state <STATE>", "--alarm", "--json", "--limit <N>"]]),
     (&["keys", "get"], &[KEY]),
@@ -64,7 +66,7 @@ const COMMANDS: [(&[&str], &[&[&str]]); 27] = [
             &["--server <HOST>", "--tls <TLS>", "- starttls:", "- tls:", "- none:"],
             &["--user <NAME>", "--password-file <FILE>", "--hello <NAME>", "--workers <N>"],
             &["--once", "--spool <DIR>", "--retention <DURATION>", "--per-domain <N>"],
-            &["--rate <RATE>"],
+            &["--rate <RATE>", "--rate-per-domain <RATE>", "--provider <FILE>", "--outbox <URL>"],
             &["--on-unknown <ON_UNKNOWN>", "- hold:", "- probe:", "--probe <WHO>"],
             &["--probe-absent <CODES>", "--probe-log <FILE>", "--settle <DURATION>"],
             &["--late <DURATION>"],
@@ -82,6 +84,7 @@ const COMMANDS: [(&[&str], &[&[&str]]); 27] = [
             &["--state <DIR>", "--clock-is-right", "<COMMAND>..."],
         ],
     ),
+    (&["mail", "outbox"], &[&["[URL]", "--print"]]),
     (&["mail", "status"], &[STORE, &["--json", "--spool <DIR>"]]),
     (&["plan"], &[STORE, &["<FILE>", "--json"]]),
     (&["apply"], &[STORE, &["<FILE>", "--json", "--parallel <N>", "--wait <DURATION>"]]),

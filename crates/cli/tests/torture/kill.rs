@@ -14,6 +14,9 @@ use crate::proxy::{Proxy, init};
 use crate::random::Random;
 
 const WEIGHT: Weight = Weight { answer_max: 3_000, patience_max: 40 };
+const ANSWERS: u64 = 40;
+/// Longer than so many take anywhere.
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// What to do.
 #[derive(Clone, Debug)]
@@ -37,6 +40,13 @@ pub(crate) async fn run(options: &Options) -> Result<Report, String> {
         let mut proxy = Proxy::start(&options.binary, &journal, load.upstream)?;
         load.at(proxy.address);
         sleep(Duration::from_millis(20 + random.below(300))).await;
+        // Every other one lives until it has answered some, be the machine as slow as it may.
+        if rounds % 2 == 1 {
+            let (answered, until) = (load.ran() + ANSWERS, Instant::now() + PATIENCE);
+            while load.ran() < answered && Instant::now() < until {
+                sleep(Duration::from_millis(5)).await;
+            }
+        }
         // Without a word to it.
         proxy.kill();
         rounds += 1;

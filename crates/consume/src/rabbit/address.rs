@@ -74,7 +74,7 @@ impl Address {
         let connecting =
             Connection::connector(self.uri.clone(), default_runtime()?, connect, properties);
         connecting.await.map_err(|error| {
-            if self.tls.is_some() || !matches!(error.kind(), ErrorKind::ParsingError(_)) {
+            if self.tls.is_some() || !is_no_amqp(error.kind()) {
                 return error;
             }
             let text = format!("no AMQP is spoken there; is it TLS, as by amqps://? {error}");
@@ -87,6 +87,15 @@ impl Address {
 fn numbers(base: &str) -> Option<&str> {
     let (_, host) = base.rsplit_once('@').or_else(|| base.split_once("://"))?;
     Some(host.strip_prefix('[')?.split_once(']')?.0)
+}
+
+/// Whether the other side did not understand the first word: it says something else, or hangs up.
+fn is_no_amqp(kind: &ErrorKind) -> bool {
+    match kind {
+        ErrorKind::ParsingError(_) => true,
+        ErrorKind::IOError(error) => error.kind() == io::ErrorKind::ConnectionReset,
+        _ => false,
+    }
 }
 
 /// Says what to write where the broker does not speak TLS.
