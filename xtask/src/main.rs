@@ -53,6 +53,9 @@ enum Command {
         /// Leave out planted mutants, simulation and torture.
         #[arg(long)]
         fast: bool,
+        /// Begin with this step of the table, after one that failed was mended.
+        #[arg(long, value_name = "STEP")]
+        from: Option<String>,
     },
     /// Style that a compiler does not check: ceilings, file docs, marks, links, dead files.
     Tidy,
@@ -99,7 +102,7 @@ fn main() -> ExitCode {
     let arguments = Arguments::parse();
     let ended = process::kill_children_on_signal().and_then(|()| match arguments.command {
         Command::Ci => ci::run(),
-        Command::Test { fast } => test::run(fast),
+        Command::Test { fast, from } => test::run(fast, from),
         Command::Tidy => tidy::run(),
         Command::Arrows => arrows::run(),
         Command::Deny => deny::run(),

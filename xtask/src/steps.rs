@@ -12,16 +12,34 @@ use crate::{Failure, Outcome, repo};
 /// The steps run so far.
 pub(crate) struct Steps {
     done: Vec<(String, Duration, &'static str)>,
+    /// The step to begin with; those before are left out.
+    from: Option<String>,
 }
 
 impl Steps {
     /// None so far.
     pub(crate) fn new() -> Self {
-        Self { done: Vec::new() }
+        Self { done: Vec::new(), from: None }
+    }
+
+    /// Begins with this step, where an earlier run has failed.
+    pub(crate) fn from(name: Option<String>) -> Self {
+        Self { from: name, ..Self::new() }
+    }
+
+    /// That the step to begin with has come.
+    pub(crate) fn has_begun(&self) -> Outcome {
+        let Some(name) = &self.from else { return Ok(()) };
+        Err(format!("there is no step {name:?}").into())
     }
 
     /// Runs one step; its failure is the failure of the whole command.
     pub(crate) fn step(&mut self, name: &str, work: impl FnOnce() -> Outcome) -> Outcome {
+        if self.from.as_ref().is_some_and(|from| from != name) {
+            self.left_out(name, "it comes before the step to begin with");
+            return Ok(());
+        }
+        self.from = None;
         println!("==> {name}");
         let watch = Stopwatch::start();
         let ended = work();

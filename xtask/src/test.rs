@@ -7,14 +7,14 @@ use crate::steps::{self, Steps};
 use crate::{Outcome, arrows, cases, clients, fuzz, killed, mutants, repo, tidy, unpack, venv};
 
 /// Runs it with a table of steps at the end.
-pub(crate) fn run(fast: bool) -> Outcome {
-    let mut steps = Steps::new();
+pub(crate) fn run(fast: bool, from: Option<String>) -> Outcome {
+    let mut steps = Steps::from(from);
     steps.step("tidy", tidy::run)?;
     steps.step("arrows", arrows::run)?;
     steps.step("cases", cases::check)?;
     all(&mut steps, fast)?;
     steps.table();
-    Ok(())
+    steps.has_begun()
 }
 
 /// The rungs that run code; `ci` has tidied before.

@@ -34,13 +34,6 @@ pub struct Postgres {
 impl Drop for Postgres {
     fn drop(&mut self) {
         self.kill();
-        // The system keeps this of one that was killed, and has room for so many: its number is
-        // the second of the seventh line.
-        let told = fs::read_to_string(self.data().join("postmaster.pid")).unwrap_or_default();
-        let line = told.lines().nth(6).unwrap_or_default();
-        if let Some(number) = line.split_whitespace().nth(1) {
-            let _ = Command::new("ipcrm").args(["-m", number]).output();
-        }
     }
 }
 
@@ -136,6 +129,13 @@ impl Postgres {
             left.iter().for_each(|id| end(*id));
             left.is_empty().then_some(())
         });
+        // The system keeps some memory of one that was killed, and has room for so many: its
+        // number is the second of the seventh line.
+        let told = fs::read_to_string(data.join("postmaster.pid")).unwrap_or_default();
+        let line = told.lines().nth(6).unwrap_or_default();
+        if let Some(number) = line.split_whitespace().nth(1) {
+            let _ = Command::new("ipcrm").args(["-m", number]).output();
+        }
     }
 
     /// Its process.
