@@ -91,11 +91,9 @@ fn numbers(base: &str) -> Option<&str> {
 
 /// Whether the other side did not understand the first word: it says something else, or hangs up.
 fn is_no_amqp(kind: &ErrorKind) -> bool {
-    match kind {
-        ErrorKind::ParsingError(_) => true,
-        ErrorKind::IOError(error) => error.kind() == io::ErrorKind::ConnectionReset,
-        _ => false,
-    }
+    let hung_up = |error: &io::Error| error.kind() == io::ErrorKind::ConnectionReset;
+    matches!(kind, ErrorKind::ParsingError(_))
+        || matches!(kind, ErrorKind::IOError(error) if hung_up(error))
 }
 
 /// Says what to write where the broker does not speak TLS.
