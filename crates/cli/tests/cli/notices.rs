@@ -36,8 +36,12 @@ struct Counted {
 
 impl Store for Counted {
     fn get(&self, id: KeyId) -> BoxFuture<'_, Result<Option<Record>, StoreError>> {
-        self.gets.fetch_add(1, SeqCst);
-        self.inner.get(id)
+        Box::pin(async move {
+            let found = self.inner.get(id).await;
+            // Not before: what ends until then may be what it finds.
+            self.gets.fetch_add(1, SeqCst);
+            found
+        })
     }
 
     fn swap(
