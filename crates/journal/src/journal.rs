@@ -216,10 +216,13 @@ impl Journal {
             Box::new(move || keeper::run(&*keeper_disk, sizes, (&chores, &waits), &prepared)),
         )?;
         let (writer_shared, waiting) = (Arc::clone(&shared), Arc::clone(&queued));
+        let over = Arc::clone(&hands.2);
         let writer = spawn(
             "writer",
             Box::new(move || {
                 Writer::new(writer_shared, end, active, ops, waiting, hands).run();
+                // Whoever closes the journal waits for the keeper, and nobody else for the disk.
+                over.store(true, Ordering::Relaxed);
             }),
         )?;
         let (mover, jobs) = channel::<Job>();
