@@ -1,7 +1,5 @@
 //! `onlyonce mail outbox`, and the rows of an outbox on their way to the spool and back.
 
-use std::future::Future;
-use std::pin::Pin;
 use std::str::FromStr;
 
 use onlyonce_core::{Secret, Timestamp};
@@ -9,7 +7,7 @@ use onlyonce_mail::{
     Became, Feed, FeedError, Outbox, OutboxError, Posted, Spool, Told, sender_name,
 };
 use onlyonce_postgres::{Address, AddressError, OUTBOX, Outbox as Table};
-use onlyonce_store::StoreError;
+use onlyonce_store::{BoxFuture, StoreError};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::time::{Duration, sleep};
 
@@ -21,7 +19,7 @@ use crate::place::now;
 /// How often the table is looked at for new messages.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 
-type Answer<'a, T> = Pin<Box<dyn Future<Output = Result<T, OutboxError>> + Send + 'a>>;
+type Answer<'a, T> = BoxFuture<'a, Result<T, OutboxError>>;
 
 /// Where an outbox is.
 #[derive(Clone, Debug)]
