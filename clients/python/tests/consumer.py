@@ -51,11 +51,15 @@ def handler(control: str) -> Any:
 def main() -> None:
     what, given = sys.argv[1], json.loads(sys.argv[2])
     pauses = [it / 1000 for it in given["pauses_ms"]]
-    rabbit = Rabbit(given["broker"], Queues(given["queue"], pauses=pauses), prefetch=4, pause=0.1)
 
     def tell(told: str, why: str) -> None:
         print(json.dumps({"told": told, "why": why}), flush=True)
 
+    try:
+        queues = Queues(given["queue"], pauses=pauses)
+        rabbit = Rabbit(given["broker"], queues, prefetch=4, pause=0.1)
+    except (ValueError, OSError) as failure:
+        return tell("refused", repr(failure))
     if what == "replay":
         return tell("moved", str(rabbit.replay(100)))
     client = Client(given["service"], token=given["token"], lease=given["lease_ms"] / 1000)

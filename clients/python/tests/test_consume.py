@@ -70,6 +70,12 @@ class Consumer:
         if self.child.poll() is None:
             self.kill()
 
+    def refused(self) -> str:
+        """Why it did not even begin."""
+        why = self.told("refused")[0]
+        self._ended()
+        return why
+
     def ask_to_stop(self) -> None:
         assert self.child.stdin is not None
         self.child.stdin.close()
@@ -86,37 +92,43 @@ class Consumer:
         self.child.stdout.close()
 
 
+class Broker:
+    """A RabbitMQ that says how it is reached, in so many lines."""
+
+    def __init__(self, lines: int, *asked: str) -> None:
+        self.child = subprocess.Popen(
+            [BROKER, *asked], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+        )
+        assert self.child.stdout is not None
+        self.url, self.tls, *self.more = (
+            self.child.stdout.readline().decode().strip() for _ in range(lines)
+        )
+
+    def end(self) -> None:
+        assert self.child.stdin is not None and self.child.stdout is not None
+        self.child.stdin.close()
+        self.child.wait(LIMIT)
+        self.child.stdout.close()
+
+
 class Consumers(unittest.TestCase):
     world: World
-    broker: "subprocess.Popen[bytes]"
-    url: str
-    tls: str
+    broker: Broker
 
     @classmethod
     def setUpClass(cls) -> None:
-        cls.broker = subprocess.Popen([BROKER], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
-        assert cls.broker.stdout is not None
-        cls.url, cls.tls = (cls.broker.stdout.readline().decode().strip() for _ in range(2))
+        cls.broker = Broker(2)
         cls.world = World()
 
     @classmethod
     def tearDownClass(cls) -> None:
-        assert cls.broker.stdin is not None and cls.broker.stdout is not None
-        cls.broker.stdin.close()
-        cls.broker.wait(LIMIT)
-        cls.broker.stdout.close()
+        cls.broker.end()
         cls.world.end()
 
     def setUp(self) -> None:
         self.world.ask({"do": "reset"})
         self.name = self.id().rpartition(".")[2]
-        self.connection = pika.BlockingConnection(pika.URLParameters(self.url))
-        self.addCleanup(self.connection.close)
-        self.channel = self.connection.channel()
-        self.channel.confirm_delivery()
-        self.channel.queue_declare(self.name, durable=True)
         self.given: Dict[str, Any] = {
-            "broker": self.url,
             "service": self.world.where["service"],
             "token": self.world.where["token"],
             "control": self.world._control,
@@ -127,6 +139,24 @@ class Consumers(unittest.TestCase):
             "patience_ms": 10000,
             "attempts_max": 3,
         }
+        self.use(self.broker)
+
+    def use(self, broker: Broker) -> None:
+        """All that follows is about this one."""
+        self.given["broker"] = broker.url
+        connection = pika.BlockingConnection(pika.URLParameters(broker.url))
+        self.addCleanup(connection.close)
+        self.channel = connection.channel()
+        self.channel.confirm_delivery()
+        self.channel.queue_declare(self.name, durable=True)
+
+    def lost(self, broker: str) -> str:
+        """Why the consumer does not get to the broker of this address."""
+        consumer = Consumer({**self.given, "broker": broker})
+        self.addCleanup(consumer.end)
+        why = consumer.told("lost")[0]
+        consumer.stop()
+        return why.lower()
 
     def start(self) -> Consumer:
         consumer = Consumer(self.given)
@@ -196,20 +226,59 @@ class Consumers(unittest.TestCase):
 
     def test_messages_come_over_tls_from_the_broker_that_is_meant_and_from_no_other(self) -> None:
         self.publish(["effect", {"return": 1}])
-        address, _, options = self.tls.partition("?")
+        address, _, options = self.broker.tls.partition("?")
         # The system vouches for nobody here; and it has another name.
         for broker in (address, f"{address.replace('localhost', '127.0.0.1')}?{options}"):
-            consumer = Consumer({**self.given, "broker": broker})
-            self.addCleanup(consumer.end)
-            why = consumer.told("lost")[0].lower()
+            why = self.lost(broker)
             self.assertTrue("certificate" in why or "altname" in why, why)
-            consumer.stop()
         self.assertEqual((self.effects(), self.ready(self.name)), (0, 1))
-        self.given["broker"] = self.tls
+        self.given["broker"] = self.broker.tls
         consumer = self.start()
         consumer.told("done")
         consumer.stop()
         self.assertEqual((self.effects(), self.ready(self.name)), (1, 0))
+
+    def test_a_broker_that_asks_who_we_are_is_told_and_lets_nobody_else_in(self) -> None:
+        broker = Broker(4, "certified")
+        self.addCleanup(broker.end)
+        self.use(broker)
+        ours, others = broker.more
+        nameless = broker.tls.replace("guest:guest@", "")
+        self.publish(["effect", {"return": 1}])
+        # Nobody, and somebody whom another authority calls so.
+        for address in (broker.tls, f"{broker.tls}&{others}"):
+            why = self.lost(address)
+            # Its reason may be lost with the connection.
+            self.assertRegex(why, "certificate|unknown ca|who we are")
+        self.assertEqual((self.effects(), self.ready(self.name)), (0, 1))
+        for count, address in enumerate(
+            (f"{broker.tls}&{ours}", f"{nameless}&{ours}&auth_mechanism=external"), 1
+        ):
+            self.given["broker"] = address
+            consumer = self.start()
+            consumer.told("done")
+            consumer.stop()
+            self.assertEqual((self.effects(), self.ready(self.name)), (count, 0))
+            self.publish(["effect", {"return": 1}], message_id="another")
+
+    def test_an_address_that_cannot_be_right_is_refused_before_anything_is_asked(self) -> None:
+        pem = self.broker.tls.partition("?ca=")[2]
+        for address, why in (
+            ("http://guest:secret@localhost/", "begins with amqp:// or amqps://"),
+            ("amqp://guest:secret@localhost:port/", "port"),
+            ("amqp://guest:secret@localhost/?heartbeet=5", "heartbeet"),
+            (f"amqp://guest:secret@localhost/?ca={pem}", "`ca` is for amqps://"),
+            ("amqps://guest:secret@localhost/?ca=", "`ca` names no file"),
+            ("amqps://guest:secret@localhost/?ca=/not/there.pem", "/not/there.pem"),
+            (f"amqps://guest:secret@localhost/?cert={pem}", "`cert` and `key` go together"),
+            ("amqps://localhost/?auth_mechanism=external", "needs `cert` and `key`"),
+            ("amqp://localhost/?auth_mechanism=external", "needs `cert` and `key`"),
+            ("amqps://localhost/?auth_mechanism=gssapi", "is `plain` or `external`"),
+        ):
+            with self.subTest(address):
+                told = Consumer({**self.given, "broker": address}).refused()
+                self.assertIn(why, told)
+                self.assertNotIn("secret", told)
 
     def test_a_copy_that_comes_while_it_runs_waits_and_is_not_run(self) -> None:
         consumer = self.start()

@@ -9,8 +9,8 @@
 
 import { readFileSync } from "node:fs";
 
-import { connect } from "amqplib";
-import type { ConfirmChannel, ConsumeMessage, GetMessage, Options } from "amqplib";
+import { connect, credentials } from "amqplib";
+import type { ConfirmChannel, ConsumeMessage, GetMessage, Options, SocketOptions } from "amqplib";
 
 import { pause } from "./http.js";
 import { headersOf } from "./inbox.js";
@@ -45,11 +45,18 @@ type Tell = (told: Told, why: string) => void;
 /** What the broker, or we, said of a message before, which does not come back with it. */
 const SAID = /^(onlyonce-|x-death|x-first-death|x-last-death|x-delivery-count)/;
 
+/** How long the broker may take to let us in, in milliseconds. */
+const CONNECT_MAX_MS = 10_000;
+
+/** The options of an address that are the library's. */
+const OPTIONS = ["heartbeat", "locale", "channelMax", "frameMax", "maxFrameSize"];
+
 /** A consumer of one queue, whose broker is there: `amqp://user:password@host:port/vhost`.
  *
  * `amqps://` is TLS. Its options are files in PEM, which are read anew for each connection: `ca`,
  * the certificates to trust instead of the system's; `cert` and `key`, our own certificate and its
- * key. Throws if that cannot be right. */
+ * key. `auth_mechanism=external` lets the broker take the user from that certificate. Throws if
+ * that cannot be right. */
 export class Rabbit {
   readonly #url: string;
   readonly #queues: Required<Queues>;
@@ -73,12 +80,12 @@ export class Rabbit {
     for (let lost = 0; !stop.aborted; lost++) {
       try {
         await session(this.#url, this.#queues, this.#how, inbox, handler, stop, (told, why) => {
-          if (told === "connected") lost = -1;
+          if (told === "connected") lost = 0;
           tell(told, why);
         });
       } catch (failure) {
         tell("lost", String(failure));
-        await pause(this.#how.pauseMs * Math.min(2 ** Math.max(0, lost), 30), stop).catch(() => 0);
+        await pause(this.#how.pauseMs * Math.min(2 ** lost, 30), stop).catch(() => 0);
       }
     }
   }
@@ -109,21 +116,40 @@ export class Rabbit {
 }
 
 /** An address for the library, and what it does not know of itself. */
-function socketOf(url: string): [string, { [option: string]: Buffer }] {
+function socketOf(url: string): [string, SocketOptions] {
   if (!/^amqps?:\/\//.test(url)) {
     throw new TypeError("the address of a broker begins with amqp:// or amqps://");
   }
   const [base = "", query = ""] = url.split(/\?(.*)/s);
+  try {
+    new URL(base);
+  } catch {
+    throw new TypeError("the address of a broker has no such host or port");
+  }
   const files: { [option: string]: Buffer } = {};
   const rest: string[] = [];
+  let mechanism = "plain";
   for (const option of query.split("&").filter((it) => it !== "")) {
     const [name = "", value = ""] = option.split(/=(.*)/s);
-    if (!["ca", "cert", "key"].includes(name)) rest.push(option);
-    else if (base.startsWith("amqp:")) throw new TypeError(`\`${name}\` is for amqps://`);
+    if (name === "auth_mechanism") mechanism = value.toLowerCase();
+    else if (OPTIONS.includes(name)) rest.push(option);
+    else if (!["ca", "cert", "key"].includes(name)) {
+      throw new TypeError(`\`${name}\` is no option of it`);
+    } else if (base.startsWith("amqp:")) throw new TypeError(`\`${name}\` is for amqps://`);
+    else if (value === "") throw new TypeError(`\`${name}\` names no file`);
     else files[name] = readFileSync(decodeURIComponent(value));
   }
   if ("cert" in files !== "key" in files) throw new TypeError("`cert` and `key` go together");
-  return [rest.length === 0 ? base : `${base}?${rest.join("&")}`, files];
+  const socket: SocketOptions = { ...files, timeout: CONNECT_MAX_MS };
+  if (mechanism === "external") {
+    if (!("cert" in files)) {
+      throw new TypeError("`auth_mechanism=external` needs `cert` and `key`, over amqps://");
+    }
+    socket.credentials = credentials.external();
+  } else if (mechanism !== "plain") {
+    throw new TypeError("`auth_mechanism` is `plain` or `external`");
+  }
+  return [rest.length === 0 ? base : `${base}?${rest.join("&")}`, socket];
 }
 
 type Post = (queue: string, body: Buffer, properties: Options.Publish) => Promise<boolean>;

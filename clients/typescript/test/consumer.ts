@@ -38,7 +38,13 @@ const handler: Handler = async (message, attempt) => {
 };
 
 const queues = { source: given.queue, pausesMs: given.pauses_ms };
-const rabbit = new Rabbit(given.broker, queues, { prefetch: 4, pauseMs: 100 });
+let rabbit: Rabbit;
+try {
+  rabbit = new Rabbit(given.broker, queues, { prefetch: 4, pauseMs: 100 });
+} catch (failure) {
+  tell("refused", String(failure));
+  process.exit(0);
+}
 if (what === "replay") {
   tell("moved", String(await rabbit.replay(100)));
 } else {

@@ -87,6 +87,11 @@ impl Tls {
         }
     }
 
+    /// Whether a broker that asks who we are is told.
+    pub(crate) fn names_us(&self) -> bool {
+        self.cert.is_some()
+    }
+
     /// Reads the files: what encrypts one connection.
     ///
     /// # Errors

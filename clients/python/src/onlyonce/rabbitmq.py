@@ -18,6 +18,7 @@ from typing import Any, Callable, Dict, List, Optional, Sequence, Tuple
 from urllib.parse import unquote, urlsplit, urlunsplit
 
 import pika
+import pika.credentials
 import pika.exceptions
 
 from ._inbox import Aside, Away, Done, Handler, Inbox, Later, Message, Never, NotNow, Settled
@@ -62,7 +63,8 @@ class Rabbit:
 
     ``amqps://`` is TLS. Its options are files in PEM, which are read anew for each connection:
     ``ca``, the certificates to trust instead of the system's; ``cert`` and ``key``, our own
-    certificate and its key. Raises ``ValueError`` or ``OSError`` if that cannot be right.
+    certificate and its key. ``auth_mechanism=external`` lets the broker take the user from that
+    certificate. Raises ``ValueError`` or ``OSError`` if that cannot be right.
 
     ``prefetch`` messages are carried out at once. ``pause`` is how long it waits, in seconds,
     after a connection was lost (longer each time), and while the records are away.
@@ -97,7 +99,7 @@ class Rabbit:
                     tell("connected", "")
                     session.work(self._stop)
                 except (pika.exceptions.AMQPError, OSError) as failure:
-                    tell("lost", repr(failure))
+                    tell("lost", _why(failure))
                     self._stop.wait(self._pause * min(2**lost, 30))
                     lost += 1
 
@@ -255,6 +257,16 @@ class _Session:
             self._tell("unanswered", asked.reply_to)
 
 
+def _why(failure: BaseException) -> str:
+    """Why the broker was lost, for a person."""
+    if isinstance(failure, pika.exceptions.IncompatibleProtocolError):
+        return (
+            "the broker hung up at the first word: is AMQP spoken there, with TLS or without as "
+            f"the address says, and if it asks who we are, does it know our `cert`? {failure!r}"
+        )
+    return repr(failure)
+
+
 def _carried(properties: Any, said: List[Tuple[str, str]]) -> Any:
     """What a message carries on: what its sender gave it, and ``said``."""
     own = (properties.headers or {}).items()
@@ -271,21 +283,45 @@ def _parameters(url: str) -> Any:
         raise ValueError("the address of a broker begins with amqp:// or amqps://")
     files: Dict[str, str] = {}
     rest: List[str] = []
+    mechanism = "plain"
     for option in filter(None, parts.query.split("&")):
         name, _, value = option.partition("=")
         if name in ("ca", "cert", "key"):
+            if not value:
+                # Else it would mean the system's.
+                raise ValueError(f"`{name}` names no file")
             files[name] = unquote(value)
+        elif name == "auth_mechanism":
+            mechanism = value.lower()
         else:
             rest.append(option)
+    if mechanism not in ("plain", "external"):
+        raise ValueError("`auth_mechanism` is `plain` or `external`")
     parameters = pika.URLParameters(urlunsplit(parts._replace(query="&".join(rest))))
     if parts.scheme == "amqp":
         for name in files:
             raise ValueError(f"`{name}` is for amqps://")
-        return parameters
     if ("cert" in files) != ("key" in files):
         raise ValueError("`cert` and `key` go together")
-    context = ssl.create_default_context(cafile=files.get("ca"))
-    if "cert" in files:
-        context.load_cert_chain(files["cert"], files["key"])
-    parameters.ssl_options = pika.SSLOptions(context, parameters.host)
+    if mechanism == "external":
+        if "cert" not in files:
+            raise ValueError("`auth_mechanism=external` needs `cert` and `key`, over amqps://")
+        parameters.credentials = pika.credentials.ExternalCredentials()
+    if parts.scheme == "amqp":
+        return parameters
+    parameters.ssl_options = pika.SSLOptions(_context(files), parameters.host)
     return parameters
+
+
+def _context(files: Dict[str, str]) -> ssl.SSLContext:
+    """Whom we trust, and who we are."""
+    read = [files["ca"]] if "ca" in files else []
+    try:
+        context = ssl.create_default_context(cafile=files.get("ca"))
+        if "cert" in files:
+            read = [files["cert"], files["key"]]
+            context.load_cert_chain(*read)
+        return context
+    except OSError as failure:
+        # It names no file by itself.
+        raise OSError(f"{', '.join(read)}: {failure}") from failure

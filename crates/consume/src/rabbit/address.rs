@@ -4,7 +4,7 @@ use std::io;
 
 use lapin::runtime::default_runtime;
 use lapin::tcp::{AsyncTcpStream, RustlsConnector};
-use lapin::uri::{AMQPScheme, AMQPUri};
+use lapin::uri::{AMQPScheme, AMQPUri, SASLMechanism};
 use lapin::{Connection, ConnectionProperties, ErrorKind};
 use tokio::net::lookup_host;
 
@@ -41,6 +41,10 @@ impl Address {
         if let Some(host) = numbers(base) {
             host.clone_into(&mut uri.authority.host);
         }
+        if uri.query.auth_mechanism == Some(SASLMechanism::External) && !tls.names_us() {
+            let needed = "`auth_mechanism=external` needs `cert` and `key`, over amqps://";
+            return Err(AddressError::new(needed));
+        }
         match uri.scheme {
             AMQPScheme::AMQP => {
                 tls.refused_for("amqps://")?;
@@ -74,11 +78,15 @@ impl Address {
         let connecting =
             Connection::connector(self.uri.clone(), default_runtime()?, connect, properties);
         connecting.await.map_err(|error| {
-            if self.tls.is_some() || !is_no_amqp(error.kind()) {
+            if !is_no_amqp(error.kind()) {
                 return error;
             }
-            let text = format!("no AMQP is spoken there; is it TLS, as by amqps://? {error}");
-            io::Error::other(text).into()
+            let text = match self.tls {
+                None => "no AMQP is spoken there; is it TLS, as by amqps://?",
+                // What it says of a certificate may be lost with the connection.
+                Some(_) => "the broker hung up; if it asks who we are, does it know our `cert`?",
+            };
+            io::Error::other(format!("{text} {error}")).into()
         })
     }
 }
@@ -91,7 +99,8 @@ fn numbers(base: &str) -> Option<&str> {
 
 /// Whether the other side did not understand the first word: it says something else, or hangs up.
 fn is_no_amqp(kind: &ErrorKind) -> bool {
-    let hung_up = |error: &io::Error| error.kind() == io::ErrorKind::ConnectionReset;
+    let ends = [io::ErrorKind::ConnectionReset, io::ErrorKind::UnexpectedEof];
+    let hung_up = |error: &io::Error| ends.contains(&error.kind());
     matches!(kind, ErrorKind::ParsingError(_))
         || matches!(kind, ErrorKind::IOError(error) if hung_up(error))
 }
@@ -127,6 +136,8 @@ mod tests {
             ("amqps://u:secret@host/?ca=", "`ca` names no file"),
             ("amqps://u:secret@host/?cert=a.pem", "`cert` and `key` go together"),
             ("amqps://u:secret@host/?ca=/not/there.pem", "/not/there.pem: "),
+            ("amqps://u:secret@host/?auth_mechanism=external", "needs `cert` and `key`"),
+            ("amqp://u:secret@host/?auth_mechanism=external", "needs `cert` and `key`"),
         ] {
             let told = refused(text);
             assert!(told.starts_with("the address of the broker: "), "{text}: {told}");

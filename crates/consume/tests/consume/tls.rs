@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use onlyonce_consume::{Consumption, Rabbit, Settings, Told};
-use onlyonce_testbed::{Authority, RabbitMq, Relay};
+use onlyonce_testbed::{Authority, Pair, RabbitMq, Relay};
 
 use crate::broker::{Broker, FROM, Running, queues, until};
 use crate::desk::Desk;
@@ -84,11 +84,20 @@ async fn a_broker_that_asks_who_we_are_is_told() {
     let desk = Desk::open(Settings::default()).await;
     let port = broker.server.tls_address().port();
     let ca = format!("ca={}", authority.certificate().display());
-    lost(&desk, &consumer(port, &ca)).await;
-
     let ours = authority.client("guest");
-    let (cert, key) = (ours.certificate.display(), ours.key.display());
-    let (options, name) = (format!("{ca}&cert={cert}&key={key}"), format!("localhost:{port}"));
+    // Nobody, and somebody whom another authority calls so.
+    let other = Authority::new();
+    let others = other.client("guest");
+    let of = |pair: &Pair| {
+        format!("{ca}&cert={}&key={}", pair.certificate.display(), pair.key.display())
+    };
+    for options in [ca.clone(), of(&others)] {
+        let told = lost(&desk, &consumer(port, &options)).await;
+        // Its reason may be lost with the connection.
+        let why = ["CertificateRequired", "UnknownCA", "BadCertificate", "who we are"];
+        assert!(why.iter().any(|it| told.contains(it)), "{told}");
+    }
+    let (options, name) = (of(&ours), format!("localhost:{port}"));
     for (message, rabbit) in [
         ("by password", consumer(port, &options)),
         ("by name", at(&format!("amqps://{name}/%2f?auth_mechanism=external&{options}"))),
