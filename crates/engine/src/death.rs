@@ -28,7 +28,7 @@ impl Inner {
         let command = Command::CertifyDeath { fence };
         let mut act = Act::from_record(command, policy, record.clone());
         let stands = loop {
-            match act.step(self.now(), self.floor().await?) {
+            match act.step(self.now(), self.floor(id).await?) {
                 Step::Get => act.read(self.store.get(id).await?),
                 Step::Swap { expected, next } => {
                     let swap = self.store.swap(id, expected, next).await?;

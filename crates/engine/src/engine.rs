@@ -1,6 +1,6 @@
 //! The engine: carries commands to the store, wakes waiters, ends the claims of the dead.
 
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::future::{Either, select};
@@ -14,7 +14,7 @@ use onlyonce_store::{Cursor, Filter, Page, Store, StoreError, notices};
 use crate::act::{Act, Acted, Refingerprint};
 use crate::clock::{Clock, Moment};
 use crate::error::{CLOCK_GAP_MAX, EngineError};
-use crate::inner::Inner;
+use crate::inner::{Floors, Inner};
 use crate::observe::{EngineEvent, NoObserver, Observer};
 use crate::remote::{is_held_elsewhere, word_due_in};
 use crate::runtime::Runtime;
@@ -139,7 +139,8 @@ impl Engine {
         clock.lift_above(last);
         // The age counts from before the read.
         let now = Moment::of(&*runtime);
-        let floor = Mutex::new((store.floor().await?, now));
+        let floors = Floors::default();
+        floors.keep(None, store.floor().await?, now);
         let (notices, teller) = notices();
         // Where there is nobody else, whoever ends an attempt wakes those who wait.
         if !store.is_exclusive() {
@@ -153,7 +154,7 @@ impl Engine {
                 observer,
                 waiters: Arc::new(Waiters::new(notices)),
                 clock,
-                floor,
+                floors,
             }),
         };
         if engine.inner.store.is_exclusive() {
@@ -338,7 +339,7 @@ impl Engine {
         });
         let mut act = Act::new(command, *policy).with_refingerprint(request.refingerprint.clone());
         act.read(Some(record.clone()));
-        let outcome = act.peek(self.now(), self.inner.floor_read());
+        let outcome = act.peek(self.now(), self.inner.floor_read(request.id));
         Acted { outcome, record: Some(record) }
     }
 

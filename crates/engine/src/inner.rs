@@ -1,6 +1,7 @@
 //! What all clones of an engine share, and how a command gets to the store: repeated after
 //! failures, bounded in time, under a floor and a clock that are not too old.
 
+use std::collections::BTreeMap;
 use std::pin::pin;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -25,8 +26,28 @@ pub(crate) struct Inner {
     pub(crate) observer: Arc<dyn Observer>,
     pub(crate) waiters: Arc<Waiters>,
     pub(crate) clock: Clock,
-    /// The floor, and when it was read.
-    pub(crate) floor: Mutex<(Floor, Moment)>,
+    pub(crate) floors: Floors,
+}
+
+/// The floors of the store, and of each of its parts that was asked for, and when each was read.
+#[derive(Default)]
+pub(crate) struct Floors(Mutex<BTreeMap<Option<u32>, (Floor, Moment)>>);
+
+impl Floors {
+    fn of(&self, part: Option<u32>) -> Option<(Floor, Moment)> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).get(&part).copied()
+    }
+
+    pub(crate) fn keep(&self, part: Option<u32>, floor: Floor, read_at: Moment) {
+        let mut floors = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        floors.insert(part, (floor, read_at));
+    }
+
+    /// That of the store, which was raised: what was read before it is asked for again.
+    fn raised(&self, floor: Floor, read_at: Moment) {
+        let mut floors = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        *floors = BTreeMap::from([(None, (floor, read_at))]);
+    }
 }
 
 impl Inner {
@@ -72,8 +93,10 @@ impl Inner {
         }
     }
 
-    pub(crate) fn floor_read(&self) -> Floor {
-        self.floor.lock().unwrap_or_else(PoisonError::into_inner).0
+    /// The floor that holds for a key, as it was last read.
+    pub(crate) fn floor_read(&self, id: KeyId) -> Floor {
+        let read = self.floors.of(self.store.part(id)).or_else(|| self.floors.of(None));
+        read.map_or(Floor::NONE, |(floor, _)| floor)
     }
 
     /// Raises the floor, for whatever this engine grants from then on too.
@@ -81,21 +104,30 @@ impl Inner {
         self.store.raise_floor(to).await?;
         let now = self.moment();
         let floor = self.store.floor().await?;
-        *self.floor.lock().unwrap_or_else(PoisonError::into_inner) = (floor, now);
+        self.floors.raised(floor, now);
         Ok(floor)
     }
 
-    /// The floor, read again if it is older than [`FLOOR_AGE_MAX`].
-    pub(crate) async fn floor(&self) -> Result<Floor, EngineError> {
-        let (floor, read_at) = *self.floor.lock().unwrap_or_else(PoisonError::into_inner);
+    /// The floor that holds for a key, read again if it is older than [`FLOOR_AGE_MAX`].
+    pub(crate) async fn floor(&self, id: KeyId) -> Result<Floor, EngineError> {
+        let part = self.store.part(id);
         // The age counts from before the read.
         let now = self.moment();
-        if now.since(read_at) <= FLOOR_AGE_MAX {
+        if let Some((floor, read_at)) = self.floors.of(part)
+            && now.since(read_at) <= FLOOR_AGE_MAX
+        {
             return Ok(floor);
         }
-        let floor = self.store.floor().await?;
-        *self.floor.lock().unwrap_or_else(PoisonError::into_inner) = (floor, now);
+        let floor = self.read_floor(part).await?;
+        self.floors.keep(part, floor, now);
         Ok(floor)
+    }
+
+    async fn read_floor(&self, part: Option<u32>) -> Result<Floor, StoreError> {
+        match part {
+            None => self.store.floor().await,
+            Some(part) => self.store.floor_in(part).await,
+        }
     }
 
     /// That a grant was not so long on its way, as when this process was stopped after it had
@@ -116,7 +148,7 @@ impl Inner {
         }
         let is_outlived = match request.key_time {
             Some(_) => {
-                let floor = self.store.floor();
+                let floor = pin!(self.read_floor(self.store.part(request.id)));
                 match select(floor, self.runtime.sleep(self.settings.store_wait)).await {
                     Either::Left((floor, _)) => floor?.is_above(request.key_time),
                     Either::Right(((), _)) => true,
@@ -170,7 +202,7 @@ impl Inner {
 
     async fn advance(&self, id: KeyId, act: &mut Act) -> Result<Acted, EngineError> {
         loop {
-            let floor = self.floor().await?;
+            let floor = self.floor(id).await?;
             match act.step(self.now(), floor) {
                 Step::Get => {
                     let found = self.store.get(id).await?;

@@ -10,6 +10,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use onlyonce_core::{KeyId, Record, Revision};
+use onlyonce_failpoint::failpoint;
 use onlyonce_store::{Store, StoreError, StoreErrorKind, Swap};
 
 use crate::forward::{forward, version_of};
@@ -51,10 +52,7 @@ enum Seen {
 impl View<'_> {
     /// The member of this number, which whoever adopted the map has.
     pub(crate) fn member(&self, number: Number) -> Result<&dyn Store, StoreError> {
-        self.members
-            .get(&number)
-            .map(|store| &**store)
-            .ok_or_else(|| refused(format!("member {number} of the set is not named here")))
+        member(self.members, number)
     }
 
     pub(crate) async fn get(&self, id: KeyId) -> Result<Turn<Option<Record>>, StoreError> {
@@ -130,6 +128,7 @@ impl View<'_> {
                     if expected.is_some_and(|expected| expected != Some(record.revision)) {
                         return Ok(Left::Stays(record));
                     }
+                    failpoint!("spread.copy.before", record);
                     match self.copy(id, &record).await? {
                         Copied::There => Some(record.revision),
                         Copied::Newer(version) => return Ok(Left::Newer(version)),
@@ -147,8 +146,12 @@ impl View<'_> {
                 }
             };
             let forward = forward(self.map.version(), before).ok_or_else(|| busy(id))?;
+            failpoint!("spread.forward.before", before);
             match self.member(old)?.swap(id, before, Some(forward)).await? {
-                Swap::Done => return Ok(Left::Moved),
+                Swap::Done => {
+                    failpoint!("spread.forward.after", before);
+                    return Ok(Left::Moved);
+                }
                 Swap::Conflict(_) => {}
             }
         }
@@ -212,6 +215,12 @@ enum Copied {
     /// What is there is not older.
     Hindered,
     Newer(u64),
+}
+
+/// The member of this number.
+pub(crate) fn member(members: &Members, number: Number) -> Result<&dyn Store, StoreError> {
+    let store = members.get(&number).map(|store| &**store);
+    store.ok_or_else(|| refused(format!("member {number} of the set is not named here")))
 }
 
 pub(crate) fn refused(text: impl Into<String>) -> StoreError {

@@ -73,6 +73,11 @@ impl Map {
         !self.from.is_empty()
     }
 
+    /// Whether there was a move before: some node may have its map for a while.
+    pub fn has_moved(&self) -> bool {
+        !self.is_moving() && 1 < self.version
+    }
+
     /// All members, also those that keys come from.
     pub fn all(&self) -> Vec<Number> {
         let mut all: Vec<Number> = self.members.iter().chain(&self.from).copied().collect();
@@ -183,6 +188,8 @@ mod tests {
         }
         assert!(moving.to_string().len() + 30 < onlyonce_core::limits::EVIDENCE_BYTES_MAX);
         assert_eq!(moving.moving_to(&[1]), None, "one move at a time");
+        let has_moved = [&first, &moving, &moving.settled()].map(Map::has_moved);
+        assert_eq!(has_moved, [false, false, true]);
         for wrong in
             ["", "1", "1 1", "0 1 -", "1 - -", "1 1,1 -", "1 0 -", "1 1 1", "1 1 - ", "x 1 -"]
         {

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use futures_util::stream::{self, StreamExt as _};
 use onlyonce_core::{Fence, Floor, KeyId, Record, Timestamp};
+use onlyonce_failpoint::failpoint;
 use onlyonce_store::transaction::MARK;
 use onlyonce_store::{Cursor, Filter, Page, StoreError};
 
@@ -39,6 +40,11 @@ pub struct Cleaned {
 impl Spread {
     /// Lets keys move to these members, all of which must be named here. From then on a node that
     /// does not name them grants nothing. A move that goes on already, to the same members, does.
+    ///
+    /// No node may have the map of an earlier move: it would take a key that was copied back to
+    /// where it came from for one that never left, and put its forward over the only record there
+    /// is. So, unless nobody uses the set, [`SETTLE_WAIT`](crate::SETTLE_WAIT) must have passed
+    /// since that one ended, if [`Map::has_moved`].
     ///
     /// # Errors
     /// Keys move to other members, they live there already, or a member cannot be reached: then
@@ -137,7 +143,9 @@ impl Spread {
                 let page = self.page(&map, *number, &mut after).await?;
                 for (id, record) in page.records.into_iter().filter(|(id, _)| *id != MARK) {
                     if version_of(&record).is_some() {
+                        failpoint!("spread.clean.before", id);
                         store.swap(id, Some(record.revision), None).await?;
+                        failpoint!("spread.clean.after", id);
                         cleaned.forwards += 1;
                     } else if map.home(id) != *number {
                         cleaned.strays += 1;
@@ -217,8 +225,10 @@ impl Spread {
                 continue;
             }
             let is_next = seat.map.version() < map.version();
+            failpoint!("spread.publish.before", (number, &map));
             let turned = if is_next { seat.turn(store, &map, largest, now).await? } else { None };
             turned.ok_or_else(|| refused("somebody else has changed the map meanwhile"))?;
+            failpoint!("spread.publish.after", (number, &map));
         }
         self.inner.adopt(map.clone(), Duration::ZERO)?;
         Ok(map)

@@ -3,15 +3,15 @@
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use futures_util::future::join_all;
+use futures_util::future::{join_all, select_ok};
 use onlyonce_core::{Floor, KeyId, Record, Revision, Timestamp};
 use onlyonce_store::transaction::MARK;
 use onlyonce_store::{
-    BoxFuture, Cursor, Due, Filter, Page, Store, StoreError, StoreErrorKind, Swap,
+    BoxFuture, Cursor, Due, Filter, Page, Router, Store, StoreError, StoreErrorKind, Swap, Teller,
 };
 
 use crate::forward::version_of;
-use crate::home::{Members, Turn, View, refused};
+use crate::home::{Members, Turn, View, member, refused};
 use crate::map::{Map, Number};
 use crate::seat::Seat;
 
@@ -26,6 +26,10 @@ pub const SETTLE_WAIT: Duration = Duration::from_secs(45);
 
 const _: () = assert!(MAP_AGE_READ.as_secs() < MAP_AGE_MAX.as_secs());
 const _: () = assert!(MAP_AGE_MAX.as_secs() + 25 < SETTLE_WAIT.as_secs());
+
+/// Where a set has its own mark, such as of a copy: as if it were a key of it. A member has its
+/// seat where a store has its mark.
+const OWN_MARK: KeyId = KeyId::from_bytes(*b"onlyonce's set's");
 
 /// Bytes of a member's number before the cursor of its own listing.
 const CURSOR: usize = 4;
@@ -43,12 +47,15 @@ pub(crate) struct Inner {
     pub(crate) members: Members,
     /// The map, and when somebody began to read it last.
     known: Mutex<(Map, Duration)>,
+    /// Who waits for keys here, and listens to their homes.
+    heard: Mutex<Vec<Router>>,
     steady: Steady,
 }
 
 impl Spread {
     pub(crate) fn new(members: Members, map: Map, read_at: Duration, steady: Steady) -> Self {
-        Self { inner: Arc::new(Inner { members, known: Mutex::new((map, read_at)), steady }) }
+        let (known, heard) = (Mutex::new((map, read_at)), Mutex::default());
+        Self { inner: Arc::new(Inner { members, known, heard, steady }) }
     }
 
     /// The map as it was last read.
@@ -81,20 +88,24 @@ impl Inner {
         }
     }
 
-    /// Reads the map from the first member that answers: a new one is in force only once it stands
-    /// in all of them.
+    /// Reads the map from whichever member answers first: a new one is in force only once it stands
+    /// in all of them. One that hangs holds up nobody.
     pub(crate) async fn read_again(&self) -> Result<(Map, Duration), StoreError> {
         let begun = (self.steady)();
-        let mut failed = refused("the set has no members");
-        for number in self.known().0.all() {
-            let Some(store) = self.members.get(&number) else { continue };
-            match Seat::read(&**store).await {
-                Ok(Some(seat)) => return self.adopt(seat.map, begun),
-                Ok(None) => failed = refused(format!("member {number} of the set was emptied")),
-                Err(error) => failed = error,
-            }
+        let reads = self.known().0.all().into_iter().map(|number| Box::pin(self.seat(number)));
+        match select_ok(reads).await {
+            Ok((seat, _)) => self.adopt(seat.map, begun),
+            Err(error) => Err(refused(format!("the map of the set cannot be read: {error}"))),
         }
-        Err(refused(format!("the map of the set cannot be read: {failed}")))
+    }
+
+    async fn seat(&self, number: Number) -> Result<Seat, StoreError> {
+        let seat = Seat::read(self.member(number)?).await?;
+        seat.ok_or_else(|| refused(format!("member {number} of the set was emptied")))
+    }
+
+    fn member(&self, number: Number) -> Result<&dyn Store, StoreError> {
+        member(&self.members, number)
     }
 
     /// Goes by this map from now on, unless a newer one is known.
@@ -105,12 +116,41 @@ impl Inner {
                  for it"
             )));
         }
-        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
-        if known.0.version() < map.version() {
-            known.0 = map;
+        let (adopted, is_new) = {
+            let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+            let is_new = known.0.version() < map.version();
+            if is_new {
+                known.0 = map;
+            }
+            known.1 = known.1.max(begun);
+            (known.clone(), is_new)
+        };
+        if is_new {
+            let mut heard = self.heard.lock().unwrap_or_else(PoisonError::into_inner);
+            // The newest, also if two were adopted at once.
+            let map = self.known().0;
+            heard.retain(|router| router.route(self.route(&map)));
         }
-        known.1 = known.1.max(begun);
-        Ok(known.clone())
+        Ok(adopted)
+    }
+
+    /// Which members hear of a key for which somebody waits here: where it lives, and where it
+    /// lived before it moved.
+    fn route(&self, map: &Map) -> impl Fn(KeyId) -> Vec<usize> + Send + use<> {
+        let (map, numbers) = (map.clone(), self.members.keys().copied().collect::<Vec<Number>>());
+        move |id| {
+            let homes = [Some(map.home(id)), map.old_home(id)].into_iter().flatten();
+            homes.filter_map(|home| numbers.binary_search(&home).ok()).collect()
+        }
+    }
+
+    fn notices(&self, teller: Teller) {
+        let mut heard = self.heard.lock().unwrap_or_else(PoisonError::into_inner);
+        let (tellers, router) = teller.split(self.members.len(), self.route(&self.known().0));
+        heard.push(router);
+        for (store, teller) in self.members.values().zip(tellers) {
+            store.notices(teller);
+        }
     }
 
     pub(crate) fn view<'a>(&'a self, map: &'a Map) -> View<'a> {
@@ -119,7 +159,15 @@ impl Inner {
 
     /// After a forward has shown that there is a newer map.
     pub(crate) async fn renewed(&self, version: u64) -> Result<(), StoreError> {
-        let (map, _) = self.read_again().await?;
+        let (mut map, _) = self.read_again().await?;
+        if map.version() < version {
+            // Whoever changes it may have been cut off before it stood in all of them.
+            let begun = (self.steady)();
+            let seats = join_all(map.all().into_iter().map(|number| self.seat(number))).await;
+            for seat in seats.into_iter().flatten() {
+                (map, _) = self.adopt(seat.map, begun)?;
+            }
+        }
         if map.version() < version {
             return Err(refused("the map of the set is being changed: ask again"));
         }
@@ -200,7 +248,8 @@ impl Inner {
         let mut page = view.member(number)?.list(filter.clone(), inner).await?;
         let mut records = Vec::with_capacity(page.records.len());
         for (id, record) in page.records {
-            if id != MARK && version_of(&record).is_none() && counts(&view, number, id).await? {
+            let is_own = id == MARK || id == OWN_MARK;
+            if !is_own && version_of(&record).is_none() && counts(&view, number, id).await? {
                 records.push((id, record));
             }
         }
@@ -242,12 +291,14 @@ fn opened(Cursor(bytes): &Cursor) -> Result<(Number, Option<Cursor>), StoreError
     Ok((Number::from_be_bytes(*number), inner))
 }
 
+/// Where a record of the set is in its members.
+fn inside(id: KeyId) -> KeyId {
+    if id == MARK { OWN_MARK } else { id }
+}
+
 impl Store for Spread {
     fn get(&self, id: KeyId) -> BoxFuture<'_, Result<Option<Record>, StoreError>> {
-        if id == MARK {
-            return Box::pin(std::future::ready(Ok(None)));
-        }
-        Box::pin(self.inner.get(id))
+        Box::pin(self.inner.get(inside(id)))
     }
 
     fn swap(
@@ -256,11 +307,26 @@ impl Store for Spread {
         expected: Option<Revision>,
         next: Option<Record>,
     ) -> BoxFuture<'_, Result<Swap, StoreError>> {
-        if id == MARK {
-            let text = "a set has no mark of its own: each of its members has a seat there";
-            return Box::pin(std::future::ready(Err(refused(text))));
-        }
-        Box::pin(self.inner.swap(id, expected, next))
+        Box::pin(self.inner.swap(inside(id), expected, next))
+    }
+
+    /// While nothing moves a key's home: what was forgotten there is below the floor there, which
+    /// is raised in all members before it counts, and which a member may raise by itself.
+    fn part(&self, id: KeyId) -> Option<u32> {
+        let map = self.map();
+        (!map.is_moving()).then(|| map.home(id))
+    }
+
+    fn floor_in(&self, part: u32) -> BoxFuture<'_, Result<Floor, StoreError>> {
+        Box::pin(async move {
+            let (map, _) = self.inner.current().await?;
+            // What was forgotten at its old home is below the floor there.
+            if map.is_moving() {
+                self.floor().await
+            } else {
+                self.inner.member(part)?.floor().await
+            }
+        })
     }
 
     /// The highest of all members: each raises it for all, and a member may raise its own.
@@ -314,6 +380,10 @@ impl Store for Spread {
         after: Option<Cursor>,
     ) -> BoxFuture<'_, Result<Page, StoreError>> {
         Box::pin(self.inner.list(filter, after))
+    }
+
+    fn notices(&self, teller: Teller) {
+        self.inner.notices(teller);
     }
 
     fn reply_max(&self) -> usize {

@@ -25,7 +25,7 @@ pub use check::{Check, Checks, Found, Need, Warning};
 pub use codec::{CodecError, decode, encode};
 pub use error::{StoreError, StoreErrorKind};
 pub use memory::MemoryStore;
-pub use notice::{Notice, Notices, Teller, Want, notices};
+pub use notice::{Notice, Notices, Router, Teller, Want, notices};
 pub use open::{OpenError, OpenErrorKind};
 pub use row::Row;
 pub use store::{BoxFuture, Cursor, Due, Filter, Page, Store, Swap};

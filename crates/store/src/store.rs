@@ -34,6 +34,20 @@ pub trait Store: Send + Sync + 'static {
     /// The store's durable floor.
     fn floor(&self) -> BoxFuture<'_, Result<Floor, StoreError>>;
 
+    /// The part of the store that a key is in, for one whose parts keep floors of their own, so
+    /// that one that is away holds up no key of the others. `None`: the floor of the store holds
+    /// for the key. A store around another one may leave this out.
+    fn part(&self, id: KeyId) -> Option<u32> {
+        let _ = id;
+        None
+    }
+
+    /// The floor that holds for all keys of a part.
+    fn floor_in(&self, part: u32) -> BoxFuture<'_, Result<Floor, StoreError>> {
+        let _ = part;
+        self.floor()
+    }
+
     /// Raises the floor, durably before it returns. A lower floor changes nothing.
     fn raise_floor(&self, to: Floor) -> BoxFuture<'_, Result<(), StoreError>>;
 

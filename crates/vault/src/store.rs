@@ -108,6 +108,14 @@ impl Store for Encrypted {
         self.inner.floor()
     }
 
+    fn part(&self, id: KeyId) -> Option<u32> {
+        self.inner.part(id)
+    }
+
+    fn floor_in(&self, part: u32) -> BoxFuture<'_, Result<Floor, StoreError>> {
+        self.inner.floor_in(part)
+    }
+
     fn clock(&self) -> BoxFuture<'_, Result<Option<Timestamp>, StoreError>> {
         self.inner.clock()
     }

@@ -8,6 +8,7 @@ mod death;
 mod floor;
 mod holding;
 mod loss;
+mod parts;
 mod probing;
 mod receivers;
 mod restored;

@@ -14,7 +14,7 @@ use onlyonce_store::{MemoryStore, OpenErrorKind, Store as _, StoreErrorKind, Swa
 const NOW: Timestamp = Timestamp::from_millis(1_764_000_000_000);
 
 /// Stores with seats of a set under this map.
-fn stores(map: &Map, numbers: &[Number]) -> Vec<Arc<MemoryStore>> {
+pub(crate) fn stores(map: &Map, numbers: &[Number]) -> Vec<Arc<MemoryStore>> {
     let make = |own: &Number| {
         let store = Arc::new(MemoryStore::new());
         block_on(store.swap(MARK, None, Some(seated(*own, map)))).unwrap();
@@ -28,7 +28,7 @@ fn given(store: &Arc<MemoryStore>, secret: u8) -> Given {
     Given { name: "db".to_owned(), store, secret: Secret::from_bytes([secret; 32]) }
 }
 
-fn open(stores: &[Arc<MemoryStore>], steady: Steady) -> Spread {
+pub(crate) fn open(stores: &[Arc<MemoryStore>], steady: Steady) -> Spread {
     let given = stores.iter().map(|store| given(store, 7)).collect();
     block_on(Spread::open(given, steady)).unwrap()
 }
@@ -171,7 +171,7 @@ fn of_two_that_change_the_map_one_is_refused_and_has_changed_nothing() {
 }
 
 /// A clock that the test moves on.
-fn hand() -> (Arc<AtomicU64>, Steady) {
+pub(crate) fn hand() -> (Arc<AtomicU64>, Steady) {
     let seconds = Arc::new(AtomicU64::new(0));
     let read = Arc::clone(&seconds);
     (seconds, Arc::new(move || Duration::from_secs(read.load(Ordering::Relaxed))))
@@ -256,4 +256,37 @@ fn a_new_key_is_claimed_where_an_earlier_move_has_left_a_forward() {
     assert_eq!(block_on(spread.get(key)).unwrap(), None);
     put(&spread, key);
     assert_eq!(block_on(spread.get(key)).unwrap(), Some(claimed(1)));
+}
+
+#[test]
+fn a_map_that_does_not_stand_in_all_members_yet_is_found_by_who_meets_its_forward() {
+    let set = stores(&map("1 1,2 -"), &[1, 2]);
+    let next = map("2 1 1,2");
+    let key = (0..).map(id).find(|it| next.old_home(*it) == Some(2)).unwrap();
+    let node = open(&set, steady(0));
+    let before = block_on(Seat::read(&*set[1])).unwrap().unwrap().revision;
+    block_on(set[1].swap(MARK, Some(before), None)).unwrap();
+    block_on(set[1].swap(MARK, None, Some(seated(2, &next)))).unwrap();
+    let other = open(&set, steady(0));
+    assert_eq!(other.map(), next);
+    put(&other, key);
+    assert_eq!(block_on(node.get(key)).unwrap(), Some(claimed(1)));
+    assert_eq!(node.map(), next);
+}
+
+#[test]
+fn a_set_has_a_mark_of_its_own_which_moves_as_a_key_does_and_its_members_keep_their_seats() {
+    let set = stores(&map("1 1,2 -"), &[1, 2, 3]);
+    let spread = open(&set, steady(0));
+    assert_eq!(block_on(spread.get(MARK)).unwrap(), None);
+    put(&spread, MARK);
+    for members in [&[1][..], &[2], &[3]] {
+        moved(&spread, members);
+        assert_eq!(block_on(spread.get(MARK)).unwrap(), Some(claimed(1)), "{members:?}");
+        let listed = block_on(spread.list(Default::default(), None)).unwrap();
+        assert!(listed.records.is_empty(), "it is no key");
+    }
+    for (own, store) in (1..).zip(&set) {
+        assert_eq!(block_on(Seat::read(&**store)).unwrap().unwrap().own, own);
+    }
 }

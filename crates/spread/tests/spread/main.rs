@@ -5,6 +5,8 @@
 
 mod bench;
 mod conformance;
+mod cut;
 mod door;
 mod orders;
+mod parts;
 mod sqlite;
