@@ -9,6 +9,7 @@ use onlyonce_store::{Check, Checks, Need, OpenError, Warning, row};
 
 use crate::address::{Accepts, Address, CONNECT_MAX};
 use crate::error::{DENIED, DUPLICATE, NOT_TOLD, code, text};
+use crate::procedures;
 use crate::schema::{self, hex};
 use crate::session::{Way, value};
 use crate::settings::{self, Settings};
@@ -239,6 +240,7 @@ pub(crate) async fn init(
     let engines = ask(conn, place, schema::ENGINES).await?;
     engine(&engines.iter().filter_map(pair).collect::<Vec<_>>(), &mut checks);
     checks.verdict()?;
+    procedures::offer(conn, place).await?;
     let slots: Vec<String> = (0..schema::SLOTS).map(|slot| format!("({slot}, 0, 0)")).collect();
     let slots = slots.join(",");
     let (secret, floor) = (hex(secret), row::millis(floor.time()));
@@ -262,7 +264,7 @@ fn pair(row: &Row) -> Option<(String, String)> {
     Some((value(row, 0)?, value(row, 1)?))
 }
 
-async fn ask(conn: &mut Conn, place: &str, sql: &str) -> Result<Vec<Row>, OpenError> {
+pub(crate) async fn ask(conn: &mut Conn, place: &str, sql: &str) -> Result<Vec<Row>, OpenError> {
     let asked = conn.query(sql).await;
     asked.map_err(|error| OpenError::new(Unavailable, place, text(&error)))
 }

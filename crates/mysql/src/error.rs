@@ -1,6 +1,7 @@
 //! What an error of the server or of the way to it means.
 
 use mysql_async::{Error, ServerError};
+use onlyonce_store::transaction::{TxError, TxErrorKind};
 use onlyonce_store::{StoreError, StoreErrorKind};
 
 /// Two transactions waited for each other; this one was rolled back.
@@ -61,4 +62,41 @@ pub(crate) fn not_applied(place: &str, text: &str) -> StoreError {
 
 pub(crate) fn unknown(place: &str, text: &str) -> StoreError {
     StoreError::new(StoreErrorKind::Unknown, format!("{place}: {text}"))
+}
+
+/// What an error of a statement in a caller's transaction means. Before the commit nothing of it
+/// has happened.
+pub(crate) fn of_transaction(place: &str, error: &Error) -> TxError {
+    /// Another one with this key took longer than the caller's settings allow; a deadlock; a row
+    /// that is newer than the snapshot; a server that ends the statement, or the connection.
+    const AGAIN: [u16; 8] = [1205, DEADLOCK, 1020, 1317, 1969, 1927, 1053, 1028];
+    let kind = match error {
+        Error::Server(said) if said.state == "OO001" => TxErrorKind::Fenced,
+        Error::Server(said) if said.state == "XX001" => TxErrorKind::Damaged,
+        Error::Server(said) if said.state == "40001" => TxErrorKind::Again,
+        Error::Server(said) if AGAIN.contains(&said.code) => TxErrorKind::Again,
+        Error::Server(_) => TxErrorKind::NotExecuted,
+        // The connection was lost.
+        Error::Driver(_) | Error::Io(_) | Error::Other(_) | Error::Url(_) => TxErrorKind::Again,
+    };
+    let hint = match code(error) {
+        Some(1146) => NO_STORE,
+        Some(1305) => NO_PROCEDURE,
+        Some(_) | None => "",
+    };
+    TxError::new(kind, format!("{place}: {}{hint}", text(error)))
+}
+
+/// What a missing table of ours may mean.
+const NO_STORE: &str = ": if it is a table of onlyonce, `onlyonce store init` makes the store";
+/// What a missing procedure of ours may mean.
+const NO_PROCEDURE: &str = ": if it is one of onlyonce, `onlyonce store functions` makes it";
+
+/// What an error of a commit means: but for a deadlock, after which it is rolled back, nobody
+/// knows.
+pub(crate) fn of_commit(place: &str, error: &Error) -> TxError {
+    if code(error) == Some(DEADLOCK) {
+        return of_transaction(place, error);
+    }
+    TxError::new(TxErrorKind::Unknown, format!("{place}: {}", text(error)))
 }

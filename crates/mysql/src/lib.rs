@@ -7,8 +7,10 @@
 //!
 //! It is tested on MariaDB. MySQL should behave alike where it is used here, and was not tried.
 //!
-//! It cannot decide anything: it knows records and revisions, not what they mean. It refuses a
-//! server that would lose what it has confirmed, and looks again at every new connection.
+//! As a store it decides nothing: it knows records and revisions, not what they mean. It refuses a
+//! server that would lose what it has confirmed, and looks again at every new connection. In a
+//! transaction of the caller's it writes what `onlyonce-core` decides; `functions` does the same in
+//! SQL, for other languages, and is held to the core cell by cell. That is for MariaDB alone.
 
 mod address;
 mod batch;
@@ -16,13 +18,17 @@ mod door;
 mod error;
 mod mysql;
 mod queue;
+mod procedures;
 mod reader;
 mod schema;
 mod script;
 mod session;
 mod settings;
 mod writer;
+mod transaction;
 
 pub use address::{Address, AddressError, RISKS};
 pub use door::doctor;
 pub use mysql::Mysql;
+pub use onlyonce_store::transaction::{Claimed, Request, TxError, TxErrorKind};
+pub use transaction::{Granted, Transactions};

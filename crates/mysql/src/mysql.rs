@@ -16,11 +16,13 @@ use tokio::sync::mpsc::unbounded_channel;
 use crate::address::Address;
 use crate::door;
 use crate::error::{not_applied, unknown};
+use crate::procedures;
 use crate::queue::{Ask, Queue, batch_max, size};
 use crate::reader::Reader;
 use crate::schema;
 use crate::script::Script;
 use crate::session::Way;
+use crate::transaction::Transactions;
 use crate::writer::Writer;
 
 /// The largest reply that is kept, in bytes, if the server takes it.
@@ -106,6 +108,26 @@ impl Mysql {
     /// The store's secret.
     pub fn secret(&self) -> &Secret {
         &self.reader.known.secret
+    }
+
+    /// What claims in transactions of the caller's, in the database of this store.
+    pub fn transactions(&self) -> Transactions {
+        Transactions::new(&self.way.place, self.secret(), self.reply_max())
+    }
+
+    /// Makes, or makes anew, the procedures `onlyonce_claim` and `onlyonce_complete`, by which a
+    /// program of any language claims in its own transaction. A new store has them, if the server
+    /// is MariaDB 10.10 or newer and they may be made.
+    ///
+    /// # Errors
+    /// There is no store, the server is another one, it refuses, or it cannot be reached.
+    pub async fn install_procedures(address: Address) -> Result<(), OpenError> {
+        let way = Way::to(address);
+        let mut conn = way.connect().await?;
+        let made = procedures::install(&mut conn, &way).await;
+        // Without this word the server would log that a connection was lost.
+        let _ = conn.disconnect().await;
+        made
     }
 
     /// What the operator should know: risks that the address takes.

@@ -4,6 +4,7 @@
 //! has written can be read as a statement, whatever a server or a proxy does to the session.
 
 use onlyonce_core::KeyId;
+use onlyonce_store::Row;
 
 /// The format of the tables. A program refuses a database with a higher one.
 pub(crate) const VERSION: i64 = 1;
@@ -63,6 +64,67 @@ pub(crate) const ANY_RECORD: &str = "SELECT 1 FROM onlyonce_records LIMIT 1";
 pub(crate) const CLOCK: &str = "SELECT CAST(UNIX_TIMESTAMP(SYSDATE(3)) * 1000 AS SIGNED)";
 pub(crate) const FLOOR: &str = "SELECT floor FROM onlyonce_store";
 pub(crate) const REVISION_MAX: &str = "SELECT MAX(revision) FROM onlyonce_revisions";
+
+/// What must be so in a transaction of a caller's: the store's row, whether it has one of these
+/// records, the time, whether there is no transaction, whether the server loses what it has
+/// confirmed, whether it has a binary log. By the time zone of the caller's session an hour of each
+/// year is told twice.
+pub(crate) fn tx_store(mark: &KeyId, names: &KeyId) -> String {
+    let (mark, names) = (hex(mark.as_bytes()), hex(names.as_bytes()));
+    format!(
+        "SET STATEMENT time_zone = '+00:00' FOR SELECT s.version, s.secret, s.floor,
+  EXISTS (SELECT 1 FROM onlyonce_records r WHERE r.id = {mark}),
+  EXISTS (SELECT 1 FROM onlyonce_records r WHERE r.id = {names}),
+  CAST(UNIX_TIMESTAMP(SYSDATE(3)) * 1000 AS SIGNED), NOT @@session.in_transaction,
+  @@global.innodb_flush_log_at_trx_commit NOT IN (1, 3)
+    OR (@@global.log_bin AND @@global.sync_binlog <> 1),
+  @@global.log_bin FROM onlyonce_store s"
+    )
+}
+
+/// Why it is refused then.
+pub(crate) const TX_LOSES: &str = "innodb_flush_log_at_trx_commit must be 1 or 3, and sync_binlog \
+                                   1 where log_bin is on";
+/// Whether the transaction goes on.
+pub(crate) const TX_INSIDE: &str = "SELECT @@session.in_transaction";
+/// The floor as it is, whatever the snapshot of the transaction; it stays until the end of that.
+pub(crate) const TX_FLOOR: &str = "SELECT floor FROM onlyonce_store LOCK IN SHARE MODE";
+/// A row for the largest revision that no other transaction has locked, of those of callers.
+pub(crate) const TX_SLOT: &str = "SELECT slot FROM onlyonce_revisions WHERE slot < 0 LIMIT 1 \
+                                  FOR UPDATE SKIP LOCKED";
+
+/// Notes it there.
+pub(crate) fn tx_note(slot: i64, revision: i64) -> String {
+    format!(
+        "UPDATE onlyonce_revisions SET revision = GREATEST(revision, {revision}), \
+         syncs = syncs + 1 WHERE slot = {slot}"
+    )
+}
+
+/// Makes a row where there is none, waiting for whoever is about to.
+pub(crate) fn tx_make(id: &KeyId, row: &Row) -> String {
+    let (id, bytes) = (hex(id.as_bytes()), hex(&row.bytes));
+    let Row { revision, state, due_at, .. } = row;
+    format!(
+        "INSERT INTO onlyonce_records (id, revision, state, due_at, record) \
+         VALUES ({id}, {revision}, {state}, {due_at}, {bytes}) ON DUPLICATE KEY UPDATE id = id"
+    )
+}
+
+/// Changes the row of this revision.
+pub(crate) fn tx_change(id: &KeyId, row: &Row, expected: i64) -> String {
+    let (id, bytes) = (hex(id.as_bytes()), hex(&row.bytes));
+    let Row { revision, state, due_at, .. } = row;
+    format!(
+        "UPDATE onlyonce_records SET revision = {revision}, state = {state}, due_at = {due_at}, \
+         record = {bytes} WHERE id = {id} AND revision = {expected}"
+    )
+}
+
+/// Takes back what this transaction has made.
+pub(crate) fn tx_unmake(id: &KeyId) -> String {
+    format!("DELETE FROM onlyonce_records WHERE id = {}", hex(id.as_bytes()))
+}
 
 /// Bytes as a literal.
 pub(crate) fn hex(bytes: &[u8]) -> String {

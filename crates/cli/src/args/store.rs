@@ -76,12 +76,13 @@ and the same command goes on. A journal is put back by `onlyonce journal restore
     Restored(RestoredArgs),
     /// Make the functions by which a program of any language claims in its own transaction
     #[command(after_help = "\
-A new store in PostgreSQL has them. This makes them in an older one, or anew after an update of \
-onlyonce, and needs the rights of the store's owner. docs/transaction.md says how they are called.
+A new store in PostgreSQL has them, and one in MariaDB (10.10 or newer) has procedures, if whoever
+made it may make some. This makes them in an older one, or anew after an update of onlyonce, and
+needs the rights of the store's owner. docs/transaction.md says how they are called.
 
   onlyonce store functions --store postgres://owner@db.example/shop")]
     Functions {
-        /// The store: postgres://OWNER@HOST/DATABASE
+        /// The store: postgres://OWNER@HOST/DATABASE or mysql://OWNER@HOST/DATABASE
         #[arg(long, value_name = "URL", env = "ONLYONCE_STORE", hide_env_values = true)]
         store: Place,
     },

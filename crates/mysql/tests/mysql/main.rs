@@ -3,10 +3,14 @@
 
 #![allow(clippy::unwrap_used, reason = "a test ends where something fails")]
 
+mod cells;
 mod common;
 mod conformance;
 mod cut;
 mod door;
 mod kill;
+mod procedures;
+mod shop;
 mod synced;
 mod tls;
+mod transaction;
