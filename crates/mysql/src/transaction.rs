@@ -118,12 +118,12 @@ impl Transactions {
     ) -> Result<Claimed<Granted>, TxError> {
         self.check(policy)?;
         let (id, command) = (request.id, request.claim(self.claim_id()?));
-        let answer = |outcome, record| match outcome {
-            Outcome::Granted(_) => {
+        let answer = |outcome, record| match (outcome, record) {
+            (Outcome::Granted(_), record) => {
                 let (transactions, policy) = (self.clone(), *policy);
                 Claimed::Granted(Granted { transactions, id, policy, record })
             }
-            other => Claimed::refused(other),
+            (other, _) => Claimed::refused(other),
         };
         let mut store = self.store(tx).await?;
         request.check(store.now)?;

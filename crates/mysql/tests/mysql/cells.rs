@@ -254,10 +254,9 @@ fn bytes_that_are_not_what_was_written_are_refused_in_sql(conn: &mut Conn) {
                CALL onlyonce__read({key}, {revision}, {stored}, r);
              END"
         );
-        match RUNTIME.block_on(conn.query_drop(&text)).unwrap_err() {
-            mysql_async::Error::Server(said) => said.state,
-            other => panic!("{other}"),
-        }
+        let error = RUNTIME.block_on(conn.query_drop(&text)).unwrap_err();
+        let mysql_async::Error::Server(said) = error else { panic!("{error}") };
+        said.state
     };
     let key = id();
     assert_eq!(refused(&[8; 16], row.revision, &hex(&row.bytes)), "XX001");

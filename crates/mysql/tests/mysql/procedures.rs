@@ -22,10 +22,8 @@ fn refused(url: &str, statement: &str) -> ServerError {
         let refused = tx.query_drop(statement).await.unwrap_err();
         tx.rollback().await.unwrap();
         conn.disconnect().await.unwrap();
-        match refused {
-            mysql_async::Error::Server(said) => said,
-            other => panic!("{other}"),
-        }
+        let mysql_async::Error::Server(said) = refused else { panic!("{refused}") };
+        said
     })
 }
 
