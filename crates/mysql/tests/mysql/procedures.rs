@@ -10,7 +10,7 @@ use onlyonce_mysql::Mysql;
 use onlyonce_store::{Store as _, Swap};
 use onlyonce_testbed::{MariaDb as Server, until};
 
-use crate::common::{RUNTIME, database};
+use crate::common::{RUNTIME, database, init_as, open_as};
 use crate::shop::{DOORS, Door, Shop, Told, connect};
 
 const OUT: &str = "@outcome, @fence, @status, @content, @since, @cause";
@@ -228,6 +228,23 @@ fn an_older_store_gets_them_from_its_owner_and_works_without() {
     let nowhere = server.url(&name).parse().unwrap();
     assert!(RUNTIME.block_on(Mysql::install_procedures(nowhere)).is_err());
     assert_eq!(shop.counts(), (1, 1));
+}
+
+#[test]
+fn an_owner_that_may_make_no_routines_has_a_store_without_them() {
+    let server = Server::start();
+    let name = database(&server);
+    server.sql("mysql", "CREATE USER owner@'127.0.0.1'");
+    let rights = "SELECT, INSERT, UPDATE, DELETE, CREATE, INDEX";
+    server.sql("mysql", &format!("GRANT {rights} ON {name}.* TO owner@'127.0.0.1'"));
+    let url = server.url(&name).replace("root@", "owner@");
+    init_as(&url).unwrap();
+    let store = open_as(&url).unwrap();
+    let id = onlyonce_conformance::id(1);
+    assert_eq!(block_on(store.swap(id, None, Some(claimed(1)))), Ok(Swap::Done));
+    let made = RUNTIME.block_on(Mysql::install_procedures(url.parse().unwrap()));
+    let error = made.unwrap_err().to_string();
+    assert!(error.contains("denied") && error.contains("CREATE ROUTINE"), "{error}");
 }
 
 #[test]
