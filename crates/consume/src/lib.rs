@@ -7,7 +7,7 @@
 //! - [`Handler`] makes an effect of a message; the engine runs it once per key.
 //! - [`Inbox`] says what is to be done with a delivery: [`Settled`].
 //! - [`Rabbit`] takes deliveries from a queue of RabbitMQ and does it.
-//! - [`Work`] and [`Tls`] are for consumers of other brokers.
+//! - [`keep_connected`], [`Work`] and [`Tls`] are for consumers of other brokers.
 //!
 //! A message is acknowledged once its record is durable, and never before. What nobody knows is put
 //! [`Aside`], with what the record says of it, and not run again by itself.
@@ -22,6 +22,6 @@ mod work;
 pub use aside::{Aside, Why};
 pub use inbox::{AHEAD_MAX, Handler, Inbox, InboxError, Settings, Settled, later, never, policy};
 pub use message::{KeyFrom, MakeKey, Message, MessageError};
-pub use rabbit::{Consumption, Queues, Rabbit, RabbitError, Told};
+pub use rabbit::{Consumption, Queues, Rabbit, RabbitError};
 pub use tls::{AddressError, Tls};
-pub use work::{Ended, Unsettled, Work};
+pub use work::{Ended, Told, Unsettled, Work, keep_connected};

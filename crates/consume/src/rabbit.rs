@@ -12,22 +12,20 @@ mod session;
 
 use std::fmt;
 use std::future::Future;
-use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use lapin::Connection;
 use lapin::options::{BasicAckOptions, BasicGetOptions, QueueDeclareOptions};
 use lapin::types::FieldTable;
-use tokio::time::{sleep, timeout};
+use tokio::time::timeout;
 
-use crate::aside::Why;
 use crate::inbox::{Handler, Inbox, InboxError};
 use crate::rabbit::address::Address;
 use crate::rabbit::post::{Post, carried};
 use crate::rabbit::session::Session;
 use crate::tls::AddressError;
-use crate::work::Ended;
+use crate::work::{Told, keep_connected};
 
 /// How long a broker may take to answer a connection, and to say goodbye.
 const CONNECT_MAX: Duration = Duration::from_secs(10);
@@ -75,47 +73,13 @@ pub struct Consumption {
     /// How many messages are taken at once, and carried out at once. Default 16.
     pub prefetch: u16,
     /// The pause after a connection was lost, and while the store is away; twice as long after each
-    /// further one that is lost at once, up to thirty times. Default 1 s.
+    /// further one that does not open, up to thirty times. Default 1 s.
     pub pause: Duration,
 }
 
 impl Default for Consumption {
     fn default() -> Self {
         Self { prefetch: 16, pause: Duration::from_secs(1) }
-    }
-}
-
-/// What a consumer tells about its work.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Told {
-    /// It takes messages from now on.
-    Connected,
-    /// It has lost its broker, and tries again. What runs goes on.
-    Lost(String),
-    /// A message was carried out and acknowledged.
-    Done,
-    /// A message was done with before: acknowledged, and nothing run.
-    Duplicate,
-    /// A message comes later, for this reason.
-    Later(String),
-    /// A message was put aside, for this reason. Somebody should look.
-    Aside(Why, String),
-    /// Who asked for a message could not be answered: the queue that it named is gone.
-    Unanswered(String),
-}
-
-impl Told {
-    /// Whether somebody should look.
-    pub const fn is_alarm(&self) -> bool {
-        match self {
-            Self::Aside(..) => true,
-            Self::Connected
-            | Self::Lost(_)
-            | Self::Done
-            | Self::Duplicate
-            | Self::Later(_)
-            | Self::Unanswered(_) => false,
-        }
     }
 }
 
@@ -178,33 +142,10 @@ impl Rabbit {
         stop: impl Future<Output = ()>,
         tell: impl Fn(Told) + Send + Sync + 'static,
     ) -> Result<(), RabbitError> {
-        let (mut stop, tell) = (pin!(stop), Arc::new(tell));
-        let mut lost = 0u32;
-        loop {
-            let opened = tokio::select! {
-                () = &mut stop => return Ok(()),
-                opened = self.open() => opened,
-            };
-            let why = match opened {
-                Ok(session) => {
-                    tell(Told::Connected);
-                    lost = 0;
-                    match session.run(inbox, handler, &mut stop, &tell).await {
-                        Ended::Stopped => return Ok(()),
-                        Ended::Store(error) => return Err(RabbitError::Inbox(error)),
-                        Ended::Lost(why) => why,
-                    }
-                }
-                Err(error) => error.to_string(),
-            };
-            tell(Told::Lost(why));
-            let times = 1u32.checked_shl(lost).unwrap_or(u32::MAX).min(30);
-            lost = lost.saturating_add(1);
-            tokio::select! {
-                () = &mut stop => return Ok(()),
-                () = sleep(self.how.pause.saturating_mul(times)) => {}
-            }
-        }
+        let tell = Arc::new(tell);
+        let work = |session: Session, stop| session.run(inbox, handler, stop, &tell);
+        let ended = keep_connected(self.how.pause, stop, &*tell, || self.open(), work);
+        ended.await.map_err(RabbitError::Inbox)
     }
 
     /// Hands in again what was put aside, at most so many and only what lies there now. Each is

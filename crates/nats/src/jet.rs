@@ -2,7 +2,6 @@
 
 use std::fmt;
 use std::future::Future;
-use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,8 +10,7 @@ use async_nats::jetstream::consumer::{AckPolicy, Consumer, pull};
 use async_nats::jetstream::stream::{Config, RetentionPolicy};
 use async_nats::jetstream::{self, Context};
 use futures_util::StreamExt as _;
-use onlyonce_consume::{AddressError, Ended, Handler, Inbox, InboxError, Tls, Told};
-use tokio::time::sleep;
+use onlyonce_consume::{AddressError, Handler, Inbox, InboxError, Tls, Told, keep_connected};
 
 use crate::session::{SUBJECT, Session, carried, posted};
 
@@ -41,7 +39,8 @@ pub struct Streams {
     /// How long a message waits that is to come later: the first time, the second, and so on; the
     /// last one counts for all further times. Default 1 s, 5 s, 30 s, 3 min.
     pub pauses: Vec<Duration>,
-    /// The pause after the server was lost. Default 1 s.
+    /// The pause after the server was lost, and while the store is away; twice as long after each
+    /// further connection that does not open, up to thirty times. Default 1 s.
     pub pause: Duration,
 }
 
@@ -147,29 +146,10 @@ impl Jet {
         stop: impl Future<Output = ()>,
         tell: impl Fn(Told) + Send + Sync + 'static,
     ) -> Result<(), NatsError> {
-        let (mut stop, tell) = (pin!(stop), Arc::new(tell));
-        loop {
-            let opened = tokio::select! {
-                () = &mut stop => return Ok(()),
-                opened = self.open() => opened,
-            };
-            let why = match opened {
-                Ok(session) => {
-                    tell(Told::Connected);
-                    match session.run(inbox, handler, &mut stop, &tell).await {
-                        Ended::Stopped => return Ok(()),
-                        Ended::Store(error) => return Err(NatsError::Inbox(error)),
-                        Ended::Lost(why) => why,
-                    }
-                }
-                Err(error) => error.to_string(),
-            };
-            tell(Told::Lost(why));
-            tokio::select! {
-                () = &mut stop => return Ok(()),
-                () = sleep(self.streams.pause) => {}
-            }
-        }
+        let tell = Arc::new(tell);
+        let work = |session: Session, stop| session.run(inbox, handler, stop, &tell);
+        let ended = keep_connected(self.streams.pause, stop, &*tell, || self.open(), work);
+        ended.await.map_err(NatsError::Inbox)
     }
 
     /// Hands in again what was put aside, at most so many and only what lies there now. What was

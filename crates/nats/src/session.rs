@@ -1,7 +1,6 @@
 //! One connection to the server.
 
 use std::future::Future;
-use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -58,7 +57,7 @@ impl Session {
         mut self,
         inbox: &Inbox,
         handler: &Arc<H>,
-        stop: &mut Pin<&mut impl Future<Output = ()>>,
+        mut stop: impl Future<Output = ()> + Unpin,
         tell: &Arc<T>,
     ) -> Ended {
         let desk = &self.desk;
@@ -74,7 +73,7 @@ impl Session {
                 })
             }
         };
-        let mut ended = work.take(&mut self.messages, stop, settle).await;
+        let mut ended = work.take(&mut self.messages, &mut stop, settle).await;
         if matches!(ended, Ended::Stopped) {
             while let Some(Some(Ok(message))) = self.messages.next().now_or_never() {
                 let _ = message.ack_with(AckKind::Nak(None)).await;

@@ -1,7 +1,6 @@
 //! One connection to the broker: deliveries are settled on the connection that they came by.
 
 use std::future::Future;
-use std::pin::Pin;
 use std::sync::Arc;
 
 use lapin::message::Delivery;
@@ -15,8 +14,8 @@ use tokio::time::{sleep, timeout};
 
 use crate::inbox::{Handler, Inbox, Settled};
 use crate::rabbit::post::{Post, Posted, answering, carried, message};
-use crate::rabbit::{CONNECT_MAX, Consumption, Queues, Told};
-use crate::work::{Ended, Unsettled, Work};
+use crate::rabbit::{CONNECT_MAX, Consumption, Queues};
+use crate::work::{Ended, Told, Unsettled, Work};
 
 impl From<lapin::Error> for Unsettled {
     fn from(error: lapin::Error) -> Self {
@@ -62,7 +61,7 @@ impl Session {
         mut self,
         inbox: &Inbox,
         handler: &Arc<H>,
-        stop: &mut Pin<&mut impl Future<Output = ()>>,
+        mut stop: impl Future<Output = ()> + Unpin,
         tell: &Arc<T>,
     ) -> Ended {
         // The broker hands out no more than it was told to.
@@ -73,7 +72,7 @@ impl Session {
             let (handler, tell) = (Arc::clone(handler), Arc::clone(tell));
             async move { desk.settle(&delivery, &inbox, &*handler, &*tell).await }
         };
-        let mut ended = work.take(&mut self.consumer, stop, settle).await;
+        let mut ended = work.take(&mut self.consumer, &mut stop, settle).await;
         if matches!(ended, Ended::Stopped) {
             let tag = self.consumer.tag();
             let cancel = self.channel.basic_cancel(tag, BasicCancelOptions::default());
