@@ -6,14 +6,19 @@ use bytes::Bytes;
 use onlyonce_core::{KeyId, Record};
 use onlyonce_store::{Row, StoreError};
 
+use crate::many;
 use crate::queue::Ask;
 use crate::schema::{self, hex};
 use crate::script::{Script, Stopped};
 use crate::session::{Session, value};
 
+/// From so many swaps on they are written as statements of many rows, which cost the server more
+/// to begin with.
+const MANY: usize = 4;
+
 /// The statement of a swap, which changes one row if it takes place and none if not. Where there
 /// is a row already nothing is set to another value, and that counts as no row.
-fn statement(ask: &Ask) -> Option<String> {
+pub(crate) fn statement(ask: &Ask) -> Option<String> {
     let id = hex(ask.id.as_bytes());
     match (ask.expected, &ask.next) {
         (None, Some(row)) => Some(format!(
@@ -41,7 +46,7 @@ fn statement(ask: &Ask) -> Option<String> {
 
 /// Notes the largest revision that these keys have by now: what was written, and for a swap that
 /// was not done what somebody else has written.
-fn raise(slot: u8, asks: &[&Ask]) -> String {
+pub(crate) fn raise(slot: u8, asks: &[&Ask]) -> String {
     let ids = schema::ids(asks.iter().filter(|ask| ask.next.is_some()).map(|ask| &ask.id));
     format!(
         "UPDATE onlyonce_revisions SET revision = GREATEST(revision, COALESCE((\
@@ -64,9 +69,25 @@ pub(crate) async fn carry_out(
     // Rows are locked in the order of their ids, so that two processes never wait for each other.
     let mut asks = asks.to_vec();
     asks.sort_unstable_by_key(|ask| ask.id);
+    if MANY <= asks.len() {
+        match many::carry_out(session, slot, &asks).await {
+            // Somebody came between. What each statement says for itself is true all the same.
+            Err(stopped) if stopped.unmet && stopped.goes_on => {}
+            ended => return ended,
+        }
+    }
+    one_by_one(session, slot, &asks).await
+}
+
+/// The server says of each statement whether it has changed a row.
+async fn one_by_one(
+    session: &mut Session,
+    slot: u8,
+    asks: &[&Ask],
+) -> Result<HashSet<KeyId>, Stopped> {
     let mut script = Script::begin();
     let mut places = Vec::with_capacity(asks.len());
-    for ask in &asks {
+    for ask in asks {
         if let Some(statement) = statement(ask) {
             places.push((ask.id, script.add(&statement)));
         }
@@ -75,7 +96,7 @@ pub(crate) async fn carry_out(
         return Ok(HashSet::new());
     }
     if asks.iter().any(|ask| ask.next.is_some()) {
-        script.add(&raise(slot, &asks));
+        script.add(&raise(slot, asks));
     }
     let answers = script.commit(session).await?;
     let done = places.into_iter().filter(|(_, at)| answers[*at].affected == 1);
@@ -105,7 +126,7 @@ pub(crate) async fn find(
         script.commit(session).await?.swap_remove(at).rows
     } else {
         let read = session.read(&records).await;
-        read.map_err(|error| Stopped { error, again: false, goes_on: false })?
+        read.map_err(Stopped::lost)?
     };
     let place = &session.place;
     let read = |row: &mysql_async::Row| {

@@ -6,8 +6,8 @@ use onlyonce_store::{StoreError, StoreErrorKind};
 
 /// Two transactions waited for each other; this one was rolled back.
 pub(crate) const DEADLOCK: u16 = 1213;
-/// A statement was asked for one value and found several. Nothing but the bound on the time of a
-/// transaction is written so.
+/// A statement was asked for one value and found several. Nothing is written so but the bound on
+/// the time of a transaction, and what its statements demand of each other.
 pub(crate) const LATE: u16 = 1242;
 /// Nobody is let in so: what MySQL says of a connection that is not encrypted, and what MariaDB
 /// says, which is all that it says of a wrong password too.

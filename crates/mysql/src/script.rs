@@ -19,6 +19,8 @@ const COMMIT_WITHIN: Duration = Duration::from_secs(8);
 pub(crate) struct Script {
     sql: String,
     statements: usize,
+    /// The place of a demand that they make of each other.
+    demand: Option<usize>,
 }
 
 /// What the server says to a statement.
@@ -33,14 +35,28 @@ pub(crate) struct Stopped {
     pub(crate) error: StoreError,
     /// The server has ended it because another one was in the way; once more may do.
     pub(crate) again: bool,
+    /// What the transaction demanded was not so.
+    pub(crate) unmet: bool,
     /// Whether the session can be used further.
     pub(crate) goes_on: bool,
+}
+
+impl Stopped {
+    /// Of a session that cannot be used further.
+    pub(crate) const fn lost(error: StoreError) -> Self {
+        Self { error, again: false, unmet: false, goes_on: false }
+    }
+}
+
+/// A statement that the server refuses unless the condition holds: several values are one too many.
+fn only_if(condition: &str) -> String {
+    format!("SELECT IF({condition}, 1, (SELECT 1 UNION ALL SELECT 2))")
 }
 
 impl Script {
     pub(crate) fn begin() -> Self {
         // Locks are taken by statements alone, and released by the commit.
-        Self { sql: "START TRANSACTION READ WRITE".to_owned(), statements: 1 }
+        Self { sql: "START TRANSACTION READ WRITE".to_owned(), statements: 1, demand: None }
     }
 
     /// Adds a statement; its answer will be at this place.
@@ -51,6 +67,11 @@ impl Script {
         self.statements - 1
     }
 
+    /// Adds a condition: unless it holds when the server comes to it, nothing is carried out.
+    pub(crate) fn demand(&mut self, condition: &str) {
+        self.demand = Some(self.add(&only_if(condition)));
+    }
+
     /// Sends it, and the commit. The server stops at the first statement that fails, so what
     /// follows it, the commit at last, is not carried out.
     ///
@@ -59,10 +80,7 @@ impl Script {
     /// was changed.
     pub(crate) async fn commit(mut self, session: &mut Session) -> Result<Vec<Answer>, Stopped> {
         let until = session.server_time_after(COMMIT_WITHIN);
-        let late = self.add(&format!(
-            "SELECT IF(UNIX_TIMESTAMP(SYSDATE(3)) * 1000 < {until}, 1, \
-             (SELECT 1 UNION ALL SELECT 2))"
-        ));
+        let late = self.add(&only_if(&format!("UNIX_TIMESTAMP(SYSDATE(3)) * 1000 < {until}")));
         self.add("COMMIT");
         let mut answers = Vec::with_capacity(self.statements);
         let ended = self.carry_out(session, &mut answers).await;
@@ -77,22 +95,23 @@ impl Script {
                 return Ok(answers);
             }
             let error = unknown(place, "its answers do not fit what it was asked");
-            return Err(Stopped { error, again: false, goes_on: false });
+            return Err(Stopped::lost(error));
         };
         let Error::Server(said) = &error else {
             let error = unknown(place, &text(&error));
-            return Err(Stopped { error, again: false, goes_on: false });
+            return Err(Stopped::lost(error));
         };
         // An error comes where the answer before it ends. What follows the bound is the commit, of
         // which an error says nothing, but for one: it is rolled back then.
         let at_commit = late <= answers.len() && ![LATE, DEADLOCK].contains(&said.code);
         if at_commit {
             let error = unknown(place, &text(&error));
-            return Err(Stopped { error, again: false, goes_on: false });
+            return Err(Stopped::lost(error));
         }
         let (error, again) = (refused(place, said), said.code == DEADLOCK);
+        let unmet = said.code == LATE && self.demand == Some(answers.len());
         let goes_on = session.conn.query_drop("ROLLBACK").await.is_ok();
-        Err(Stopped { error, again, goes_on })
+        Err(Stopped { error, again, unmet, goes_on })
     }
 
     async fn carry_out(

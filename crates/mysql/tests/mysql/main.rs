@@ -9,6 +9,7 @@ mod conformance;
 mod cut;
 mod door;
 mod kill;
+mod many;
 mod procedures;
 mod shop;
 mod synced;
