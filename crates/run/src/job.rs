@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use onlyonce::{EngineError, InDoubt, Probed, Ran, Run, Sweeper, Ticket};
-use onlyonce_core::{Cause, Evidence, Fence, Phase, Reply, State};
+use onlyonce_core::{Cause, Evidence, Fence, Phase, Policy, Reply, State};
 use onlyonce_failpoint::failpoint;
 
 use crate::child::{self, Done};
@@ -35,6 +35,8 @@ pub(crate) struct Local {
     pub(crate) ended: Option<Ended>,
     /// What whoever started it should know.
     pub(crate) notes: Vec<String>,
+    /// What was heard of an earlier run that is in doubt, if it did not settle that.
+    pub(crate) heard: Option<String>,
 }
 
 const WAITING: u8 = 0;
@@ -60,6 +62,10 @@ impl Shared {
         let mut local = self.local.lock().unwrap_or_else(PoisonError::into_inner);
         local.ended = ended.or(local.ended);
         local.notes.extend(notes);
+    }
+
+    fn hear(&self, heard: Option<String>) {
+        self.local.lock().unwrap_or_else(PoisonError::into_inner).heard = heard;
     }
 }
 
@@ -140,7 +146,24 @@ impl Run for Job {
     async fn probe(&mut self, doubt: &InDoubt) -> Probed {
         let Some(asking) = &self.order.asking else { return Probed::CannotTell };
         let env = [("ONLYONCE_KEY", self.order.key.as_str().into())];
-        probe::ask(asking, &env, doubt, self.room).await
+        let probed = probe::ask(asking, &env, doubt, self.room).await;
+        self.shared.hear(heard(&probed, &self.order.policy));
+        probed
+    }
+}
+
+/// What a probe has said that does not settle it yet.
+fn heard(probed: &Probed, policy: &Policy) -> Option<String> {
+    match probed {
+        Probed::Happened(_) => None,
+        Probed::DidNotHappen => Some(format!(
+            "the probe says that it did not happen; that counts once {:?} have passed since its \
+             record was last written, as what it sent may still arrive: ask again then",
+            policy.receiver.late
+        )),
+        Probed::StillRunning | Probed::CannotTell => {
+            Some("the probe did not say whether it happened".to_owned())
+        }
     }
 }
 

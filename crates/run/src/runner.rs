@@ -180,11 +180,13 @@ impl Runner {
         request: &Request,
         order: &Order,
         answer: Result<Answer, EngineError>,
-        Local { ended, notes }: Local,
+        Local { ended, mut notes, heard }: Local,
     ) -> Result<Became, Failed> {
         let unrecorded = match answer {
             Ok(Answer::Refused(Outcome::OutcomeUnknown { since, cause })) => {
                 let fence = self.engine.get(request.id).await.ok().flatten().map(|it| it.fence);
+                // Of a run that ended here it says nothing.
+                notes.extend(heard.filter(|_| ended.is_none()));
                 return Ok(Became::Unknown { since, cause, fence, ended, notes });
             }
             Ok(Answer::Reply(_) | Answer::NotExecuted(_)) => None,

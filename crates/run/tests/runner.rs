@@ -209,7 +209,9 @@ fn while_what_a_killed_wrapper_ran_lives_nothing_runs_under_its_key() {
 
 #[test]
 fn a_probe_is_believed_as_far_as_was_said() {
-    for (probe, happened) in [("printf found", true), ("exit 4", false), ("exit 5", false)] {
+    let (silent, no) = ("the probe did not say", "that counts once 3600s have passed");
+    for (probe, not_yet) in [("printf found", None), ("exit 4", Some(silent)), ("exit 5", Some(no))]
+    {
         let place = Place::new();
         let receiver = Receiver::queryable(Duration::ZERO, Duration::from_secs(3_600));
         let policy = Policy { on_unknown: OnUnknown::Probe, receiver, ..Policy::default() };
@@ -220,13 +222,14 @@ fn a_probe_is_believed_as_far_as_was_said() {
         tokio::runtime::Runtime::new().unwrap().block_on(async {
             let runner = place.runner().await;
             let became = settled(&runner, &order).await;
-            if happened {
+            if let Some(why) = not_yet {
+                // That it did not happen counts only after an hour.
+                let Became::Unknown { notes, .. } = became else { panic!("{became:?}") };
+                assert!(notes.len() == 1 && notes[0].contains(why), "{probe}: {notes:?}");
+            } else {
                 let Became::Replayed { transcript, .. } = became else { panic!("{became:?}") };
                 assert_eq!(transcript.ended, Ended::exited(0));
                 assert_eq!(&transcript.pieces[0].1[..], b"found");
-            } else {
-                // That it did not happen counts only after an hour.
-                assert!(matches!(became, Became::Unknown { .. }), "{probe}: {became:?}");
             }
             assert_eq!(place.effects(), 1);
         });
