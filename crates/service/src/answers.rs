@@ -159,7 +159,12 @@ fn refused(
         }
         Outcome::CredentialChanged => Problem::new(ProblemKind::CredentialChanged),
         Outcome::OutcomeUnknown { since, cause } => {
+            // Nothing was sent by this service, as the table has it.
+            let detail = "Whoever ran it could not tell, or fell silent. It is not run again \
+                          until somebody has found out, unless the scope says that this is \
+                          harmless.";
             let problem = Problem::new(ProblemKind::OutcomeUnknown)
+                .with_detail(detail)
                 .with_time("since", *since)
                 .with_member("cause", cause.name());
             // Whoever settles it names the claim.
