@@ -31,7 +31,7 @@ struct Mutant {
 
 /// The crates that have lists. Those that others stand on come last: to take a fault out of one
 /// then makes nothing build anew that is still to be tried.
-const CRATES: [(&str, &str); 22] = [
+const CRATES: [(&str, &str); 23] = [
     ("proxy", "onlyonce-proxy"),
     ("mail", "onlyonce-mail"),
     ("provision", "onlyonce-provision"),
@@ -40,6 +40,7 @@ const CRATES: [(&str, &str); 22] = [
     ("consume", "onlyonce-consume"),
     ("etcd", "onlyonce-etcd"),
     ("redis", "onlyonce-redis"),
+    ("sqlx", "onlyonce-sqlx"),
     ("postgres", "onlyonce-postgres"),
     ("mysql", "onlyonce-mysql"),
     ("sqlite", "onlyonce-sqlite"),
