@@ -1,8 +1,12 @@
 //! A shop with a store and a spool, and its sender: the real binary.
 
+use std::collections::BTreeSet;
+use std::io::{BufRead as _, BufReader};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, ChildStdout, Command, Stdio};
+use std::sync::{Arc, Mutex};
+use std::thread::JoinHandle;
 
 use serde_json::Value;
 
@@ -18,10 +22,14 @@ pub(crate) struct Shop {
     folder: tempfile::TempDir,
     server: SocketAddr,
     environment: Vec<(&'static str, String)>,
+    doubts: Doubts,
 }
 
+/// The keys of which senders have said that nobody knows. They stay so until somebody is asked.
+type Doubts = Arc<Mutex<BTreeSet<String>>>;
+
 /// A sender, killed when it is dropped.
-pub(crate) struct Sender(Child);
+pub(crate) struct Sender(Child, Option<JoinHandle<()>>);
 
 impl Sender {
     /// Without a word to it.
@@ -33,7 +41,21 @@ impl Drop for Sender {
         // It may have ended already, and then there is nothing to end.
         let _ = self.0.kill();
         let _ = self.0.wait();
+        // Nothing more is heard then.
+        let _ = self.1.take().map(JoinHandle::join);
     }
+}
+
+/// Notes what a sender says, until it ends.
+fn hear(said: ChildStdout, doubts: Doubts) -> JoinHandle<()> {
+    std::thread::spawn(move || {
+        for line in BufReader::new(said).lines().map_while(Result::ok) {
+            let key = line.strip_prefix("unknown ").and_then(|it| it.split_once(": "));
+            if let Some((key, _)) = key {
+                doubts.lock().unwrap().insert(key.to_owned());
+            }
+        }
+    })
 }
 
 impl Shop {
@@ -44,7 +66,8 @@ impl Shop {
     ) -> Result<Self, String> {
         let folder = tempfile::tempdir().map_err(|error| error.to_string())?;
         crate::proxy::init(binary, &folder.path().join("journal"))?;
-        Ok(Self { binary: binary.to_owned(), folder, server, environment })
+        let (binary, doubts) = (binary.to_owned(), Doubts::default());
+        Ok(Self { binary, folder, server, environment, doubts })
     }
 
     fn command(&self, words: &[&str]) -> Command {
@@ -85,10 +108,13 @@ impl Shop {
     }
 
     /// A sender that goes on until it is killed.
-    pub(crate) fn start(&self, flags: &[&str]) -> Result<Sender, String> {
-        let mut command = self.sender(flags);
-        command.stdout(Stdio::null()).stderr(Stdio::null());
-        command.spawn().map(Sender).map_err(|error| error.to_string())
+    pub(crate) fn start(&self) -> Result<Sender, String> {
+        let mut command = self.sender(&[]);
+        command.stdout(Stdio::piped()).stderr(Stdio::null());
+        let mut child = command.spawn().map_err(|error| error.to_string())?;
+        let said = child.stdout.take();
+        let hearing = said.map(|said| hear(said, Arc::clone(&self.doubts)));
+        Ok(Sender(child, hearing))
     }
 
     fn sender(&self, flags: &[&str]) -> Command {
@@ -125,8 +151,14 @@ impl Shop {
         serde_json::from_str(&said).map_err(|error| error.to_string())
     }
 
+    /// Whether senders have said of all that waits that nobody knows. To ask the status each time
+    /// would take longer than what is between.
+    pub(crate) fn said_only_doubts(&self) -> bool {
+        self.waiting() <= self.doubts.lock().unwrap().len()
+    }
+
     /// Whether nothing is left to be tried: all that waits is in doubt.
-    pub(crate) fn only_doubts(&self) -> Result<bool, String> {
+    fn only_doubts(&self) -> Result<bool, String> {
         let status = self.status()?;
         Ok(status["unknown"]["messages"] == self.waiting())
     }
