@@ -215,6 +215,9 @@ impl Place {
 
     /// The same, also if a snapshot has brought it to another cluster: for who makes it safe.
     pub(crate) async fn open_restored(&self) -> Result<Opened, Failure> {
+        if let Self::Spread(file) = self {
+            return Set::open_restored(file).await.map(Opened::Spread);
+        }
         let Self::Etcd(target) = self.taking() else {
             return self.open_marked(Settings::default()).await;
         };
@@ -374,8 +377,16 @@ impl Opened {
 
     /// Says of a store that is safe to use again that it belongs where it is now.
     pub(crate) async fn settle_in(&self) -> Result<(), Failure> {
-        let Self::Etcd(etcd) = self else { return Ok(()) };
-        Ok(etcd.settle_in().await?)
+        let all = match self {
+            Self::Spread(set) => set.opened().collect(),
+            one => vec![one],
+        };
+        for opened in all {
+            if let Self::Etcd(etcd) = opened {
+                etcd.settle_in().await?;
+            }
+        }
+        Ok(())
     }
 
     /// How many outcomes nobody knows.

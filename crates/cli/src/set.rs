@@ -33,13 +33,22 @@ pub(crate) struct Set {
 impl Set {
     /// Opens all stores that the file names as one. Boxed, since a place opens a set of places.
     pub(crate) fn open(file: &Path) -> BoxFuture<'_, Result<Self, Failure>> {
-        Box::pin(Self::open_all(file))
+        Box::pin(Self::open_all(file, false))
     }
 
-    async fn open_all(file: &Path) -> Result<Self, Failure> {
+    /// The same, also if snapshots have brought them to other clusters.
+    pub(crate) fn open_restored(file: &Path) -> BoxFuture<'_, Result<Self, Failure>> {
+        Box::pin(Self::open_all(file, true))
+    }
+
+    async fn open_all(file: &Path, is_restored: bool) -> Result<Self, Failure> {
         let mut stores = Vec::new();
         for place in places(file)? {
-            let opened = place.open_marked(Settings::default()).await?;
+            let opened = if is_restored {
+                place.open_restored().await?
+            } else {
+                place.open_marked(Settings::default()).await?
+            };
             stores.push((place, opened));
         }
         let given = stores.iter().map(|(place, opened)| Given {
@@ -72,6 +81,30 @@ impl Set {
 
     pub(crate) fn opened(&self) -> impl Iterator<Item = &Opened> {
         self.members.iter().map(|(.., opened)| opened)
+    }
+
+    /// Refuses a set whose keys are moving from member to member.
+    pub(crate) fn refuse_moving(&self, place: &Place) -> Result<(), Failure> {
+        let map = self.spread.map();
+        if !map.is_moving() {
+            return Ok(());
+        }
+        let text = format!("{place}: keys move from member to member; {}", said(&map));
+        Err(Failure::new(Exit::Refused, text)
+            .with_hint(format!("`onlyonce store rebalance --at-rest --store {place}` ends it")))
+    }
+
+    /// Those whose map is older than that of another one, as after a copy from before a move was
+    /// put back.
+    pub(crate) async fn behind(&self) -> Result<Vec<String>, Failure> {
+        let (version, mut behind) = (self.spread.map().version(), Vec::new());
+        for (place, _, opened) in &self.members {
+            let seat = Seat::read(&*opened.store()).await?.ok_or_else(|| gone(place))?;
+            if seat.map.version() < version {
+                behind.push(place.to_string());
+            }
+        }
+        Ok(behind)
     }
 
     /// Calls `tell` once if any of them is not written any more.
@@ -122,6 +155,11 @@ pub(crate) fn places(file: &Path) -> Result<Vec<Place>, Failure> {
     Ok(places)
 }
 
+/// All stores that a place names.
+pub(crate) fn each(place: &Place) -> Result<Vec<Place>, Failure> {
+    if let Place::Spread(file) = place { places(file) } else { Ok(vec![place.clone()]) }
+}
+
 /// The kind of a store, by the word that its address begins with.
 const fn kind(place: &Place) -> &'static str {
     match place {
@@ -135,7 +173,8 @@ const fn kind(place: &Place) -> &'static str {
     }
 }
 
-/// Makes new stores, and a set of them.
+/// Makes new stores, and a set of them. With a secret, which no other store has, what was cut off
+/// is gone on with.
 pub(crate) fn make<'a>(
     file: &'a Path,
     start: Start,
@@ -146,28 +185,60 @@ pub(crate) fn make<'a>(
 
 async fn make_all(file: &Path, start: Start, secret: Option<&Secret>) -> Result<(), Failure> {
     let places = places(file)?;
-    for place in &places {
-        if stands(place).await?.is_some() {
+    let map = Map::first(places.len()).ok_or_else(|| {
+        Failure::new(Exit::Usage, format!("a set has at most {MEMBERS_MAX} members"))
+    })?;
+    let mut standing = Vec::new();
+    for (place, own) in places.iter().zip(map.members()) {
+        let stands = stands(place).await?;
+        if let Some(stands) = &stands
+            && !is_begun(stands, secret, (*own, &map)).await?
+        {
             let text = format!("{place}: there is a store already; it is left as it is");
             return Err(Failure::new(Exit::Refused, text).with_hint(format!(
                 "`onlyonce store spread --store spread:{}` lets stores join",
                 file.display()
             )));
         }
+        standing.push(stands);
     }
-    let map = Map::first(places.len()).ok_or_else(|| {
-        Failure::new(Exit::Usage, format!("a set has at most {MEMBERS_MAX} members"))
-    })?;
-    let (mut secret, mut set) = (secret.cloned(), None);
-    for (place, own) in places.iter().zip(map.members()) {
-        place.make(start, secret.as_ref()).await?;
-        let opened = place.open_marked(Settings::default()).await?;
+    let mut set = standing.iter().flatten().find_map(|(_, seat)| Some(seat.as_ref()?.set));
+    let mut secret = secret.cloned();
+    for ((place, own), stands) in places.iter().zip(map.members()).zip(standing) {
+        let (opened, seat) = match stands {
+            Some(stands) => stands,
+            None => {
+                place.make(start, secret.as_ref()).await?;
+                (place.open_marked(Settings::default()).await?, None)
+            }
+        };
         secret = Some(opened.secret().clone());
-        let taken = Seat::take(&*opened.store(), *own, &map, set, now()).await;
+        let taken = match seat {
+            Some(seat) => Ok(Some(seat)),
+            None => Seat::take(&*opened.store(), *own, &map, set, now()).await,
+        };
         opened.close();
         set = Some(taken?.ok_or_else(|| gone(place))?.set);
     }
     Ok(())
+}
+
+/// Whether a store was made for this seat of a set of this secret, and has no key.
+async fn is_begun(
+    (opened, seat): &Standing,
+    secret: Option<&Secret>,
+    (own, map): (Number, &Map),
+) -> Result<bool, Failure> {
+    if secret != Some(opened.secret()) {
+        return Ok(false);
+    }
+    match seat {
+        Some(seat) => Ok(seat.own == own && seat.map == *map),
+        None => {
+            let page = opened.store().list(Filter { limit: 1, ..Filter::default() }, None).await?;
+            Ok(page.records.is_empty() && page.damaged.is_empty())
+        }
+    }
 }
 
 /// What stands at a place of the file: an open store and its seat, if it has one.

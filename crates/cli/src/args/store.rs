@@ -42,7 +42,8 @@ Keys move to all stores of FILE but those that --without names; each moves alone
 twice meanwhile. Start every process with the whole file before: one that does not name a store \
 that has joined is refused from then on. If it is cut off, the same command goes on.
 
-It waits 45 seconds, until no process goes by the map from before; with --at-rest it does not.
+It waits 45 seconds, until no process goes by the map from before, and where keys have moved \
+before as long again; with --at-rest it does not.
 
   onlyonce store rebalance --store spread:/etc/onlyonce.stores
   onlyonce store rebalance --store spread:/etc/onlyonce.stores --without postgres://app@old/shop")]

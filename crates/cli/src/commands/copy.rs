@@ -19,6 +19,7 @@ use crate::operate::time;
 use crate::output;
 use crate::place::{Opened, Place, time_of};
 use crate::progress::Bar;
+use crate::set;
 use crate::vault;
 
 /// Writes that are on their way at once, so that they share a sync or a round trip.
@@ -45,14 +46,17 @@ pub(crate) struct CopyArgs {
 pub(crate) async fn run(args: CopyArgs) -> Result<(), Failure> {
     let CopyArgs { from, to, at_rest, give_up } = args;
     let names = (from.to_string(), to.to_string());
-    if let Some(set) = [&from, &to].into_iter().find(|it| matches!(it, Place::Spread(_))) {
-        let text = format!("{set}: several stores are not copied as one");
-        return Err(Failure::new(Exit::Usage, text));
-    }
     if names.0 == names.1 {
         return Err(Failure::new(Exit::Usage, "FROM and TO are the same store"));
     }
+    let named = set::each(&to)?;
+    if let Some(both) = set::each(&from)?.iter().find(|it| named.contains(it)) {
+        return Err(Failure::new(Exit::Usage, format!("{both} is in FROM and in TO")));
+    }
     let opened = from.open_marked(Settings::default()).await?;
+    if let Opened::Spread(set) = &opened {
+        set.refuse_moving(&from)?;
+    }
     let done = if give_up {
         self::give_up(&*opened.store(), &names).await
     } else {

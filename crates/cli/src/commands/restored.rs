@@ -10,15 +10,16 @@ use clap::Args;
 use onlyonce::{Engine, Restored, Runtime as _, Settings};
 use onlyonce_core::{Holder, KeyId, Record, State, StateKind, Timestamp};
 use onlyonce_failpoint::failpoint;
+use onlyonce_spread::Pass;
 use onlyonce_store::{Filter, Store};
 use onlyonce_tokio::TokioRuntime;
 
 use crate::exit::Exit;
 use crate::failure::Failure;
-use crate::moved::{Mark, Role};
+use crate::moved::{self, Mark, Role};
 use crate::operate::time;
 use crate::output;
-use crate::place::{KEY_AHEAD_MAX, Opened, Place, time_of};
+use crate::place::{KEY_AHEAD_MAX, Opened, Place, now, time_of};
 use crate::progress::Bar;
 use crate::vault;
 
@@ -27,7 +28,8 @@ const NAMED_MAX: usize = 20;
 
 #[derive(Args, Debug)]
 pub(crate) struct RestoredArgs {
-    /// The store that was put back: sqlite:FILE, postgres://.., mysql://.., redis://.. or etcd://..
+    /// The store that was put back: sqlite:FILE, postgres://.., mysql://.., redis://.., etcd://..,
+    /// or spread:FILE if a member was
     #[arg(long, value_name = "URL", env = "ONLYONCE_STORE", hide_env_values = true)]
     store: Place,
     /// No process uses it, and none will before this has ended
@@ -52,16 +54,15 @@ pub(crate) async fn run(args: RestoredArgs) -> Result<(), Failure> {
         return Err(Failure::new(Exit::Usage, text)
             .with_hint(format!("`onlyonce journal restore {dir} NEW`")));
     }
-    if let Place::Spread(_) = &place {
-        let text = format!("{place}: several stores cannot be put back from older copies");
-        return Err(Failure::new(Exit::Usage, text));
-    }
     if !at_rest {
         let text = format!("{place}: other processes may have it open, and run keys");
         return Err(Failure::new(Exit::Usage, text)
             .with_hint("stop all of them, see to it that none starts, and say --at-rest"));
     }
     let opened = place.open_restored().await?;
+    if let Opened::Spread(set) = &opened {
+        set.refuse_moving(&place)?;
+    }
     let restoring = Restoring { name: place.to_string(), clock_is_right, why, by };
     let done = restoring.run(&opened).await;
     opened.close();
@@ -96,6 +97,21 @@ impl Restoring {
                 written.ok_or_else(|| self.disturbed())?
             }
         };
+        let behind = match opened {
+            Opened::Spread(set) => set.behind().await?,
+            Opened::Journal { .. }
+            | Opened::Sqlite(_)
+            | Opened::Postgres(_)
+            | Opened::Mysql(_)
+            | Opened::Redis(_)
+            | Opened::Etcd(_) => Vec::new(),
+        };
+        for member in behind {
+            output::line(&format!(
+                "beware: {member} was put back from before keys moved to or from it: those that \
+                 had moved there and carry no time have no record, and would run again"
+            ))?;
+        }
         let (restored, records) =
             self.make_safe(opened, &engine, mark).await.map_err(|failure| self.midway(failure))?;
         self.tell(&restored, records)
@@ -139,9 +155,11 @@ impl Restoring {
         let done = engine.restored(KEY_AHEAD_MAX, &self.by, &self.why, &progress).await;
         drop(bar);
         let restored = done?;
-        // Without the mark, and the names of keys that answers may need.
-        let named = u64::from(!vault::names(opened).await?.is_empty());
-        let records = opened.records().await?.saturating_sub(1 + named);
+        if let Opened::Spread(set) = opened {
+            // A member that was put back may know an older map.
+            set.spread.settle(&Pass::default(), now()).await?;
+        }
+        let records = self.count(opened).await?;
         failpoint!("restored.mark.before", records);
         if !mark.remove(&*store).await? {
             return Err(self.disturbed());
@@ -150,6 +168,25 @@ impl Restoring {
         // The last step: a store of another cluster is refused until then.
         opened.settle_in().await?;
         Ok((restored, records))
+    }
+
+    /// How many keys have a record.
+    async fn count(&self, opened: &Opened) -> Result<u64, Failure> {
+        let Opened::Spread(set) = opened else {
+            // Without the mark, and the names of keys that answers may need.
+            let named = u64::from(!vault::names(opened).await?.is_empty());
+            return Ok(opened.records().await?.saturating_sub(1 + named));
+        };
+        // A member that was put back may have some that live elsewhere by now.
+        let (mut count, mut after) = (0, None);
+        loop {
+            let page = set.spread.list(Filter::default(), after).await?;
+            count += page.records.iter().filter(|(id, _)| moved::is_of_key(*id)).count() as u64;
+            after = page.next;
+            if after.is_none() {
+                return Ok(count);
+            }
+        }
     }
 
     fn tell(&self, restored: &Restored, records: u64) -> Result<(), Failure> {

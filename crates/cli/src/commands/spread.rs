@@ -2,12 +2,14 @@
 //! members that they are to live in.
 
 use std::path::Path;
+use std::sync::Arc;
 
 use clap::Args;
 use onlyonce_spread::{Number, Pass, SETTLE_WAIT, Spread};
 
 use crate::exit::Exit;
 use crate::failure::Failure;
+use crate::moved::refuse;
 use crate::output;
 use crate::place::{Opened, Place, now};
 use crate::progress::Bar;
@@ -58,9 +60,11 @@ pub(crate) async fn join(args: SpreadArgs) -> Result<(), Failure> {
 
 pub(crate) async fn rebalance(args: RebalanceArgs) -> Result<(), Failure> {
     let set = Set::open(file(&args.store)?).await?;
-    let wanted = wanted(&set, &args);
-    let done = match wanted {
-        Ok(wanted) => move_all(&set.spread, &args, &wanted).await,
+    let done = match refuse(Arc::new(set.spread.clone()), &args.store.to_string()).await {
+        Ok(()) => match wanted(&set, &args) {
+            Ok(wanted) => move_all(&set.spread, &args, &wanted).await,
+            Err(failure) => Err(failure),
+        },
         Err(failure) => Err(failure),
     };
     set.opened().for_each(Opened::close);
@@ -86,20 +90,20 @@ fn wanted(set: &Set, args: &RebalanceArgs) -> Result<Vec<Number>, Failure> {
 async fn move_all(spread: &Spread, args: &RebalanceArgs, wanted: &[Number]) -> Result<(), Failure> {
     let store = &args.store;
     let map = spread.map();
-    if map.is_moving() || map.members() != wanted {
-        let begun = spread.begin(wanted, now()).await;
-        begun.map_err(|error| midway(store, error.into()))?;
-        if !args.at_rest {
-            let bar = Bar::waiting("until no process goes by the map from before");
-            tokio::time::sleep(SETTLE_WAIT).await;
-            drop(bar);
-        }
-        let moved = pass_all(spread).await.map_err(|failure| midway(store, failure))?;
-        output::line(&format!("{moved} keys were moved"))?;
-    } else {
+    if !map.is_moving() {
         // Of a move that was ended and not told everywhere.
         let settled = spread.settle(&Pass::default(), now()).await;
         settled.map_err(|error| midway(store, error.into()))?;
+    }
+    if map.is_moving() || map.members() != wanted {
+        if map.has_moved() {
+            wait(args, "until no process goes by the map of the move before").await;
+        }
+        let begun = spread.begin(wanted, now()).await;
+        begun.map_err(|error| midway(store, error.into()))?;
+        wait(args, "until no process goes by the map from before").await;
+        let moved = pass_all(spread).await.map_err(|failure| midway(store, failure))?;
+        output::line(&format!("{moved} keys were moved"))?;
     }
     let bar = Bar::counting("forwards taken away");
     let cleaned = spread.clean(&|count| bar.at_count(count)).await;
@@ -117,6 +121,15 @@ async fn move_all(spread: &Spread, args: &RebalanceArgs, wanted: &[Number]) -> R
         output::line(&format!("{place} has no key any more: take its line out of the file"))
     })?;
     Ok(())
+}
+
+/// Waits until no map counts any more but the newest.
+async fn wait(args: &RebalanceArgs, until: &'static str) {
+    if !args.at_rest {
+        let bar = Bar::waiting(until);
+        tokio::time::sleep(SETTLE_WAIT).await;
+        drop(bar);
+    }
 }
 
 /// Passes until one finds nothing, and ends the move.

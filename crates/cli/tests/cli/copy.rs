@@ -22,6 +22,11 @@ fn sqlite(folder: &Folder, name: &str) -> String {
     format!("sqlite:{}", folder.path(name).display())
 }
 
+/// Several stores as one.
+fn set(folder: &Folder, name: &str, stores: &[String]) -> String {
+    format!("spread:{}", folder.write(name, &stores.join("\n")))
+}
+
 fn keys(store: &str, arguments: &[&str]) -> Ran {
     onlyonce(["keys"].iter().chain(arguments).chain(&["--store", store]))
 }
@@ -139,11 +144,15 @@ fn a_store_moves_through_every_kind_and_answers_as_before_and_the_old_place_is_r
     let mut etcd = EtcdCluster::start();
     let members: Vec<String> =
         etcd.members().iter().map(|member| member.address().to_string()).collect();
+    let files = ["a.db", "b.db", "c.db"].map(|name| sqlite(&folder, name));
+    let parts = ["a", "b"].map(|name| format!("redis://{}?prefix={name}", redis.address()));
     let places = [
         sqlite(&folder, "once.db"),
+        set(&folder, "files", &files),
         postgres.url("postgres"),
         mariadb.url("shop"),
         format!("redis://{}", redis.address()),
+        set(&folder, "parts", &parts),
         format!("etcd://{}", members.join(",")),
         format!("journal:{}", folder.path("again").display()),
     ];
@@ -189,7 +198,10 @@ fn a_copy_that_is_killed_at_any_moment_never_leaves_two_stores_and_goes_on_when_
     proxy.stop();
     let (mut from, known) = (folder.store(), listed(&folder.store()));
     for round in 0..3_u64 {
-        let to = sqlite(&folder, &format!("{round}.db"));
+        let file = sqlite(&folder, &format!("{round}.db"));
+        let more = sqlite(&folder, &format!("{round}-more.db"));
+        // To a file, from there to several as one, and back to a file.
+        let to = if round == 1 { set(&folder, "set", &[file, more]) } else { file };
         let mut killed = 0;
         loop {
             let running = Running::start(["store", "copy", "--at-rest", &from, &to]);
@@ -318,6 +330,39 @@ fn a_copy_goes_to_a_new_place_only_and_changes_nothing_when_it_is_refused() {
     let told = copy(&store.url, &other.url, &["--give-up"]).failed(1);
     assert!(told.contains("no copy of it was begun"), "{told}");
     assert_eq!((listed(&store.url), listed(&other.url)), known);
+}
+
+#[test]
+fn a_set_whose_keys_move_and_one_that_names_the_other_store_are_not_copied() {
+    let folder = Folder::empty();
+    let [a, b, other] = ["a.db", "b.db", "other.db"].map(|name| sqlite(&folder, name));
+    let one = set(&folder, "one", std::slice::from_ref(&a));
+    let both = set(&folder, "both", &[a.clone(), b]);
+    onlyonce(["store", "init", "--first", "--store", &one]).done();
+    keys(&one, &["seal", "--key", "tap", "--why", "cancelled"]).done();
+    for (from, to) in [(&one, &a), (&a, &one), (&one, &both)] {
+        let told = copy(from, to, &["--at-rest"]).failed(2);
+        assert!(told.contains(&format!("{a} is in FROM and in TO")), "{told}");
+    }
+    onlyonce(["store", "spread", "--store", &both]).done();
+    let moving = Running::start(["store", "rebalance", "--store", &both]);
+    until("a move", || {
+        let told = onlyonce(["doctor", "--store", &both]).out;
+        told.contains("moving from").then_some(())
+    });
+    drop(moving);
+    let told = copy(&both, &other, &["--at-rest"]).failed(1);
+    assert!(told.contains("keys move from member to member"), "{told}");
+    assert!(told.contains(&format!("store rebalance --at-rest --store {both}")), "{told}");
+    let restored = ["store", "restored", "--at-rest", "--store", &both];
+    let told = onlyonce(restored).failed(1);
+    assert!(told.contains("keys move from member to member"), "{told}");
+    onlyonce(["store", "rebalance", "--at-rest", "--store", &both]).done();
+    onlyonce(restored).done();
+    copy(&both, &other, &["--at-rest"]).done();
+    assert_eq!(states(&listed(&other)), ["completed"]);
+    let told = onlyonce(["store", "rebalance", "--store", &both]).failed(3);
+    assert!(told.contains("its records were moved to"), "{told}");
 }
 
 #[test]

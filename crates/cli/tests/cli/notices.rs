@@ -13,6 +13,7 @@ use onlyonce_core::{Fingerprint, Floor, KeyId, Phase, Policy, Record, Reply, Rev
 use onlyonce_etcd::Etcd;
 use onlyonce_postgres::Postgres;
 use onlyonce_redis::Redis;
+use onlyonce_spread::{Given, Spread};
 use onlyonce_testbed::{PgBouncer, Relay};
 use onlyonce_tokio::TokioRuntime;
 use tokio::runtime::Runtime;
@@ -20,7 +21,7 @@ use tokio::task::JoinHandle;
 
 use crate::caller::order;
 use crate::log::{self, CONFIG};
-use crate::process::{Proxy, onlyonce, until};
+use crate::process::{Folder, Proxy, onlyonce, until};
 use crate::shared::Shared;
 use crate::upstream::{Manner, Upstream};
 
@@ -294,6 +295,54 @@ fn a_duplicate_elsewhere_is_told_by_etcd() {
     let (server, on) = (onlyonce_testbed::Etcd::start(), runtime());
     let url = format!("etcd://{}?accept=single", server.address());
     a_duplicate_elsewhere_is_told(&on, etcd(&on, [url.clone(), url]));
+}
+
+/// Databases of these addresses as one store, as two processes open it.
+fn set(on: &Runtime, urls: &[String]) -> [Arc<dyn Store>; 2] {
+    let folder = Folder::empty();
+    let file = format!("spread:{}", folder.write("stores", &urls.join("\n")));
+    onlyonce(["store", "init", "--first", "--store", &file]).done();
+    [opened(on, urls), opened(on, urls)]
+}
+
+fn opened(on: &Runtime, urls: &[String]) -> Arc<dyn Store> {
+    let given = urls.iter().map(|url| {
+        let (store, secret): (Arc<dyn Store>, _) = if url.starts_with("redis:") {
+            let settings = onlyonce_redis::Settings::default();
+            let redis = on.block_on(Redis::open(&url.parse().unwrap(), settings)).unwrap();
+            (Arc::new(redis.clone()), redis.secret().clone())
+        } else {
+            let postgres = on.block_on(Postgres::open(url.parse().unwrap())).unwrap();
+            (Arc::new(postgres.clone()), postgres.secret().clone())
+        };
+        Given { name: url.clone(), store, secret }
+    });
+    let clock = on.block_on(async { TokioRuntime::new() });
+    let steady = Arc::new(move || onlyonce::Runtime::steady(&clock));
+    Arc::new(on.block_on(Spread::open(given.collect(), steady)).unwrap())
+}
+
+#[test]
+fn a_duplicate_elsewhere_is_told_by_whichever_member_of_a_set_has_the_key() {
+    let (server, redis, on) =
+        (onlyonce_testbed::Postgres::start(), onlyonce_testbed::Redis::start(), runtime());
+    let names = ["a", "b", "c"];
+    names.map(|name| server.sql("postgres", &format!("CREATE DATABASE {name}")));
+    a_duplicate_elsewhere_is_told(&on, set(&on, &names.map(|name| server.url(name))));
+    let urls = names.map(|name| format!("redis://{}?prefix={name}", redis.address()));
+    a_duplicate_elsewhere_is_told(&on, set(&on, &urls));
+}
+
+#[test]
+fn what_is_missed_while_cut_off_from_a_member_of_a_set_is_looked_at_later() {
+    let (server, on) = (onlyonce_testbed::Postgres::start(), runtime());
+    let relay = Relay::to(server.address());
+    let names = ["a", "b"];
+    names.map(|name| server.sql("postgres", &format!("CREATE DATABASE {name}")));
+    let [there, _] = set(&on, &names.map(|name| server.url(name)));
+    let by_relay = names.map(|name| format!("postgres://postgres@{}/{name}", relay.address()));
+    let here = opened(&on, &by_relay);
+    what_is_missed_while_cut_off_is_looked_at_later(&on, [there, here], &relay);
 }
 
 #[test]

@@ -1,6 +1,8 @@
 //! Shared stores that are put back from an older copy of themselves, by what their servers bring
 //! for it: what can be known to have run since runs no second time.
 
+mod set;
+
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;

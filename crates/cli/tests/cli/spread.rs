@@ -6,7 +6,7 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
 
-use onlyonce_testbed::{Postgres, Redis};
+use onlyonce_testbed::{Etcd, MariaDb, Postgres, Redis};
 use serde_json::Value;
 
 use crate::caller::order;
@@ -101,8 +101,14 @@ fn a_file_of_stores_that_cannot_be_one_is_refused_by_line() {
     assert!(said.contains("which cannot join a set"), "{said}");
 }
 
+/// Three stores of one server, by their names.
+fn three(url: impl Fn(&str) -> String) -> [String; 3] {
+    ["a", "b", "c"].map(|name| url(name))
+}
+
 /// One store with keys, the others join, the first one leaves: each key is answered as before.
-fn grows_and_moves_on(folder: &Folder, [a, b, c]: [&str; 3]) {
+fn grows_and_moves_on(folder: &Folder, stores: &[String; 3]) {
+    let [a, b, c] = stores.each_ref().map(String::as_str);
     store("init", a, &["--first"]).done();
     let upstream = Upstream::open();
     let proxy = Proxy::start_with(a, &upstream, &[]);
@@ -143,26 +149,42 @@ fn grows_and_moves_on(folder: &Folder, [a, b, c]: [&str; 3]) {
 #[test]
 fn a_file_becomes_several_and_each_key_is_answered_as_before() {
     let folder = Folder::empty();
-    let [a, b, c] = ["a.db", "b.db", "c.db"].map(|name| sqlite(&folder, name));
-    grows_and_moves_on(&folder, [&a, &b, &c]);
+    grows_and_moves_on(&folder, &three(|name| sqlite(&folder, name)));
 }
 
 #[test]
 fn a_database_in_postgres_becomes_several_and_each_key_is_answered_as_before() {
     let server = Postgres::start();
-    for name in ["a", "b", "c"] {
+    let stores = three(|name| {
         server.sql("postgres", &format!("CREATE DATABASE {name}"));
-    }
-    let [a, b, c] = ["a", "b", "c"].map(|name| server.url(name));
-    grows_and_moves_on(&Folder::empty(), [&a, &b, &c]);
+        server.url(name)
+    });
+    grows_and_moves_on(&Folder::empty(), &stores);
+}
+
+#[test]
+fn a_database_in_mariadb_becomes_several_and_each_key_is_answered_as_before() {
+    let server = MariaDb::start();
+    let stores = three(|name| {
+        server.sql("mysql", &format!("CREATE DATABASE {name}"));
+        server.url(name)
+    });
+    grows_and_moves_on(&Folder::empty(), &stores);
+}
+
+#[test]
+fn an_etcd_becomes_several_and_each_key_is_answered_as_before() {
+    let server = Etcd::start();
+    let at = server.address();
+    let stores = three(|name| format!("etcd://{at}?prefix={name}&accept=single"));
+    grows_and_moves_on(&Folder::empty(), &stores);
 }
 
 #[test]
 fn a_redis_becomes_several_and_each_key_is_answered_as_before() {
     let server = Redis::start();
-    let [a, b, c] =
-        ["a", "b", "c"].map(|name| format!("redis://{}?prefix={name}", server.address()));
-    grows_and_moves_on(&Folder::empty(), [&a, &b, &c]);
+    let stores = three(|name| format!("redis://{}?prefix={name}", server.address()));
+    grows_and_moves_on(&Folder::empty(), &stores);
 }
 
 /// Three proxies: one that follows the map, one that begins during the move, and one that does not
