@@ -9,7 +9,7 @@ use crate::{Outcome, repo, steps};
 pub(crate) type Package = (&'static str, &'static str);
 
 /// What the tests use.
-pub(crate) const TEST_PACKAGES: [Package; 20] = [
+pub(crate) const TEST_PACKAGES: [Package; 21] = [
     ("nginx", "nginx"),
     ("chromium", "chromium"),
     ("chromedriver", "chromium-driver"),
@@ -30,6 +30,7 @@ pub(crate) const TEST_PACKAGES: [Package; 20] = [
     ("/usr/lib/galera/libgalera_smm.so", "galera-4"),
     ("rabbitmq-server", "rabbitmq-server"),
     ("nats-server", "nats-server"),
+    ("/usr/lib/dovecot/imap", "dovecot-imapd"),
     // No program: a library for the system's Python.
     ("/usr/lib/python3/dist-packages/pika/__init__.py", "python3-pika"),
 ];

@@ -4,7 +4,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use onlyonce::{Attempt, Effect, InDoubt, Probed, Ran};
-use onlyonce_core::{Cause, Reply};
+use onlyonce_core::{Cause, Reply, Timestamp};
 use onlyonce_provider::{Provider, Ready as Request, Refused, Sent};
 use onlyonce_smtp::{Answer, Committed, Failed, Relay, Session, Staged};
 use serde_json::json;
@@ -12,7 +12,8 @@ use tokio::time::Instant;
 
 use crate::message::Message;
 use crate::meter::Meter;
-use crate::probe::{self, Asking};
+use crate::probe::imap::MARKER;
+use crate::probe::{self, Asking, Whom};
 
 /// Connections kept for the next message; more are closed.
 const IDLE_MAX: usize = 16;
@@ -41,6 +42,7 @@ pub struct Letter {
     message: Arc<Message>,
     route: Arc<Route>,
     asking: Option<Arc<Asking>>,
+    now: Timestamp,
     begun: Option<Instant>,
 }
 
@@ -99,9 +101,15 @@ impl Route {
         }
     }
 
-    async fn prepared(&self, message: &Message) -> Result<Ready, Not> {
+    /// `with_marker`: whether a mailbox that gets copies is asked about doubts.
+    async fn prepared(
+        &self,
+        message: &Message,
+        with_marker: bool,
+        now: Timestamp,
+    ) -> Result<Ready, Not> {
         match &self.way {
-            Way::Relay(relay) => match self.stage(relay, message).await {
+            Way::Relay(relay) => match self.stage(relay, message, with_marker).await {
                 Ok(staged) => Ok(Ready::Staged(staged)),
                 Err(failed) if failed.retryable => Err(Not::Now(refusal(&failed, LATER))),
                 Err(failed) => Err(Not::Ever(refusal(&failed, NEVER))),
@@ -109,7 +117,7 @@ impl Route {
             Way::Provider(provider) => {
                 let letter = probe::letter(message);
                 let letter = letter.map_err(|text| Not::Ever(said(NEVER, &text)))?;
-                let request = provider.prepare(&letter).await;
+                let request = provider.prepare(&letter, now).await;
                 request.map(Ready::Request).map_err(|refused| {
                     if refused.retryable {
                         Not::Now(declined(&refused, LATER))
@@ -121,15 +129,22 @@ impl Route {
         }
     }
 
-    async fn stage(&self, relay: &Relay, message: &Message) -> Result<Staged, Failed> {
+    async fn stage(
+        &self,
+        relay: &Relay,
+        message: &Message,
+        with_marker: bool,
+    ) -> Result<Staged, Failed> {
         let envelope = message.envelope();
+        let longer = with_marker.then(|| message.with_name_in(MARKER)).flatten();
+        let content = longer.as_ref().unwrap_or(message.content());
         while let Some(session) = self.take() {
-            match session.stage(&envelope, message.content()).await {
+            match session.stage(&envelope, content).await {
                 Err(failed) if is_about_the_connection(&failed) => {}
                 staged => return staged,
             }
         }
-        Session::connect(relay).await?.stage(&envelope, message.content()).await
+        Session::connect(relay).await?.stage(&envelope, content).await
     }
 
     /// Whether an earlier attempt may have been taken. A provider that remembers keys is asked
@@ -154,9 +169,9 @@ fn is_about_the_connection(failed: &Failed) -> bool {
 }
 
 impl Letter {
-    /// This message, this way.
-    pub const fn new(message: Arc<Message>, route: Arc<Route>) -> Self {
-        Self { message, route, asking: None, begun: None }
+    /// This message, this way, to be handed over now.
+    pub const fn new(message: Arc<Message>, route: Arc<Route>, now: Timestamp) -> Self {
+        Self { message, route, asking: None, now, begun: None }
     }
 
     /// The same; this is asked if nobody knows what became of an earlier attempt.
@@ -201,7 +216,9 @@ impl Effect for Letter {
 
     async fn prepare(&mut self, attempt: Attempt) -> Result<Ready, Reply> {
         self.begun = Some(Instant::now());
-        match self.route.prepared(&self.message).await {
+        let whom = self.asking.as_ref().map(|it| &it.whom);
+        let with_marker = matches!(whom, Some(Whom::Archive(_)));
+        match self.route.prepared(&self.message, with_marker, self.now).await {
             Ok(ready) => Ok(ready),
             // An answer for good is an answer: it is recorded, and the message not sent again.
             Err(Not::Ever(reply)) if !self.route.may_be_again(attempt) => Ok(Ready::Refused(reply)),

@@ -28,7 +28,7 @@ pub use message::{Message, MessageError, frozen, item_key};
 pub use meter::{Histogram, Meter};
 pub use onlyonce_provider as provider;
 pub use outbox::{Feed, FeedError, Outbox, OutboxError, Posted, Told, sender_name};
-pub use probe::{Asking, Place, Whom};
+pub use probe::{Archive, Asking, Place, Whom};
 pub use rules::{Keyed, Rules};
 pub use sender::{Became, Pace, Sender, SenderError};
 pub use spool::{Added, Shelf, Spool, SpoolError};

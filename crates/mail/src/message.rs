@@ -102,6 +102,13 @@ impl Message {
         hex(&digest(&[b"onlyonce mail name", self.key.as_bytes()])[..16])
     }
 
+    /// The bytes with its name in a field before them, the same at each attempt. `None` cannot be:
+    /// what can be sent can be sent with one more line.
+    pub(crate) fn with_name_in(&self, field: &str) -> Option<Content> {
+        let line = format!("{field}: {}\r\n", self.name());
+        Content::new(&[line.as_bytes(), self.content.as_bytes()].concat()).ok()
+    }
+
     /// Who it is from and for, the same at each attempt.
     pub fn envelope(&self) -> Envelope {
         let (from, to) = (self.from.clone(), self.to.clone());

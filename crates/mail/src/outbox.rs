@@ -10,6 +10,7 @@ use std::fmt;
 
 use onlyonce::store::BoxFuture;
 use onlyonce_core::{Secret, Timestamp};
+use onlyonce_failpoint::failpoint;
 use onlyonce_smtp::Mailbox;
 
 use crate::message::{Message, frozen, hex};
@@ -33,7 +34,7 @@ pub struct Posted {
     /// The recipient.
     pub to: String,
     /// The message, in the form of RFC 5322.
-    pub text: String,
+    pub text: Vec<u8>,
     /// When the caller wrote it, by the database's clock: its Date, if it names none.
     pub posted: Timestamp,
     /// When it was made ours, by our clock. Before that moment nobody can have sent it.
@@ -135,8 +136,10 @@ impl Feed {
         loop {
             // Whatever goes wrong from here on, rows may be ours that we have not seen.
             self.knows_ours = false;
+            failpoint!("outbox.take.before", now);
             let taken = self.outbox.take(now, PAGE).await?;
             let count = taken.len();
+            failpoint!("outbox.take.after", count);
             taken.into_iter().try_for_each(|row| self.put(&row))?;
             self.knows_ours = true;
             if count < PAGE {
@@ -170,7 +173,9 @@ impl Feed {
     /// next sender.
     pub async fn write(&mut self) -> Result<(), FeedError> {
         while let Some((number, told, said)) = self.later.front() {
+            failpoint!("outbox.tell.before", told);
             self.outbox.tell(*number, *told, said).await?;
+            failpoint!("outbox.tell.after", told);
             self.later.pop_front();
         }
         Ok(())
@@ -226,7 +231,7 @@ impl Posted {
         };
         let from = mailbox("sender", &self.from)?;
         let to = [mailbox("recipient", &self.to)?];
-        let frozen = frozen(&self.key, Some(&from), &to, self.text.as_bytes(), self.posted);
+        let frozen = frozen(&self.key, Some(&from), &to, &self.text, self.posted);
         let frozen = frozen.map_err(|error| error.to_string())?;
         let message = frozen.into_iter().next().ok_or("there is no recipient")?;
         Ok(message.known_since(self.taken))

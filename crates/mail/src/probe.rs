@@ -1,8 +1,9 @@
-//! Asking whether the server has a message of which nobody knows: its queue and its log, a
-//! provider, or a command that looks.
+//! Asking whether the server has a message of which nobody knows: its queue and its log, a mailbox
+//! that gets copies, a provider, or a command that looks.
 
 mod command;
 mod exim;
+pub(crate) mod imap;
 mod log;
 mod postfix;
 mod program;
@@ -17,6 +18,8 @@ use onlyonce_core::Reply;
 use onlyonce_provider::{Letter, Looked, Provider};
 use onlyonce_smtp::Mailbox;
 use serde_json::json;
+
+pub use imap::Archive;
 
 use crate::message::Message;
 
@@ -55,6 +58,8 @@ pub enum Whom {
     Exim(Place),
     /// The provider that messages go to, by its own look-up.
     Provider(Arc<Provider>),
+    /// A mailbox that gets a copy of each message. Each is sent with a marker of its own then.
+    Archive(Arc<Archive>),
 }
 
 /// Where a server's files are.
@@ -92,7 +97,8 @@ impl Wanted<'_> {
 }
 
 impl Asking {
-    /// Looks once whether it can be asked: the server's programs run and its log can be read.
+    /// Looks once whether it can be asked: the server's programs run and its log can be read, or
+    /// the mailbox can be opened.
     ///
     /// # Errors
     /// What cannot be done, for a person. A command is not tried, and neither is a provider.
@@ -106,6 +112,10 @@ impl Asking {
             Whom::Exim(place) => {
                 exim::queue(place).await?;
                 log::Log::open(&exim::log(place).await?).map(drop)
+            }
+            Whom::Archive(archive) => {
+                let checked = tokio::time::timeout(TIME_MAX, imap::check(archive)).await;
+                checked.map_err(|_| "the mailbox is not opened in time".to_owned())?
             }
         }
     }
@@ -134,23 +144,32 @@ async fn asked(asking: &Asking, message: &Message, doubt: &InDoubt) -> Option<Pr
                 Looked::CannotTell => Probed::CannotTell,
             });
         }
-        Whom::Postfix(_) | Whom::Exim(_) => {}
+        Whom::Postfix(_) | Whom::Exim(_) | Whom::Archive(_) => {}
     }
     // Servers write an odd one in ways of their own, and it would not be found.
     let id = String::from_utf8(id).ok()?;
-    let id = id.strip_prefix('<')?.strip_suffix('>')?;
-    let is_plain = |it: u8| it.is_ascii_graphic() && !b"<>\"\\()".contains(&it);
-    if id.is_empty() || !id.bytes().all(is_plain) {
-        return None;
-    }
+    let id = plain(&id)?;
     let wanted = Wanted { id, to: message.to().as_str() };
     let (seen, log) = match &asking.whom {
         Whom::Postfix(place) => postfix::look(place, &wanted).await.ok()?,
         Whom::Exim(place) => exim::look(place, &wanted).await.ok()?,
+        Whom::Archive(archive) => {
+            let since = doubt.first_commit_at;
+            let (seen, tells_all) =
+                imap::look(archive, &wanted, &message.name(), since).await.ok()?;
+            return Some(answered(seen, tells_all));
+        }
         Whom::Command { .. } | Whom::Provider(_) => return None,
     };
     let tells_all = seen == Seen::Nothing && log.covers(doubt.first_commit_at?).await;
     Some(answered(seen, tells_all))
+}
+
+/// What stands between the brackets of a Message-ID, if it is written everywhere in one way.
+fn plain(id: &str) -> Option<&str> {
+    let id = id.strip_prefix('<')?.strip_suffix('>')?;
+    let is_plain = |it: u8| it.is_ascii_graphic() && !b"<>\"\\()".contains(&it);
+    (!id.is_empty() && id.bytes().all(is_plain)).then_some(id)
 }
 
 /// What that answers. A log that does not tell all of the time in question cannot say "no".

@@ -239,7 +239,8 @@ impl Sender {
         let mut request = Request::new(id, message.fingerprint());
         // A store that was lost and made anew refuses what is older than itself.
         request.key_time = Some(message.taken());
-        let letter = Letter::new(Arc::clone(&message), Arc::clone(&self.route));
+        let (route, now) = (Arc::clone(&self.route), self.engine.now());
+        let letter = Letter::new(Arc::clone(&message), route, now);
         let letter = letter.asking(self.asking.clone());
         let answer = self.engine.once(&request, &self.policy, Duration::ZERO, letter).await;
         let became = match answer {

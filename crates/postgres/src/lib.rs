@@ -29,7 +29,7 @@ mod writer;
 pub use address::{Address, AddressError, RISKS};
 pub use door::doctor;
 pub use onlyonce_store::transaction::{Claimed, Request, TxError, TxErrorKind};
-pub use outbox::{OUTBOX, Outbox, Posted};
+pub use outbox::{OUTBOX, Outbox};
 pub use postgres::Postgres;
 pub use transaction::{Granted, Transactions};
 

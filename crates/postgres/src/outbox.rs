@@ -7,6 +7,7 @@
 use std::time::Duration;
 
 use onlyonce_core::Timestamp;
+use onlyonce_store::outbox::{Counted, Posted};
 use onlyonce_store::{OpenError, OpenErrorKind, StoreError, row};
 use tokio::sync::Mutex;
 use tokio_postgres::types::{ToSql, Type};
@@ -35,27 +36,9 @@ const TAKE: &str = "SELECT number, key, sender, recipient, message, posted, take
 const OURS: &str = "SELECT number, key, sender, recipient, message, posted, taken \
                     FROM onlyonce_mail.ours($1, $2, $3)";
 const TELL: &str = "SELECT onlyonce_mail.tell($1, $2, $3, $4)";
+const COUNTS: &str = "SELECT state, ours, rows, oldest FROM onlyonce_mail.counts($1)";
 
 type Values<'a> = [(&'a (dyn ToSql + Sync), Type)];
-
-/// A message of the table, for one recipient.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Posted {
-    /// The row's number.
-    pub number: i64,
-    /// The caller's name for the message.
-    pub key: String,
-    /// Who is told if it cannot be delivered.
-    pub sender: String,
-    /// Who gets it.
-    pub recipient: String,
-    /// As it was written.
-    pub message: String,
-    /// When, by the server's clock.
-    pub posted: Timestamp,
-    /// When a sender took it, by that one's clock.
-    pub taken: Timestamp,
-}
 
 /// The table, as one sender sees it.
 pub struct Outbox {
@@ -145,6 +128,14 @@ impl Outbox {
         self.call(TELL, &values).await.map(drop)
     }
 
+    /// How many rows there are of each kind.
+    ///
+    /// # Errors
+    /// The server does not say; also where the functions were made by an older onlyonce.
+    pub async fn counts(&self) -> Result<Vec<Counted>, StoreError> {
+        Ok(self.call(COUNTS, &[(&self.who, Type::TEXT)]).await?.iter().map(counted).collect())
+    }
+
     /// One statement, committed so that a crash or a failover does not lose it.
     async fn call(&self, sql: &str, values: &Values<'_>) -> Result<Vec<Row>, StoreError> {
         let place = &*self.way.place;
@@ -178,10 +169,15 @@ fn posted(row: &Row) -> Posted {
         key: row.get(1),
         sender: row.get(2),
         recipient: row.get(3),
-        message: row.get(4),
+        message: row.get::<_, String>(4).into_bytes(),
         posted: row::timestamp(row.get(5)),
         taken: row::timestamp(row.get(6)),
     }
+}
+
+fn counted(row: &Row) -> Counted {
+    let (rows, oldest) = (row.get::<_, i64>(2).unsigned_abs(), row::timestamp(row.get(3)));
+    Counted { state: row.get(0), is_ours: row.get(1), rows, oldest }
 }
 
 fn failed(way: &Way, kind: OpenErrorKind, why: &str) -> OpenError {

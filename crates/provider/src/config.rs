@@ -12,15 +12,16 @@ use toml::{Table, Value};
 use crate::body::{Body, Json};
 use crate::letter::NAMES;
 use crate::look::Look;
-use crate::provider::{IdIn, Provider};
+use crate::provider::{IdIn, Provider, Signing};
 
 /// The files that `like` may name.
-pub const READY: [(&str, &str); 5] = [
+pub const READY: [(&str, &str); 6] = [
     ("brevo", include_str!("ready/brevo.toml")),
     ("mailgun", include_str!("ready/mailgun.toml")),
     ("postmark", include_str!("ready/postmark.toml")),
     ("resend", include_str!("ready/resend.toml")),
     ("sendgrid", include_str!("ready/sendgrid.toml")),
+    ("ses", include_str!("ready/ses.toml")),
 ];
 
 /// Statuses by which a provider says that it will never take this message.
@@ -52,6 +53,14 @@ struct FileTable {
     late: Option<Span>,
     within: Option<Span>,
     look: Option<LookTable>,
+    aws: Option<AwsTable>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct AwsTable {
+    region: String,
+    service: String,
 }
 
 #[derive(Deserialize)]
@@ -141,11 +150,17 @@ fn provider(table: FileTable) -> Result<Provider, Wrong> {
         let text = "the provider remembers a key, and nothing of the request has `${key}`";
         return Err(("window", text.into()));
     }
+    if table.look.is_some() && table.aws.is_some() {
+        return Err(("look", "requests are signed, and those of a look-up cannot be".into()));
+    }
     let look = table.look.map(|it| look(it, &headers)).transpose();
     let look = look.map_err(|text| ("look", text))?;
     let late = table.late.map_or(LATE, |it| it.0);
     let within = table.within.map_or(WITHIN, |it| it.0);
-    Ok(Provider { url, headers, body, id, refused, later, window, late, within, look })
+    let signing =
+        |it: AwsTable| template(&it.region).map(|region| Signing { region, service: it.service });
+    let aws = table.aws.map(signing).transpose().map_err(|text| ("aws", text))?;
+    Ok(Provider { url, headers, body, id, refused, later, window, late, within, look, aws })
 }
 
 fn look(table: LookTable, usual: &[(String, Template)]) -> Result<Look, String> {
@@ -296,6 +311,7 @@ mod tests {
                 &format!("{good}[look]\nurl = \"https://a.example/?to=${{to}}\"\nid = \"/id\"\n"),
                 "would else be taken for it",
             ),
+            ("like = \"ses\"\n[look]\n", "those of a look-up cannot be"),
         ] {
             let error = Provider::read("mail.toml", wrong).unwrap_err().to_string();
             assert!(error.contains(says), "{wrong}: {error}");

@@ -6,9 +6,10 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::{Method, Request};
 use http_body_util::Full;
+use onlyonce_ask::aws::{Credentials, Target, signed};
 use onlyonce_ask::template::Template;
 use onlyonce_ask::{Answer, Connection, Failed};
-use onlyonce_core::Cause;
+use onlyonce_core::{Cause, Timestamp};
 use serde_json::Value;
 use tokio::time::Instant;
 
@@ -39,6 +40,15 @@ pub struct Provider {
     /// How long connecting may take, and then the answer.
     pub(crate) within: Duration,
     pub(crate) look: Option<Look>,
+    /// How requests are signed, if they are.
+    pub(crate) aws: Option<Signing>,
+}
+
+/// AWS Signature Version 4, with the credentials of the environment.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Signing {
+    pub(crate) region: Template,
+    pub(crate) service: String,
 }
 
 /// Where an id is.
@@ -111,22 +121,28 @@ impl Provider {
             look.headers.iter().map(|(_, value)| value).chain(std::iter::once(&look.url))
         });
         let all = self.headers.iter().map(|(_, value)| value).chain([&self.url]).chain(of_look);
-        let all = all.chain(self.body.templates());
+        let all = all.chain(self.body.templates()).chain(self.aws.iter().map(|it| &it.region));
         let mut names: Vec<&str> = all
             .flat_map(Template::references)
             .filter_map(|name| name.strip_prefix("env."))
+            .chain(self.aws.iter().flat_map(|_| ["AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"]))
             .collect();
         names.sort_unstable();
         names.dedup();
         names
     }
 
-    /// Connects, and makes the request. Nothing is sent of it. Can be repeated at will.
+    /// Connects, and makes the request, signed for `now` if it is. Nothing is sent of it. Can be
+    /// repeated at will.
     ///
     /// # Errors
     /// The message was certainly not taken.
-    pub async fn prepare(self: &Arc<Self>, letter: &Letter) -> Result<Ready, Refused> {
-        let request = self.request(letter)?;
+    pub async fn prepare(
+        self: &Arc<Self>,
+        letter: &Letter,
+        now: Timestamp,
+    ) -> Result<Ready, Refused> {
+        let request = self.request(letter, now)?;
         let connection = Connection::open(request.uri(), self.within).await.map_err(|failed| {
             let (Failed::NotSent(text) | Failed::Lost(_, text) | Failed::Cut(_, text)) = failed;
             Refused { retryable: true, status: None, text }
@@ -142,7 +158,7 @@ impl Provider {
         }
     }
 
-    fn request(&self, letter: &Letter) -> Result<Request<Full<Bytes>>, Refused> {
+    fn request(&self, letter: &Letter, now: Timestamp) -> Result<Request<Full<Bytes>>, Refused> {
         let never = |text: &str| Refused { retryable: false, status: None, text: text.to_owned() };
         let carries = |name: &str| {
             let all = self.body.templates();
@@ -167,8 +183,15 @@ impl Provider {
         };
         let url = address(&self.url, letter).map_err(lacks)?;
         let (media, content) = self.body.filled(letter).map_err(lacks)?;
+        let fields = match &self.aws {
+            Some(signing) => signing.fields(letter, &url, media, &content, now).map_err(lacks)?,
+            None => vec![("content-type", media.to_owned())],
+        };
         let mut request = Request::builder().method(Method::POST).uri(url);
-        request = request.header("content-type", media).header("accept", "application/json");
+        request = request.header("accept", "application/json");
+        for (name, value) in fields {
+            request = request.header(name, value);
+        }
         for (name, value) in &self.headers {
             request = request.header(name, filled(value, letter).map_err(lacks)?);
         }
@@ -222,6 +245,28 @@ impl Ready {
     /// Whom it leads to.
     pub fn server(&self) -> String {
         self.request.uri().host().unwrap_or_default().to_owned()
+    }
+}
+
+impl Signing {
+    fn fields(
+        &self,
+        letter: &Letter,
+        url: &str,
+        media: &str,
+        content: &str,
+        now: Timestamp,
+    ) -> Result<Vec<(&'static str, String)>, String> {
+        let url: http::Uri = url.parse().map_err(|_| "`url` is no address".to_owned())?;
+        let is_plain = |it: u8| it.is_ascii_alphanumeric() || b"/-_.~".contains(&it);
+        if url.query().is_some() || !url.path().bytes().all(is_plain) {
+            return Err("an address with a query or odd characters is not signed".to_owned());
+        }
+        let region = filled(&self.region, letter)?;
+        let host = url.authority().map(ToString::to_string).unwrap_or_default();
+        let (service, path) = (&*self.service, url.path());
+        let target = Target { region: &region, service, host: &host, path };
+        Ok(signed(&Credentials::of_environment()?, target, media, content, now))
     }
 }
 
@@ -293,19 +338,20 @@ mod tests {
         let letter =
             |raw: &str| Letter::read("00ff", "ann@mail.example", "", raw.as_bytes()).unwrap();
         let plain = "From: a@b.example\r\n\r\nHello\r\n";
-        assert!(provider().request(&letter(plain)).is_ok());
+        let now = Timestamp::default();
+        assert!(provider().request(&letter(plain), now).is_ok());
         let rich = "From: a@b.example\r\nContent-Type: text/html\r\n\r\n<p>Hello\r\n";
-        let refused = provider().request(&letter(rich)).unwrap_err();
+        let refused = provider().request(&letter(rich), now).unwrap_err();
         assert!(!refused.retryable && refused.text.contains("no text"), "{refused:?}");
         let lacking = "url = \"https://a.example/\"\njson = { text = \"${text}\", subject = \
                        \"Re: ${subject}\" }\n";
         let lacking = Provider::read("mail.toml", lacking).unwrap();
-        let refused = lacking.request(&letter(plain)).unwrap_err();
+        let refused = lacking.request(&letter(plain), now).unwrap_err();
         assert!(!refused.retryable && refused.text.contains("`${subject}`"), "{refused:?}");
         let of_system = "url = \"https://a.example/\"\njson = { text = \"${text}\", key = \
                          \"${env.ONLYONCE_NO_SUCH}\" }\n";
         let of_system = Provider::read("mail.toml", of_system).unwrap();
         assert_eq!(of_system.variables(), ["ONLYONCE_NO_SUCH"]);
-        assert!(of_system.request(&letter(plain)).unwrap_err().retryable);
+        assert!(of_system.request(&letter(plain), now).unwrap_err().retryable);
     }
 }

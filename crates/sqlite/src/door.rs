@@ -200,7 +200,7 @@ pub(crate) fn open_for_checkpoints(path: &Path) -> Result<Connection, OpenError>
     Ok(connection)
 }
 
-fn connect(path: &Path) -> Result<Connection, OpenError> {
+pub(crate) fn connect(path: &Path) -> Result<Connection, OpenError> {
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let connection = Connection::open_with_flags(path, flags);
     let mut connection = connection.map_err(|error| of_open(path, &error))?;
@@ -215,7 +215,7 @@ fn busy(tries: i32) -> bool {
 }
 
 /// Sets one, whether it answers with a row or not.
-fn pragma(connection: &Connection, name: &str, value: &str) -> rusqlite::Result<()> {
+pub(crate) fn pragma(connection: &Connection, name: &str, value: &str) -> rusqlite::Result<()> {
     connection.execute_batch(&format!("PRAGMA {name} = {value}"))
 }
 
@@ -249,7 +249,11 @@ fn sqlite_is_foreign(error: &rusqlite::Error) -> bool {
 }
 
 /// On which file system it is, or will be.
-fn look_at_file_system(path: &Path, lies_at: &Path, checks: &mut Checks) -> Result<(), OpenError> {
+pub(crate) fn look_at_file_system(
+    path: &Path,
+    lies_at: &Path,
+    checks: &mut Checks,
+) -> Result<(), OpenError> {
     let system = rustix::fs::statfs(lies_at).map_err(|error| {
         at(path, OpenErrorKind::Unavailable, io::Error::from(error).to_string())
     })?;

@@ -5,6 +5,9 @@
 //! lock; each swap compares the revision inside the transaction, so of all writers on the machine
 //! one wins. Reads see only what is synced, and wait for nobody.
 //!
+//! [`Outbox`] is another thing: a table of messages in a file of a caller's own tables, which a
+//! sender of mail takes out.
+//!
 //! It cannot decide anything by itself: it knows records and revisions, not what they mean; what
 //! the core decides about a claim in a caller's own transaction it writes there. It refuses a file
 //! on a network file system, where SQLite's locks and shared memory do not hold.
@@ -25,6 +28,7 @@
 mod door;
 mod error;
 mod keeper;
+mod outbox;
 mod queue;
 mod readers;
 mod schema;
@@ -34,6 +38,8 @@ mod transaction;
 mod writer;
 
 pub use door::doctor;
+pub use onlyonce_store::outbox::{Counted, Posted};
 pub use onlyonce_store::transaction::{Claimed, Request, TxError, TxErrorKind};
+pub use outbox::{OUTBOX, Outbox};
 pub use sqlite::Sqlite;
 pub use transaction::{Granted, Transactions};

@@ -17,6 +17,7 @@ pub mod error;
 pub mod memory;
 pub mod notice;
 pub mod open;
+pub mod outbox;
 pub mod row;
 pub mod store;
 pub mod transaction;

@@ -37,7 +37,7 @@ mod relay_owner;
 mod tls;
 
 pub use etcd::{Etcd, EtcdCluster};
-pub use mail::{Arrived, Cut, Exim, Fate, MailRelay, MailSink, Postfix, Word};
+pub use mail::{Arrived, Cut, Dovecot, Exim, Fate, MailRelay, MailSink, Postfix, Word};
 pub use mariadb::MariaDb;
 pub use moto::Moto;
 pub use nats::Nats;

@@ -1,6 +1,7 @@
 //! Mail servers: Postfix and Exim, unpacked below `target` since a machine can have one only, a
-//! relay before them and a sink behind them.
+//! relay before them and a sink behind them. Dovecot is for a mailbox that gets copies.
 
+mod dovecot;
 mod exim;
 mod postfix;
 mod relay;
@@ -12,6 +13,7 @@ use std::path::{Path, PathBuf};
 
 use tempfile::TempDir;
 
+pub use dovecot::Dovecot;
 pub use exim::Exim;
 pub use postfix::Postfix;
 pub use relay::{Cut, Fate, MailRelay, Word};

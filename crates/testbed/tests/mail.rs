@@ -26,8 +26,12 @@ fn hand_over(server: SocketAddr, to: &str) -> Option<String> {
     answer()
 }
 
-fn arrived(to: &str) -> Arrived {
-    Arrived { to: to.to_owned(), id: format!("<{to}>") }
+/// Whether this alone has arrived, whatever lines the servers in between have put before it.
+fn has_arrived(sink: &MailSink, to: &str) -> Option<()> {
+    let arrived = sink.arrived();
+    let [Arrived { to: for_whom, id, content }] = &arrived[..] else { return None };
+    let is_whole = content.ends_with(b"\r\n\r\nHello\r\n");
+    (for_whom == to && *id == format!("<{to}>") && is_whole).then_some(())
 }
 
 #[test]
@@ -36,7 +40,7 @@ fn postfix_delivers_to_a_sink_and_logs_it() {
     let postfix = Postfix::start(Some(sink.address()));
     let answer = hand_over(postfix.address(), "ann@mail.example").unwrap();
     assert!(answer.starts_with("250 2.0.0 Ok: queued as "), "{answer}");
-    until("a delivery", || (sink.arrived() == [arrived("ann@mail.example")]).then_some(()));
+    until("a delivery", || has_arrived(&sink, "ann@mail.example"));
     until("a line of the log", || {
         let log = std::fs::read_to_string(postfix.log()).unwrap_or_default();
         log.contains("to=<ann@mail.example>").then_some(())
@@ -59,7 +63,7 @@ fn exim_delivers_to_a_sink_and_logs_it() {
     let exim = Exim::start(Some(sink.address()));
     let answer = hand_over(exim.address(), "ann@mail.example").unwrap();
     assert!(answer.starts_with("250 OK id="), "{answer}");
-    until("a delivery", || (sink.arrived() == [arrived("ann@mail.example")]).then_some(()));
+    until("a delivery", || has_arrived(&sink, "ann@mail.example"));
     until("a line of the log", || {
         let log = std::fs::read_to_string(exim.log()).unwrap_or_default();
         log.contains("=> ann@mail.example").then_some(())
@@ -88,10 +92,11 @@ fn a_relay_loses_a_word_or_its_answer_and_counts_the_ends() {
                 // A text has the answer of its end.
                 let arrives = Word::Text <= word && matches!(fate, Fate::Unanswered(_));
                 assert_eq!(relay.ends(&to), usize::from(arrives || word == Word::End), "{to}");
+                let has = |to: &str| sink.arrived().iter().any(|it| it.to == to);
                 if arrives {
-                    until("it", || sink.arrived().contains(&arrived(&to)).then_some(()));
+                    until("it", || has(&to).then_some(()));
                 }
-                assert_eq!(sink.arrived().contains(&arrived(&to)), arrives, "{to}");
+                assert_eq!(has(&to), arrives, "{to}");
             }
         }
     }

@@ -1,12 +1,12 @@
 //! `onlyonce mail add`, `outbox`, `run` and `status`
 
+mod doubt;
 mod figures;
 mod lines;
 mod outbox;
 mod run;
 mod status;
 
-use std::ffi::OsString;
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -25,9 +25,6 @@ use crate::place::{Place, now};
 
 /// The largest message, in bytes.
 const MESSAGE_MAX: u64 = 64 << 20;
-/// The largest exit code by which a probe may say "no": above it a shell says that it could not run
-/// something, or that a signal ended it (POSIX, Shell Command Language, section 2.8.2).
-const ABSENT_MAX: i64 = 125;
 
 #[derive(Subcommand)]
 #[allow(clippy::large_enum_variant, reason = "made once a command, boxing would cost more")]
@@ -59,7 +56,8 @@ the end of a message nobody knows whether the server has it: it is not sent agai
   onlyonce mail run --server 127.0.0.1:25 --tls none --on-unknown probe --probe postfix
   onlyonce mail run --server SERVER --on-unknown probe --probe ./find --probe-absent 10
 
-`postfix` and `exim` look for it in queue and log of the server on this host. A command is told \
+`postfix` and `exim` look for it in queue and log of the server on this host, \
+imap://USER@HOST/MAILBOX in a mailbox that gets copies. A command is told \
 ONLYONCE_MESSAGE_ID, ONLYONCE_RECIPIENT, ONLYONCE_KEY and ONLYONCE_FENCE. It exits with 0 if the \
 server has the message, and what it prints first is kept as evidence.
 
@@ -78,16 +76,19 @@ A message that is written in a transaction is sent if that is committed, once, a
 rolled back. This makes the table, or its functions anew, and needs the right to make a schema:
 
   onlyonce mail outbox postgres://owner@db.example/shop
+  onlyonce mail outbox sqlite:shop.db
   onlyonce mail outbox --print > outbox.sql
 
-A program then writes a message, a row for each recipient:
+A program then writes a message, a row for each recipient, in PostgreSQL and in SQLite:
 
   SELECT onlyonce_mail.send('welcome/7829', 'shop@shop.example', 'ann@mail.example', \
 E'From: shop@shop.example\\nSubject: Welcome\\n\\nHello\\n')
 
+  INSERT INTO onlyonce_mail_send (key, sender, recipient, message) VALUES (?, ?, ?, ?)
+
 and `onlyonce mail run --outbox postgres://sender@db.example/shop` sends it.")]
     Outbox {
-        /// The database: postgres://OWNER@HOST/DATABASE
+        /// The database: postgres://OWNER@HOST/DATABASE or sqlite:FILE
         #[arg(
             value_name = "URL",
             env = "ONLYONCE_OUTBOX",
@@ -96,8 +97,15 @@ and `onlyonce mail run --outbox postgres://sender@db.example/shop` sends it.")]
         )]
         database: Option<outbox::At>,
         /// Print the statements, and change nothing
-        #[arg(long, conflicts_with = "database")]
-        print: bool,
+        #[arg(
+            long,
+            value_name = "KIND",
+            value_enum,
+            num_args = 0..=1,
+            default_missing_value = "postgres",
+            conflicts_with = "database"
+        )]
+        print: Option<outbox::Kind>,
     },
     /// Count what waits, was sent, was refused or is in doubt, and name what is in doubt
     Status {
@@ -105,6 +113,9 @@ and `onlyonce mail run --outbox postgres://sender@db.example/shop` sends it.")]
         spool: SpoolArgs,
         #[command(flatten)]
         store: StoreArgs,
+        /// Count the rows of this outbox too: postgres://USER@HOST/DATABASE or sqlite:FILE
+        #[arg(long, value_name = "URL", env = "ONLYONCE_OUTBOX", hide_env_values = true)]
+        outbox: Option<outbox::At>,
         /// One JSON object
         #[arg(long)]
         json: bool,
@@ -181,11 +192,11 @@ pub(crate) struct RunArgs {
     #[arg(long)]
     once: bool,
     /// A table that messages come from too, made by `onlyonce mail outbox`:
-    /// postgres://USER@HOST/DATABASE
+    /// postgres://USER@HOST/DATABASE or sqlite:FILE
     #[arg(long, value_name = "URL", env = "ONLYONCE_OUTBOX", hide_env_values = true)]
     outbox: Option<outbox::At>,
     #[command(flatten)]
-    doubt: DoubtArgs,
+    doubt: doubt::DoubtArgs,
     /// How long the server's answer is kept; that a message has ended is known for ever
     #[arg(long, value_name = "DURATION", default_value = "30d")]
     retention: humantime::Duration,
@@ -193,39 +204,6 @@ pub(crate) struct RunArgs {
     spool: SpoolArgs,
     #[command(flatten)]
     store: StoreArgs,
-}
-
-#[derive(Args, Debug)]
-pub(crate) struct DoubtArgs {
-    /// What is done if nobody knows whether the server has a message
-    #[arg(long, value_enum, default_value_t = Unknown::Hold, requires_if("probe", "probe"))]
-    on_unknown: Unknown,
-    /// Who looks for it: postfix[:DIR] or exim[:FILE] with its configuration, or a command for
-    /// `sh -c` that exits with 0 if the server has it
-    #[arg(long, value_name = "WHO")]
-    probe: Option<OsString>,
-    /// The log of postfix or exim, if it does not write one by itself
-    #[arg(long, value_name = "FILE", requires = "probe")]
-    probe_log: Option<PathBuf>,
-    /// Exit codes of a command that say that the server does not have it; all others say nothing
-    #[arg(long, value_name = "CODES", value_delimiter = ',', requires = "probe",
-          value_parser = clap::value_parser!(u8).range(1..=ABSENT_MAX))]
-    probe_absent: Vec<u8>,
-    /// How long what the server has taken may need to be seen by the probe
-    #[arg(long, value_name = "DURATION", default_value = "1m")]
-    settle: humantime::Duration,
-    /// How long what was sent may need to be taken: only after this and --settle counts that the
-    /// server does not have it
-    #[arg(long, value_name = "DURATION", default_value = "15m")]
-    late: humantime::Duration,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub(crate) enum Unknown {
-    /// It is not sent; a person settles it with `onlyonce keys resolve`
-    Hold,
-    /// Whoever --probe names is asked
-    Probe,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -241,9 +219,15 @@ pub(crate) enum Protection {
 pub(crate) async fn run(command: MailCommand) -> Result<(), Failure> {
     match command {
         MailCommand::Add(args) => add(&args),
-        MailCommand::Outbox { database, print } => outbox::make(database.filter(|_| !print)).await,
+        MailCommand::Outbox { database, print } => match (print, database) {
+            (Some(kind), _) => outbox::print(kind),
+            (None, Some(at)) => outbox::make(at).await,
+            (None, None) => Err(Failure::new(Exit::Usage, "no database is named")),
+        },
         MailCommand::Run(args) => run::run(args).await,
-        MailCommand::Status { spool, store, json } => status::run(&spool, &store, json).await,
+        MailCommand::Status { spool, store, outbox, json } => {
+            status::run(&spool, &store, outbox, json).await
+        }
     }
 }
 

@@ -1,10 +1,13 @@
 //! `onlyonce mail`: the sender is killed after the server has seen a message's end, before it could
 //! write down what became of it.
 
+mod archive;
 mod doubt;
 mod outbox;
 mod provider;
 mod real;
+mod ses;
+mod sqlite;
 
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -159,9 +162,14 @@ impl Shop {
     }
 
     fn status(&self) -> Value {
+        self.status_with(&[])
+    }
+
+    fn status_with(&self, more: &[&str]) -> Value {
         let store = self.folder.store();
         let arguments = ["mail", "status", "--spool", &self.spool, "--store", &store, "--json"];
-        serde_json::from_str(&onlyonce(arguments).done()).unwrap()
+        serde_json::from_str(&onlyonce(arguments.into_iter().chain(more.iter().copied())).done())
+            .unwrap()
     }
 
     /// How many of each kind; they add up.

@@ -94,7 +94,7 @@ impl Running {
         Self::spawn(command.args(arguments).current_dir(folder))
     }
 
-    fn spawn(command: &mut Command) -> Self {
+    pub(crate) fn spawn(command: &mut Command) -> Self {
         let mut child = command
             .env_remove("ONLYONCE_STORE")
             .stdin(Stdio::null())

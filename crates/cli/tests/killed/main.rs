@@ -16,6 +16,7 @@ mod judge;
 mod mail;
 mod names;
 mod occupied;
+mod outbox;
 mod page;
 mod resource;
 mod restored;
@@ -76,7 +77,7 @@ fn wherever_it_is_killed_nothing_runs_twice_and_no_answer_is_lost() {
     let found = Mutex::new(Vec::new());
     let others = std::thread::scope(|threads| {
         let others = threads.spawn(|| {
-            [copies::section, mail::section, names::section, restored::section]
+            [copies::section, mail::section, outbox::section, names::section, restored::section]
                 .map(|section| section(&binary))
                 .concat()
         });
@@ -123,4 +124,6 @@ fn every_place_in_the_code_is_in_the_table() {
     let tried: BTreeSet<String> = requests.chain(others).map(|it| it.name.to_owned()).collect();
     let there: BTreeSet<String> = page::places().into_keys().collect();
     assert_eq!(tried, there);
+    let outbox = outbox::rows().into_iter().map(|it| it.place);
+    let mail = mail.chain(outbox);
 }

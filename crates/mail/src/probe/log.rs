@@ -119,7 +119,7 @@ fn time(line: &str) -> Option<&str> {
 }
 
 /// Seconds since 1970, by the system's own reading of its local time.
-async fn seconds(time: &str) -> Option<u64> {
+pub(super) async fn seconds(time: &str) -> Option<u64> {
     let date = async |arguments: &[&str]| {
         let arguments: Vec<_> = arguments.iter().map(Into::into).collect();
         program::line("date", &arguments).await.ok()

@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a test ends where something fails")]
 
+mod archive;
 mod doubt;
 mod outbox;
 mod provider;

@@ -36,7 +36,7 @@ impl Table {
     fn with(to: &[&str]) -> Self {
         let table = Self::default();
         for (number, to) in (1..).zip(to) {
-            let text = String::from_utf8(TEXT.to_vec()).unwrap();
+            let text = TEXT.to_vec();
             let (key, from) = ("welcome".to_owned(), "shop@shop.example".to_owned());
             let (posted, taken) = (Timestamp::from_millis(1_764_000_000_000), Timestamp::default());
             let to = (*to).to_owned();

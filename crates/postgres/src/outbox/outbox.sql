@@ -98,5 +98,13 @@ BEGIN
   WHERE o.number = tell.number AND o.taken_by = tell.who AND o.state IN ('taken', 'unknown');
 END $$;
 
+-- How many rows there are of each kind: those that `who` has taken, and the others.
+CREATE OR REPLACE FUNCTION onlyonce_mail.counts(who text)
+RETURNS TABLE (state text, ours boolean, rows bigint, oldest bigint)
+LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+  SELECT o.state, coalesce(o.taken_by = counts.who, false), count(*), min(o.posted)
+  FROM onlyonce_mail.outbox o GROUP BY 1, 2 ORDER BY 1, 2
+$$;
+
 REVOKE ALL ON FUNCTION onlyonce_mail.send, onlyonce_mail.take, onlyonce_mail.ours,
-  onlyonce_mail.tell FROM PUBLIC;
+  onlyonce_mail.tell, onlyonce_mail.counts FROM PUBLIC;

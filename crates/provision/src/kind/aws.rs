@@ -5,14 +5,13 @@
 //! a network. That alone is not relied upon: a name says nothing of whose a thing is, and what
 //! speaks these APIs need not be AWS. So everything with the name or the tag is looked at.
 
-mod sign;
-
 use std::collections::BTreeSet;
 use std::time::Duration;
 
 use bytes::Bytes;
 use http::{Method, Request};
 use http_body_util::Full;
+use onlyonce_ask::aws::{Credentials, Target, signed};
 use onlyonce_core::Cause;
 use roxmltree::{Document, Node};
 
@@ -20,8 +19,8 @@ use super::http::environment;
 use super::{Call, Made, Readiness, Seen, id, last_line};
 use crate::client::{self, Answer, Failed, encoded};
 use crate::template::Template;
-use sign::{Credentials, signed};
 
+const FORM: &str = "application/x-www-form-urlencoded; charset=utf-8";
 /// The tag's key; its value is the marker.
 const TAG: &str = "onlyonce";
 /// How many load balancers' tags can be asked for at once (`DescribeTags`).
@@ -334,7 +333,8 @@ impl Aws {
             url.parse().map_err(|error| format!("`endpoint` is no address: {error}"))?;
         let host = uri.authority().map(ToString::to_string).unwrap_or_default();
         let credentials = Credentials::of_environment()?;
-        let fields = signed(&credentials, &self.region, service, &host, &body, call.now);
+        let target = Target { region: &self.region, service, host: &host, path: "/" };
+        let fields = signed(&credentials, target, FORM, &body, call.now);
         let mut request = Request::builder().method(Method::POST).uri(uri);
         for (name, value) in fields {
             request = request.header(name, value);

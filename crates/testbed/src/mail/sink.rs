@@ -22,6 +22,8 @@ pub struct Arrived {
     pub to: String,
     /// What stands in its Message-ID, with the brackets.
     pub id: String,
+    /// Its bytes, as they came: a line that begins with a dot has one more.
+    pub content: Vec<u8>,
 }
 
 impl MailSink {
@@ -72,9 +74,10 @@ fn serve(mut stream: &TcpStream, arrived: &Mutex<Vec<Arrived>>) -> io::Result<()
             }
             "DATA" => {
                 stream.write_all(b"354 go on\r\n")?;
-                let id = taken(&mut lines)?;
+                let (id, content) = taken(&mut lines)?;
                 let mut arrived = arrived.lock().unwrap();
-                arrived.extend(to.drain(..).map(|to| Arrived { to, id: id.clone() }));
+                let of = |to| Arrived { to, id: id.clone(), content: content.clone() };
+                arrived.extend(to.drain(..).map(of));
                 b"250 2.0.0 ok\r\n"
             }
             "QUIT" => {
@@ -88,17 +91,18 @@ fn serve(mut stream: &TcpStream, arrived: &Mutex<Vec<Arrived>>) -> io::Result<()
     Ok(())
 }
 
-/// Reads a content to its end; what stands in its Message-ID.
-fn taken(lines: &mut BufReader<TcpStream>) -> io::Result<String> {
-    let (mut id, mut line) = (String::new(), Vec::new());
+/// Reads a content to its end: what stands in its Message-ID, and all of it.
+fn taken(lines: &mut BufReader<TcpStream>) -> io::Result<(String, Vec<u8>)> {
+    let (mut id, mut line, mut content) = (String::new(), Vec::new(), Vec::new());
     loop {
         line.clear();
         if lines.read_until(b'\n', &mut line)? == 0 {
             return Err(io::ErrorKind::UnexpectedEof.into());
         }
         if line == b".\r\n" {
-            return Ok(id);
+            return Ok((id, content));
         }
+        content.extend_from_slice(&line);
         let text = String::from_utf8_lossy(&line);
         if let Some((name, value)) = text.split_once(':')
             && id.is_empty()

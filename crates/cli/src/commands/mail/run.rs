@@ -1,6 +1,5 @@
 //! `onlyonce mail run`
 
-use std::ffi::OsStr;
 use std::future::Future;
 use std::io::IsTerminal as _;
 use std::os::unix::fs::PermissionsExt as _;
@@ -9,15 +8,13 @@ use std::sync::Arc;
 
 use onlyonce::Sweeper;
 use onlyonce_mail::provider::Provider;
-use onlyonce_mail::{
-    Asking, Became, Keyed, Pace, Place, Route, Rules, Sender, SenderError, Shelf, Spool, Whom,
-    trusted,
-};
+use onlyonce_mail::{Became, Pace, Route, Sender, SenderError, Shelf, Spool, trusted};
 use onlyonce_smtp::{Login, Relay, Security, Waits};
 use tokio::signal::unix::{SignalKind, signal};
 
+use super::doubt::rules;
 use super::outbox::Feeding;
-use super::{DoubtArgs, Protection, RunArgs, Unknown, figures, journal, spool};
+use super::{Protection, RunArgs, figures, journal, spool};
 use crate::exit::Exit;
 use crate::failure::Failure;
 use crate::operate::socket::Socket;
@@ -29,7 +26,7 @@ pub(super) async fn run(args: RunArgs) -> Result<(), Failure> {
     let (mut interrupt, mut terminate) =
         (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
     let provider = args.provider.as_deref().map(provider).transpose()?;
-    let rules = rules(&args, provider.as_ref())?;
+    let rules = rules(&args.doubt, args.retention.into(), provider.as_ref())?;
     let route = Arc::new(match provider {
         Some(provider) => Route::to_provider(provider),
         None => Route::new(relay(&args)?),
@@ -174,55 +171,6 @@ fn provider(file: &Path) -> Result<Arc<Provider>, Failure> {
     Ok(Arc::new(provider))
 }
 
-fn rules(args: &RunArgs, provider: Option<&Arc<Provider>>) -> Result<Rules, Failure> {
-    let wrong = |text: &str| Failure::new(Exit::Usage, text.to_owned());
-    let looks = provider.and_then(|it| {
-        let (settle, late) = it.bounds()?;
-        Some(Asking { whom: Whom::Provider(Arc::clone(it)), settle, late })
-    });
-    let keyed = provider.and_then(|it| Some(Keyed { window: it.window()?, late: it.late() }));
-    let DoubtArgs { on_unknown, probe, settle, late, .. } = &args.doubt;
-    let asking = match (on_unknown, probe) {
-        (Unknown::Hold, None) => looks,
-        (Unknown::Hold, Some(_)) => {
-            return Err(wrong("--probe is asked by --on-unknown probe only"));
-        }
-        (Unknown::Probe, who) => {
-            let whom = who.as_ref().map(|who| whom(who, &args.doubt)).transpose()?;
-            let bounds = ((*settle).into(), (*late).into());
-            whom.map(|whom| Asking { whom, settle: bounds.0, late: bounds.1 })
-        }
-    };
-    let rules = Rules { retention: args.retention.into(), asking, keyed };
-    rules.policy().check().map_err(|error| wrong(&error.to_string()))?;
-    Ok(rules)
-}
-
-/// Who is asked: a server by its name, or a command.
-fn whom(who: &OsStr, args: &DoubtArgs) -> Result<Whom, Failure> {
-    let wrong = |text: &str| Failure::new(Exit::Usage, text.to_owned());
-    let text = who.to_str().unwrap_or_default();
-    let (name, config) = text.split_once(':').map_or((text, None), |(name, it)| (name, Some(it)));
-    let server: fn(Place) -> Whom = match name {
-        "postfix" => Whom::Postfix,
-        "exim" => Whom::Exim,
-        _ if args.probe_log.is_some() => {
-            return Err(wrong("--probe-log is the log of postfix or exim, and not of a command"));
-        }
-        _ => {
-            let (command, absent) = (who.to_owned(), args.probe_absent.clone());
-            return Ok(Whom::Command { command, absent });
-        }
-    };
-    if !args.probe_absent.is_empty() {
-        return Err(wrong("--probe-absent is for a command: postfix and exim have no exit codes"));
-    }
-    if config == Some("") {
-        return Err(wrong("--probe: nothing stands behind the colon"));
-    }
-    Ok(server(Place { config: config.map(Into::into), log: args.probe_log.clone() }))
-}
-
 fn relay(args: &RunArgs) -> Result<Relay, Failure> {
     let wrong = |text: String| Failure::new(Exit::Usage, text);
     let usual = match args.tls {
@@ -240,15 +188,10 @@ fn relay(args: &RunArgs) -> Result<Relay, Failure> {
         }
         None => (server, usual),
     };
-    let trusted = || trusted().map_err(|error| Failure::new(Exit::Unavailable, error.to_string()));
-    let security = match args.tls {
-        Protection::Starttls => Security::StartTls(trusted()?),
-        Protection::Tls => Security::Tls(trusted()?),
-        Protection::None if args.user.is_some() => {
-            return Err(wrong("--tls none: the password would go in the clear".to_owned()));
-        }
-        Protection::None => Security::None,
-    };
+    if args.tls == Protection::None && args.user.is_some() {
+        return Err(wrong("--tls none: the password would go in the clear".to_owned()));
+    }
+    let security = security(args.tls)?;
     let login = match (&args.user, &args.password_file) {
         (Some(user), Some(file)) => {
             Some(Login { user: user.clone(), secret: password(file)?, mechanism: None })
@@ -259,7 +202,16 @@ fn relay(args: &RunArgs) -> Result<Relay, Failure> {
     Ok(Relay { host, port, security, login, hello, waits: Waits::default() })
 }
 
-fn password(file: &Path) -> Result<String, Failure> {
+pub(super) fn security(protection: Protection) -> Result<Security, Failure> {
+    let trusted = || trusted().map_err(|error| Failure::new(Exit::Unavailable, error.to_string()));
+    Ok(match protection {
+        Protection::Starttls => Security::StartTls(trusted()?),
+        Protection::Tls => Security::Tls(trusted()?),
+        Protection::None => Security::None,
+    })
+}
+
+pub(super) fn password(file: &Path) -> Result<String, Failure> {
     let wrong = |text: String| Failure::new(Exit::Usage, format!("{}: {text}", file.display()));
     let read = || Ok((std::fs::metadata(file)?, std::fs::read_to_string(file)?));
     let (about, text): (_, String) =

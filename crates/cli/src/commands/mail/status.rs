@@ -2,10 +2,11 @@
 
 use onlyonce_core::{StateKind, Timestamp};
 use onlyonce_mail::{Sender, Shelf, Spool};
+use onlyonce_store::outbox::Counted;
 use serde::Serialize;
 
 use super::figures::Figures;
-use super::{SpoolArgs, figures, journal, spool};
+use super::{SpoolArgs, figures, journal, outbox, spool};
 use crate::args::StoreArgs;
 use crate::exit::Exit;
 use crate::failure::Failure;
@@ -38,6 +39,27 @@ struct Status {
     errors: Vec<String>,
     /// How long messages took with the last sender, if it has sent any.
     took: Option<Figures>,
+    /// The rows of an outbox, if one is named. Those that were taken are in the spool too.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    outbox: Option<Vec<Rows>>,
+}
+
+/// Rows of an outbox, of one kind.
+#[derive(Serialize)]
+struct Rows {
+    state: String,
+    rows: u64,
+    oldest: String,
+    /// They were taken by a sender with another store, which knows what became of them.
+    elsewhere: bool,
+}
+
+impl Rows {
+    fn of(counted: Counted) -> Self {
+        let Counted { state, is_ours, rows, oldest } = counted;
+        let elsewhere = state != "waiting" && !is_ours;
+        Self { state, rows, oldest: time(oldest), elsewhere }
+    }
 }
 
 #[derive(Serialize)]
@@ -49,13 +71,24 @@ struct Doubt {
     about: String,
 }
 
-pub(super) async fn run(args: &SpoolArgs, store: &StoreArgs, json: bool) -> Result<(), Failure> {
+pub(super) async fn run(
+    args: &SpoolArgs,
+    store: &StoreArgs,
+    outbox: Option<outbox::At>,
+    json: bool,
+) -> Result<(), Failure> {
     let spool = spool(args)?;
+    // Before the spool: what is taken meanwhile may be counted twice, and is never missed.
+    let rows = match outbox {
+        Some(at) => Some(outbox::counts(at, &journal(store)?.1).await?),
+        None => None,
+    };
     let operator = Operator::at(store).await?;
     let counted = count(&spool, store, &operator).await;
     operator.close();
     let mut status = counted?;
     status.took = figures::read(&args.spool);
+    status.outbox = rows.map(|rows| rows.into_iter().map(Rows::of).collect());
     if json {
         return Ok(output::line(&serde_json::to_string(&status).map_err(std::io::Error::from)?)?);
     }
@@ -71,7 +104,8 @@ async fn count(spool: &Spool, store: &StoreArgs, operator: &Operator) -> Result<
     for name in spool.names(Shelf::Queue).map_err(unreadable)? {
         let message = match spool.read(Shelf::Queue, &name) {
             Ok(message) => message,
-            Err(_) if !still_there(spool, &name) => continue,
+            // It has ended meanwhile.
+            Err(_) if spool.shelf(&name) != Some(Shelf::Queue) => continue,
             Err(error) => {
                 status.damaged.messages += 1;
                 status.errors.push(error.to_string());
@@ -108,12 +142,6 @@ async fn count(spool: &Spool, store: &StoreArgs, operator: &Operator) -> Result<
     Ok(status)
 }
 
-/// Whether it did not end meanwhile.
-fn still_there(spool: &Spool, name: &str) -> bool {
-    let names = spool.names(Shelf::Queue);
-    names.map_or(true, |names| names.iter().any(|it| it == name))
-}
-
 fn show(status: &Status) -> Result<(), Failure> {
     let Status { queued, answered, sending, unknown, sent, refused, damaged, .. } = status;
     let row = |name: &str, count: &Count| {
@@ -131,6 +159,14 @@ fn show(status: &Status) -> Result<(), Failure> {
         ["all".to_owned(), status.all.to_string(), String::new()],
     ];
     output::line(&output::table(["STATE", "MESSAGES", "OLDEST"], &rows))?;
+    if let Some(rows) = &status.outbox {
+        let row = |it: &Rows| {
+            let elsewhere = if it.elsewhere { " elsewhere" } else { "" };
+            [format!("{}{elsewhere}", it.state), it.rows.to_string(), it.oldest.clone()]
+        };
+        let rows: Vec<_> = rows.iter().map(row).collect();
+        output::line(&output::table(["OUTBOX", "ROWS", "OLDEST"], &rows))?;
+    }
     if let Some(Figures { in_doubt, session }) = &status.took {
         let (count, doubt) = (in_doubt.messages, in_doubt.shown());
         output::line(&format!("the last sender has sent {count}: nobody knew for {doubt}"))?;

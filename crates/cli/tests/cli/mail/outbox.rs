@@ -29,8 +29,8 @@ impl Desk {
              CREATE TABLE customers (name text); GRANT ALL ON customers TO app;
              GRANT USAGE ON SCHEMA onlyonce_mail TO app, sender;
              GRANT EXECUTE ON FUNCTION onlyonce_mail.send TO app;
-             GRANT EXECUTE ON FUNCTION onlyonce_mail.take, onlyonce_mail.ours, onlyonce_mail.tell
-             TO sender",
+             GRANT EXECUTE ON FUNCTION onlyonce_mail.take, onlyonce_mail.ours, onlyonce_mail.tell,
+             onlyonce_mail.counts TO sender",
         );
         Self { server }
     }
@@ -168,17 +168,29 @@ fn a_sender_of_an_outbox_that_is_killed_loses_no_row_and_sends_none_twice() {
 /// The sender with the records knows what was sent; another one has other records.
 #[test]
 fn two_senders_with_stores_of_their_own_share_an_outbox_and_send_each_row_once() {
-    let (desk, one, two) = (Desk::open(), Shop::open(), Shop::open());
+    let (desk, first_shop, second_shop) = (Desk::open(), Shop::open(), Shop::open());
     for number in 0..20 {
         desk.signs_up("news", &format!("r{number}@mail.example"), "COMMIT");
     }
-    let (first, second) = (desk.runs(&one, &["--once"]), desk.runs(&two, &["--once"]));
+    let first = desk.runs(&first_shop, &["--once"]);
+    let second = desk.runs(&second_shop, &["--once"]);
     first.ended().done();
     second.ended().done();
-    let (one, two) = (one.server.ended(), two.server.ended());
+    let (one, two) = (first_shop.server.ended(), second_shop.server.ended());
     assert_eq!(one.len() + two.len(), 20);
     assert!(!one.iter().any(|it| two.contains(it)), "{one:?} {two:?}");
     assert_eq!(desk.states(), counted(&[("sent", 20)]));
+    desk.signs_up("later", ANN, "COMMIT");
+    // What another sender has taken is told apart from what nobody has.
+    let status = first_shop.status_with(&["--outbox", &desk.url("sender")]);
+    let rows = status["outbox"].as_array().unwrap().iter();
+    let rows: Vec<_> = rows
+        .map(|it| (it["state"].as_str().unwrap(), it["elsewhere"] == true, &it["rows"]))
+        .collect();
+    let [ours, theirs, new] = [one.len(), two.len(), 1].map(serde_json::Value::from);
+    let all = [("sent", true, &theirs), ("sent", false, &ours), ("waiting", false, &new)];
+    let all: Vec<_> = all.into_iter().filter(|(_, _, count)| **count != 0).collect();
+    assert_eq!(rows, all);
 }
 
 #[test]

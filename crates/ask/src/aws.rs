@@ -1,4 +1,5 @@
-//! AWS Signature Version 4, for the one kind of request that is sent here: a form by POST to `/`.
+//! AWS Signature Version 4, for the one kind of request that is sent by us: a POST without a query,
+//! to a path of plain characters.
 
 use std::time::{Duration, UNIX_EPOCH};
 
@@ -6,11 +7,10 @@ use hmac::{Hmac, Mac as _};
 use onlyonce_core::Timestamp;
 use sha2::{Digest as _, Sha256};
 
-const FORM: &str = "application/x-www-form-urlencoded; charset=utf-8";
 const ALGORITHM: &str = "AWS4-HMAC-SHA256";
 
 /// Who asks.
-pub(super) struct Credentials {
+pub struct Credentials {
     key: String,
     secret: String,
     session: Option<String>,
@@ -19,7 +19,10 @@ pub(super) struct Credentials {
 impl Credentials {
     /// Those that AWS's own tools read: `AWS_ACCESS_KEY_ID`, `AWS_SECRET_ACCESS_KEY` and, for a
     /// while, `AWS_SESSION_TOKEN`.
-    pub(super) fn of_environment() -> Result<Self, String> {
+    ///
+    /// # Errors
+    /// One of the first two is not set; it is named.
+    pub fn of_environment() -> Result<Self, String> {
         let variable = |name: &str| std::env::var(name).ok().filter(|it| !it.is_empty());
         let needed = |name: &str| variable(name).ok_or_else(|| format!("{name} is not set"));
         Ok(Self {
@@ -30,25 +33,39 @@ impl Credentials {
     }
 }
 
-/// The header fields of a signed form, but for its length.
-pub(super) fn signed(
+/// Where a request goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Target<'a> {
+    /// The region, such as `eu-central-1`.
+    pub region: &'a str,
+    /// The service, by the name that signatures use for it.
+    pub service: &'a str,
+    /// The host, with its port if it is not the usual one.
+    pub host: &'a str,
+    /// The path: letters, digits, `/`, `-`, `_`, `.` and `~`, which are signed as they stand.
+    pub path: &'a str,
+}
+
+/// The header fields of a signed POST, but for its length; `media` is its `content-type`. AWS takes
+/// it for some minutes around `now`.
+pub fn signed(
     credentials: &Credentials,
-    region: &str,
-    service: &str,
-    host: &str,
+    target: Target<'_>,
+    media: &str,
     body: &str,
     now: Timestamp,
 ) -> Vec<(&'static str, String)> {
+    let Target { region, service, host, path } = target;
     let at = time(now);
     let mut fields = vec![
-        ("content-type", FORM.to_owned()),
+        ("content-type", media.to_owned()),
         ("host", host.to_owned()),
         ("x-amz-date", at.clone()),
     ];
     fields.extend(credentials.session.clone().map(|it| ("x-amz-security-token", it)));
     let names = fields.iter().map(|(name, _)| *name).collect::<Vec<_>>().join(";");
     let lines: String = fields.iter().map(|(name, value)| format!("{name}:{value}\n")).collect();
-    let request = format!("POST\n/\n\n{lines}\n{names}\n{}", hex(&Sha256::digest(body)));
+    let request = format!("POST\n{path}\n\n{lines}\n{names}\n{}", hex(&Sha256::digest(body)));
     let day = at.get(..8).unwrap_or_default();
     let scope = format!("{day}/{region}/{service}/aws4_request");
     let text = format!("{ALGORITHM}\n{at}\n{scope}\n{}", hex(&Sha256::digest(request)));
@@ -103,7 +120,9 @@ mod tests {
             let host = "elasticloadbalancing.us-east-1.amazonaws.com";
             let (region, service) = ("us-east-1", "elasticloadbalancing");
             let body = "Action=DescribeLoadBalancers&Version=2015-12-01";
-            let fields = signed(&credentials(session), region, service, host, body, now);
+            let target = Target { region, service, host, path: "/" };
+            let media = "application/x-www-form-urlencoded; charset=utf-8";
+            let fields = signed(&credentials(session), target, media, body, now);
             let (_, says) = fields.last().unwrap();
             assert!(says.ends_with(&format!("Signature={signature}")), "{says}");
         }
