@@ -1,7 +1,7 @@
 //! `cargo xtask torture kill --seed 1 --rounds 200 --minutes 10` kills the real proxy under load,
-//! and `torture disk` takes the disk from under it; both check the history. `torture mail --seed 1
-//! --messages 10000` kills the sender of mail, `torture stores --seed 1 --minutes 10` servers of
-//! shared stores. It takes the binary that was built beside it.
+//! and `torture disk` takes the disk from under it and from under `onlyonce apply`; both check the
+//! history. `torture mail --seed 1 --messages 10000` kills the sender of mail, `torture stores
+//! --seed 1 --minutes 10` servers of shared stores. It takes the binary that was built beside it.
 
 #![allow(clippy::unwrap_used, reason = "a program of the terminal")]
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "a program of the terminal")]
@@ -22,6 +22,8 @@ mod mail;
 mod proxy;
 #[path = "../tests/torture/random.rs"]
 mod random;
+#[path = "../tests/torture/resources.rs"]
+mod resources;
 #[path = "../tests/torture/stores.rs"]
 mod stores;
 

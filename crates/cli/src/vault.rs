@@ -20,7 +20,7 @@ use crate::exit::Exit;
 use crate::failure::Failure;
 use crate::place::{Opened, time_of};
 use names::{Where, lost, write};
-pub(crate) use names::{carry, names};
+pub(crate) use names::{carry, names, names_at};
 pub(crate) use watch::Watch;
 
 /// After a failure of the store the pass waits so long.
@@ -219,6 +219,13 @@ impl Vault {
             tokio::time::sleep(took.max(Duration::from_millis(1))).await;
         }
     }
+}
+
+/// Those of these names whose keys are not in the file.
+pub(crate) fn missing(file: &Path, known: &[String]) -> Result<Vec<String>, Failure> {
+    let ring = keyring(file)?;
+    let missing = known.iter().filter(|name| *name != PLAIN && !ring.has(name));
+    Ok(missing.cloned().collect())
 }
 
 fn keyring(file: &Path) -> Result<Keyring, Failure> {

@@ -57,7 +57,8 @@ impl Histogram {
         self.micros.fetch_add(micros, Ordering::Relaxed);
     }
 
-    fn render(&self, page: &mut String, name: &str, help: &str) {
+    /// Adds it to a page in the text format of Prometheus, in seconds.
+    pub fn render(&self, page: &mut String, name: &str, help: &str) {
         let _ = writeln!(page, "# HELP {name} {help}\n# TYPE {name} histogram");
         let mut count = 0;
         for (at, bucket) in self.buckets.iter().enumerate() {

@@ -14,7 +14,7 @@ use tokio::task::JoinSet;
 use crate::creation::Tell;
 use crate::error::ProvisionError;
 use crate::provisioner::Provisioner;
-use crate::receipt::Receipt;
+use crate::receipt::{Departure, Receipt};
 
 /// What is being done about a resource.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -68,8 +68,20 @@ pub enum Became {
         /// What is there now.
         why: String,
     },
-    /// Nobody knows whether it was made.
+    /// Somebody has destroyed it. Nothing was made.
+    Destroyed(Departure),
+    /// Nobody knows whether it was made, or destroyed.
     Unknown(InDoubt),
+    /// It was asked for, and what became of that could not be recorded. The next apply looks for
+    /// it.
+    Unrecorded {
+        /// What is there, if that is known.
+        receipt: Option<Receipt>,
+        /// What else is known.
+        why: String,
+    },
+    /// The store could not be read or written, and nothing was made.
+    NoStore(ProvisionError),
     /// Another apply is at it.
     Busy(String),
     /// It was not begun, since this one, which it waits for, is not ready.
@@ -78,9 +90,20 @@ pub enum Became {
     Stopped,
 }
 
+/// What was attempted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Work {
+    /// To make it.
+    Making,
+    /// To destroy it.
+    Destroying,
+}
+
 /// An attempt of which nobody knows what became.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct InDoubt {
+    /// What was attempted.
+    pub work: Work,
     /// When knowledge was lost.
     pub since: Timestamp,
     /// How.
@@ -89,9 +112,10 @@ pub struct InDoubt {
     pub fence: Fence,
     /// What is known beyond that.
     pub why: String,
-    /// What the next apply does about it.
+    /// What the next apply does about it, or whoever destroys it again.
     pub remedy: Remedy,
-    /// If it is looked for: from when on an apply may take it for not made if nothing is there.
+    /// If it is looked for: from when on it may be taken for not made if nothing is there, or for
+    /// not destroyed if it is.
     pub final_from: Option<Timestamp>,
 }
 
@@ -116,7 +140,10 @@ impl Became {
             Self::CannotTell(_) => "cannot-tell",
             Self::Changed { .. } => "changed",
             Self::Missing { .. } => "missing",
+            Self::Destroyed(_) => "destroyed",
             Self::Unknown(_) => "unknown",
+            Self::Unrecorded { .. } => "unrecorded",
+            Self::NoStore(_) => "no-store",
             Self::Busy(_) => "creating",
             Self::Waits(_) | Self::Stopped => "planned",
         }
@@ -128,13 +155,17 @@ impl Became {
             Self::Ready(receipt)
             | Self::NotReady { receipt, .. }
             | Self::Changed { receipt: Some(receipt), .. }
+            | Self::Unrecorded { receipt: Some(receipt), .. }
             | Self::Missing { receipt, .. } => Some(&receipt.id),
+            Self::Destroyed(departure) => Some(&departure.id),
             Self::Refused(_)
             | Self::Conflict(_)
             | Self::Duplicate(_)
             | Self::CannotTell(_)
             | Self::Changed { receipt: None, .. }
             | Self::Unknown(_)
+            | Self::Unrecorded { receipt: None, .. }
+            | Self::NoStore(_)
             | Self::Busy(_)
             | Self::Waits(_)
             | Self::Stopped => None,
@@ -153,20 +184,18 @@ struct Round {
 impl Provisioner {
     /// Makes what is not there, each resource once what it waits for is ready, at most `parallel`
     /// at a time. `wait` is how long another apply that is at a resource is waited for. After
-    /// `stop` nothing is begun any more; what was begun is let end. `tell` is told each step.
-    ///
-    /// # Errors
-    /// The store could not be read or written. What was begun until then has ended.
+    /// `stop`, or when the store fails, nothing is begun any more; what was begun is let end.
+    /// `tell` is told each step.
     pub async fn apply(
         &self,
         parallel: usize,
         wait: Duration,
         stop: impl Future<Output = ()>,
         mut tell: impl FnMut(&str, &Step),
-    ) -> Result<Vec<Applied>, ProvisionError> {
+    ) -> Vec<Applied> {
         let (sender, mut steps) = unbounded_channel();
         let mut stop = pin!(stop);
-        let (mut stopped, mut failed) = (false, None);
+        let (mut stopped, mut failed) = (false, false);
         let mut round = Round::new(self);
         let mut running: JoinSet<(usize, Result<Became, ProvisionError>)> = JoinSet::new();
         let mut tell = |at: usize, step: &Step| tell(&self.plan.resources[at].key, step);
@@ -177,7 +206,7 @@ impl Provisioner {
             }
             while running.len() < parallel.max(1)
                 && !stopped
-                && failed.is_none()
+                && !failed
                 && let Some(at) = round.next()
             {
                 running.spawn(self.clone().begun(at, round.ids(self), wait, sender.clone()));
@@ -190,11 +219,12 @@ impl Provisioner {
                 Some(joined) = running.join_next() => {
                     drain(&mut steps, &mut tell);
                     match joined {
-                        Ok((at, Ok(became))) => {
+                        Ok((at, became)) => {
+                            let became = became.unwrap_or_else(Became::NoStore);
+                            failed |= matches!(became, Became::NoStore(_));
                             tell(at, &Step::Ended(became.clone()));
                             round.ended(at, became);
                         }
-                        Ok((_, Err(error))) => failed = Some(error),
                         // Its claim was abandoned, so the next apply finds it in doubt.
                         Err(error) => {
                             if let Ok(panic) = error.try_into_panic() {
@@ -206,10 +236,7 @@ impl Provisioner {
                 () = &mut stop, if !stopped => stopped = true,
             }
         }
-        match failed {
-            Some(error) => Err(error),
-            None => Ok(round.all(self, &mut tell)),
-        }
+        round.all(self, &mut tell)
     }
 
     async fn begun(

@@ -16,7 +16,8 @@ use crate::plan::Plan;
 use crate::receipt::{How, Receipt};
 use crate::script::{Hold, Holds};
 
-/// What the making of a resource has come upon: the record says what it means for the key.
+/// What the making or destroying of a resource has come upon: the record says what it means for the
+/// key.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Met {
     /// What was seen stands in the way, or nobody could see.
@@ -27,6 +28,35 @@ pub(crate) enum Met {
     Lost(String),
     /// A script of an earlier attempt is still running.
     StillRunning,
+}
+
+/// How far an attempt has got, beside what its record says: for who has asked for it, and also if
+/// the record cannot be read any more.
+#[derive(Debug, Default)]
+pub(crate) struct Course {
+    pub(crate) met: Option<Met>,
+    /// Whether something was sent that can take effect.
+    pub(crate) is_sent: bool,
+}
+
+impl Course {
+    /// What is known of it by now.
+    pub(crate) fn taken(course: &Mutex<Self>) -> Self {
+        std::mem::take(&mut course.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    pub(crate) fn meet(course: &Mutex<Self>, met: Met) {
+        course.lock().unwrap_or_else(PoisonError::into_inner).met = Some(met);
+    }
+
+    pub(crate) fn sent(course: &Mutex<Self>) {
+        course.lock().unwrap_or_else(PoisonError::into_inner).is_sent = true;
+    }
+
+    /// What was met, in words.
+    pub(crate) fn words(&self) -> String {
+        self.met.as_ref().map_or_else(String::new, Met::words)
+    }
 }
 
 impl Met {
@@ -55,7 +85,7 @@ pub(crate) struct Creation {
     /// For the receipt.
     pub(crate) digests: BTreeMap<String, String>,
     pub(crate) holds: Holds,
-    pub(crate) met: Arc<Mutex<Option<Met>>>,
+    pub(crate) course: Arc<Mutex<Course>>,
     pub(crate) tell: Tell,
 }
 
@@ -95,7 +125,7 @@ impl Creation {
     }
 
     fn meet(&self, met: Met) {
-        *self.met.lock().unwrap_or_else(PoisonError::into_inner) = Some(met);
+        Course::meet(&self.course, met);
     }
 
     fn step(&self, step: Step) {
@@ -103,19 +133,8 @@ impl Creation {
         let _ = self.tell.send((self.at, step));
     }
 
-    /// The right to run its scripts; in doubt they may still be running.
     fn hold(&self) -> Result<Option<Hold>, Met> {
-        if !self.kind().runs_programs() {
-            return Ok(None);
-        }
-        match self.holds.take(&self.identity.marker) {
-            Ok(Some(hold)) => Ok(Some(hold)),
-            Ok(None) => Err(Met::StillRunning),
-            Err(error) => {
-                let text = format!("{}: {error}", self.holds.0.display());
-                Err(Met::Seen(Seen::CannotTell(text)))
-            }
-        }
+        hold(self.kind(), &self.holds, &self.identity.marker)
     }
 
     /// In the way of making it.
@@ -173,6 +192,7 @@ impl Effect for Creation {
         };
         self.step(Step::Creating { attempt: attempt.number });
         failpoint!("resource.create.before", attempt);
+        Course::sent(&self.course);
         let made = self.kind().create(&self.call(Some(attempt), hold.as_ref())).await;
         failpoint!("resource.create.after", made);
         match made {
@@ -204,6 +224,21 @@ impl Effect for Creation {
         };
         self.meet(Met::Seen(seen));
         probed
+    }
+}
+
+/// The right to run the scripts of a resource; in doubt they may still be running.
+pub(crate) fn hold(kind: &Kind, holds: &Holds, marker: &str) -> Result<Option<Hold>, Met> {
+    if !kind.runs_programs() {
+        return Ok(None);
+    }
+    match holds.take(marker) {
+        Ok(Some(hold)) => Ok(Some(hold)),
+        Ok(None) => Err(Met::StillRunning),
+        Err(error) => {
+            let text = format!("{}: {error}", holds.0.display());
+            Err(Met::Seen(Seen::CannotTell(text)))
+        }
     }
 }
 

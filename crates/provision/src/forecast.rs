@@ -6,6 +6,7 @@ use onlyonce_core::{Record, State};
 
 use crate::apply::Became;
 use crate::creation::told;
+use crate::destroy::Departing;
 use crate::error::ProvisionError;
 use crate::kind::{Readiness, Seen};
 use crate::plan::Resource;
@@ -71,7 +72,8 @@ impl Provisioner {
         let mut ids = BTreeMap::new();
         for resource in &self.plan.resources {
             let place = self.place(&resource.key).await?;
-            if let Some(receipt) = place.record.as_ref().and_then(receipt_of) {
+            let Some(receipt) = place.record.as_ref().and_then(receipt_of) else { continue };
+            if !matches!(self.departing(&place, resource).await?, Departing::Gone(..)) {
                 ids.insert(resource.key.clone(), receipt.id);
             }
         }
@@ -98,6 +100,9 @@ impl Provisioner {
         ids: &BTreeMap<String, String>,
     ) -> Result<Would, ProvisionError> {
         let place = self.place(&resource.key).await?;
+        if let Some(became) = self.departing(&place, resource).await?.in_the_way() {
+            return Ok(Would::Stands(became));
+        }
         let inputs = match resource.filled(|key| ids.get(key).cloned()) {
             Ok(inputs) => inputs,
             Err(on) => return Ok(Would::After(on)),

@@ -33,14 +33,26 @@ impl Identity {
         let begin: String = key.chars().map(plain).take(NAME_CHARS - 1).collect();
         let begin = begin.trim_matches('-');
         let letter = if begin.starts_with(|it: char| it.is_ascii_alphabetic()) { "" } else { "r" };
-        let [a, b, c, d, e] =
-            [&token[..8], &token[8..12], &token[12..16], &token[16..20], &token[20..32]];
         Self {
             marker: format!("onlyonce-{digits}"),
             name: format!("{letter}{begin}-{}", &digits[..NAME_DIGITS]),
-            token: format!("{a}-{b}-{c}-{d}-{e}"),
+            token: uuid(&token),
         }
     }
+}
+
+/// What to send along when a key's thing is destroyed, by generation: never what it was made with,
+/// since a receiver may then answer that it was made.
+pub(crate) fn token_of_destroying(plan: &str, key: &str, generation: u32) -> String {
+    let purpose = "onlyonce 2026-11 provision destroy token v1";
+    uuid(&digest(purpose, &[plan, key, &generation.to_string()]))
+}
+
+/// The first 32 of these digits in the form of a UUID.
+fn uuid(digits: &str) -> String {
+    let [a, b, c, d, e] =
+        [&digits[..8], &digits[8..12], &digits[12..16], &digits[16..20], &digits[20..32]];
+    format!("{a}-{b}-{c}-{d}-{e}")
 }
 
 fn plain(it: char) -> char {
@@ -82,6 +94,9 @@ mod tests {
         let next = Identity::new("shop", "web", 2);
         assert_eq!((&next.marker, &next.name), (&one.marker, &one.name));
         assert_ne!(next.token, one.token);
+        let gone = token_of_destroying("shop", "web", 1);
+        assert_ne!(gone, one.token);
+        assert_ne!(gone, token_of_destroying("shop", "web", 2));
     }
 
     #[test]

@@ -51,6 +51,17 @@ pub(crate) enum Made {
     Unknown(Cause, String),
 }
 
+/// What an attempt to destroy a resource has come to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Undone {
+    /// It is gone.
+    Gone,
+    /// It was definitely refused: nothing was done by this attempt, and nothing will be.
+    Refused(String),
+    /// Nobody can tell.
+    Unknown(Cause, String),
+}
+
 /// Whether a resource that is there can be used.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Readiness {
@@ -68,11 +79,11 @@ pub(crate) struct Call<'a> {
     /// The plan's folder.
     pub(crate) folder: &'a Path,
     pub(crate) now: Timestamp,
-    /// Only while it is made.
+    /// Only while it is made or destroyed.
     pub(crate) attempt: Option<Attempt>,
     /// Only once it is there.
     pub(crate) id: Option<&'a str>,
-    /// Held by what is run for it, if it is run to make something.
+    /// Held by what is run for it, if it is run to make or destroy something.
     pub(crate) hold: Option<&'a Hold>,
 }
 
@@ -103,6 +114,14 @@ impl Kind {
             Self::Command(command) => command.check.is_some(),
             Self::File(_) | Self::Postgres(_) | Self::Aws(_) => true,
             Self::Http(http) => http.check.is_some(),
+        }
+    }
+
+    /// Whether its plan says how it is destroyed.
+    pub(crate) const fn can_destroy(&self) -> bool {
+        match self {
+            Self::Command(command) => command.destroy.is_some(),
+            Self::File(_) | Self::Http(_) | Self::Postgres(_) | Self::Aws(_) => false,
         }
     }
 
@@ -162,6 +181,16 @@ impl Kind {
             Self::Http(http) => http.create(call).await,
             Self::Postgres(postgres) => postgres.create(call).await,
             Self::Aws(aws) => aws.create(call).await,
+        }
+    }
+
+    /// Destroys it.
+    pub(crate) async fn destroy(&self, call: &Call<'_>) -> Undone {
+        match self {
+            Self::Command(command) => command.destroy(call).await,
+            Self::File(_) | Self::Http(_) | Self::Postgres(_) | Self::Aws(_) => {
+                Undone::Refused(format!("a resource of the kind {} is not destroyed", self.name()))
+            }
         }
     }
 

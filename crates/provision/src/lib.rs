@@ -8,10 +8,13 @@
 //! again within the bounds that the plan declares, or leaves it to a person.
 //!
 //! It keeps no state of its own: what is known of a resource is a record of the engine, and each
-//! making is an [`onlyonce::Effect`]. It cannot name a store, reads no clock, and deletes nothing.
+//! making is an [`onlyonce::Effect`]. It cannot name a store, reads no clock, and deletes nothing
+//! but what somebody names and confirms ([`Provisioner::destroy`]), which is an effect too.
 
 mod apply;
 mod creation;
+mod destroy;
+mod destruction;
 mod error;
 mod forecast;
 mod identity;
@@ -24,7 +27,8 @@ mod script;
 
 use onlyonce_ask::{self as client, template};
 
-pub use apply::{Applied, Became, InDoubt, Step};
+pub use apply::{Applied, Became, InDoubt, Step, Work};
+pub use destroy::Destroyed;
 pub use error::ProvisionError;
 pub use forecast::{Forecast, Would};
 pub use identity::Identity;
@@ -32,4 +36,4 @@ pub use kind::Seen;
 pub use operate::{Changed, Finding, Known, Status};
 pub use plan::{Plan, Resource};
 pub use provisioner::{Provisioner, policy_of_verdicts};
-pub use receipt::{How, Receipt};
+pub use receipt::{Departure, How, Receipt};

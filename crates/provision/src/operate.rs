@@ -1,5 +1,5 @@
 //! What a person asks and says about single resources: how they stand, what became of one that is
-//! in doubt, that one is to be forgotten, that one is there already.
+//! in doubt, that one is to be forgotten, that one is there already. See [`crate::destroy`] too.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -7,10 +7,11 @@ use std::time::Duration;
 use onlyonce::{Acted, Answer, Ran, direct};
 use onlyonce_core::{Fence, Outcome, Phase, Record, Reply, State, Timestamp, Verdict};
 
+use crate::destroy::Departing;
 use crate::error::ProvisionError;
 use crate::plan::Resource;
 use crate::provisioner::{Place, Provisioner, policy_of_verdicts, receipt_of};
-use crate::receipt::{How, Receipt};
+use crate::receipt::{Departure, How, Receipt};
 
 /// How a resource stands by its record. What is there now is not asked.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -48,7 +49,23 @@ pub enum Known {
         /// What it is; `None` if its record was settled by other means.
         receipt: Option<Receipt>,
     },
-    /// Nobody knows.
+    /// Somebody is destroying it.
+    Destroying {
+        /// Which attempt it is.
+        attempt: u32,
+        /// Its process.
+        process: u32,
+        /// Whether it may be gone already.
+        may_be_gone: bool,
+    },
+    /// Somebody has destroyed it.
+    Destroyed {
+        /// When that was recorded.
+        at: Timestamp,
+        /// What it was.
+        departure: Departure,
+    },
+    /// Nobody knows whether it was made, or destroyed.
     Unknown(crate::apply::InDoubt),
 }
 
@@ -59,7 +76,11 @@ pub enum Finding {
     Made(String),
     /// It was not made and no longer will be.
     NotMade,
-    /// Nobody knows, and it may be made again all the same.
+    /// The resource was destroyed.
+    Destroyed,
+    /// It was not destroyed and no longer will be.
+    NotDestroyed,
+    /// Nobody knows, and what was attempted may be done again all the same.
     RunAgain,
 }
 
@@ -79,6 +100,8 @@ impl Known {
             Self::Planned => "planned",
             Self::Creating { .. } => "creating",
             Self::Created { .. } => "created",
+            Self::Destroying { .. } => "destroying",
+            Self::Destroyed { .. } => "destroyed",
             Self::Unknown(_) => "unknown",
         }
     }
@@ -101,12 +124,28 @@ impl Provisioner {
             all.push(Status {
                 key: resource.key.clone(),
                 kind: resource.kind.name(),
-                known: self.known(resource, record.as_ref()),
+                known: self.known_of(&place, resource, record.as_ref()).await?,
                 marker: self.identity(&resource.key, place.generation).marker,
                 generation: place.generation,
             });
         }
         Ok(all)
+    }
+
+    async fn known_of(
+        &self,
+        place: &Place,
+        resource: &Resource,
+        record: Option<&Record>,
+    ) -> Result<Known, ProvisionError> {
+        Ok(match self.departing(place, resource).await? {
+            Departing::No => self.known(resource, record),
+            Departing::Running { attempt, process, may_be_gone } => {
+                Known::Destroying { attempt, process, may_be_gone }
+            }
+            Departing::Unknown(doubt) => Known::Unknown(doubt),
+            Departing::Gone(at, departure) => Known::Destroyed { at, departure },
+        })
     }
 
     fn known(&self, resource: &Resource, record: Option<&Record>) -> Known {
@@ -140,23 +179,36 @@ impl Provisioner {
     ) -> Result<Changed, ProvisionError> {
         let (_, resource) = self.resource(key)?;
         let place = self.place(key).await?;
-        let verdict = match finding {
+        let destroying = self.destroy_id(key, place.generation)?;
+        let (id, verdict) = match finding {
             Finding::Made(id) => {
                 let inputs = self.digests_of_attempt(resource, &place).await?;
-                Verdict::Happened(Receipt { id, how: How::Told, inputs }.reply())
+                (place.id, Verdict::Happened(Receipt { id, how: How::Told, inputs }.reply()))
             }
-            Finding::NotMade => Verdict::NotExecuted,
-            Finding::RunAgain => Verdict::RunAgain,
+            Finding::NotMade => (place.id, Verdict::NotExecuted),
+            Finding::Destroyed => {
+                let receipt = place.record.as_ref().and_then(receipt_of);
+                let id = receipt.map(|it| it.id).unwrap_or_default();
+                let departure = Departure { id, by: by.to_owned(), why: why.to_owned() };
+                (destroying, Verdict::Happened(departure.reply()))
+            }
+            Finding::NotDestroyed => (destroying, Verdict::NotExecuted),
+            Finding::RunAgain => match self.departing(&place, resource).await? {
+                Departing::Unknown(_) => (destroying, Verdict::RunAgain),
+                Departing::No | Departing::Running { .. } | Departing::Gone(..) => {
+                    (place.id, Verdict::RunAgain)
+                }
+            },
         };
         let policy = policy_of_verdicts();
         let Acted { outcome, .. } =
-            self.engine.resolve(place.id, &policy, fence, verdict, by, why).await?;
+            self.engine.resolve(id, &policy, fence, verdict, by, why).await?;
         Ok(match outcome {
             Outcome::Done => Changed::Done,
             Outcome::Absent => Changed::Refused("nothing was attempted".into()),
-            Outcome::InFlight { .. } => Changed::Refused("an apply is at it".into()),
+            Outcome::InFlight { .. } => Changed::Refused("another process is at it".into()),
             Outcome::InvalidFence => Changed::Refused("no attempt ever had this fence".into()),
-            Outcome::SecondReply => Changed::Refused("it is recorded as there already".into()),
+            Outcome::SecondReply => Changed::Refused("it is settled already".into()),
             Outcome::Fenced
             | Outcome::Granted(_)
             | Outcome::Replay { .. }
@@ -192,6 +244,11 @@ impl Provisioner {
     pub async fn forget(&self, key: &str, by: &str, why: &str) -> Result<Changed, ProvisionError> {
         self.resource(key)?;
         let place = self.place(key).await?;
+        if place.record.as_ref().and_then(receipt_of).is_some()
+            && let Err(text) = self.never_destroy(&place, key, by).await?
+        {
+            return Ok(Changed::Refused(text));
+        }
         let Acted { outcome, record } =
             self.engine.erase(place.id, &policy_of_verdicts(), by, why).await?;
         let refused = |text: &str| Ok(Changed::Refused(text.into()));
@@ -219,6 +276,16 @@ impl Provisioner {
         let refused = |text: String| Ok(Changed::Refused(text));
         loop {
             let place = self.place(key).await?;
+            match self.departing(&place, resource).await? {
+                Departing::No => {}
+                Departing::Running { .. } => return refused("it is being destroyed".into()),
+                Departing::Unknown(_) => {
+                    return refused("nobody knows whether it was destroyed: resolve it".into());
+                }
+                Departing::Gone(..) => {
+                    return refused("it is recorded as destroyed: forget it first".into());
+                }
+            }
             let inputs_then = self.digests(&inputs);
             let receipt = Receipt { id: id.to_owned(), how: How::Told, inputs: inputs_then };
             let reply = receipt.reply();

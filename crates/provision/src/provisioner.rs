@@ -45,6 +45,8 @@ pub(crate) struct Place {
     /// of those with which nothing was made.
     pub(crate) generation: u32,
     pub(crate) record: Option<Record>,
+    /// What is recorded of its destroying, as it is stored. Only what is there is destroyed.
+    pub(crate) destroying: Option<Record>,
 }
 
 impl Provisioner {
@@ -81,18 +83,31 @@ impl Provisioner {
             let record = self.engine.get(id).await?;
             let is_over = record.as_ref().is_some_and(is_over);
             if !is_over || generation == GENERATIONS_MAX {
-                return Ok(Place { id, generation, record });
+                let is_there = record.as_ref().is_some_and(was_answered);
+                let destroying = match is_there {
+                    true => self.engine.get(self.destroy_id(key, generation)?).await?,
+                    false => None,
+                };
+                return Ok(Place { id, generation, record, destroying });
             }
             generation += 1;
         }
     }
 
     fn id(&self, key: &str, generation: u32) -> Result<KeyId, ProvisionError> {
-        let name = match generation {
+        self.named(match generation {
             1 => key.to_owned(),
             // No key of a plan has this sign.
             generation => format!("{key}#{generation}"),
-        };
+        })
+    }
+
+    /// Where the destroying of a generation is recorded: it is an operation of its own.
+    pub(crate) fn destroy_id(&self, key: &str, generation: u32) -> Result<KeyId, ProvisionError> {
+        self.named(format!("{key}#{generation}#destroy"))
+    }
+
+    fn named(&self, name: String) -> Result<KeyId, ProvisionError> {
         let key = Key::new(name).map_err(|error| ProvisionError::Name(error.to_string()))?;
         Ok(self.secret.key_id(&self.scope, &key))
     }
@@ -128,8 +143,16 @@ impl Provisioner {
     }
 }
 
+/// Whether it is recorded that it was made or found, or refused for ever.
+const fn was_answered(record: &Record) -> bool {
+    match &record.state {
+        State::Completed { .. } | State::Tombstone { .. } => true,
+        State::InFlight(_) | State::Released { .. } | State::Unknown(_) => false,
+    }
+}
+
 /// Whether a generation has ended: forgotten, or given up before anything was made.
-fn is_over(record: &Record) -> bool {
+pub(crate) fn is_over(record: &Record) -> bool {
     match &record.state {
         State::Completed { sealed, .. } | State::Tombstone { sealed, .. } => {
             *sealed || record.is_erased()

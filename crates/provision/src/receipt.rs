@@ -1,4 +1,4 @@
-//! What is kept of a resource that is there: the reply of its record.
+//! What is kept of a resource that is there, and of one that was destroyed: replies of records.
 
 use std::collections::BTreeMap;
 
@@ -26,6 +26,29 @@ pub struct Receipt {
     pub how: How,
     /// A digest of each input that it was made with, to name those that differ later.
     pub(crate) inputs: BTreeMap<String, String>,
+}
+
+/// A resource that was destroyed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Departure {
+    /// What it was known by where it was.
+    pub id: String,
+    /// Who has destroyed it, or has said that it is gone.
+    pub by: String,
+    /// Why.
+    pub why: String,
+}
+
+impl Departure {
+    pub(crate) fn reply(&self) -> Reply {
+        // Three strings: there is nothing in it that cannot be written.
+        Reply::kept(200, serde_json::to_vec(self).unwrap_or_default())
+    }
+
+    /// What a reply says; `None` if it was not made here, or is not kept.
+    pub(crate) fn of(reply: &Reply) -> Option<Self> {
+        serde_json::from_slice(reply.content()?).ok()
+    }
 }
 
 /// The digits of an input's digest: it only names what has changed, the fingerprint decides.

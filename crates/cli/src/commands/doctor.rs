@@ -1,6 +1,7 @@
 //! `onlyonce doctor`: everything that a store is looked at for when it is opened, as a table.
 
 use std::io;
+use std::path::{Path, PathBuf};
 
 use clap::Args;
 use onlyonce_store::{Check, Found, Need, OpenErrorKind};
@@ -10,9 +11,13 @@ use crate::exit::Exit;
 use crate::failure::Failure;
 use crate::output::{self, printable};
 use crate::place::Place;
+use crate::vault;
 
 /// What keeps the commands of `onlyonce` out, and no other program.
 const MARK: Need = Need::new("mark", "none: neither moved nor half put back");
+
+/// The keys that kept answers may need: one is not opened without them.
+const KEYS: Need = Need::new("keys", "all of them in the key file");
 
 #[derive(Args, Debug)]
 #[command(after_help = "\
@@ -28,7 +33,8 @@ is changed. A verdict is one of
 It ends with 0 if nothing is refused, else with 3.
 
   onlyonce doctor --store postgres://app@db.example/shop
-  onlyonce doctor --store etcd://a,b,c --json")]
+  onlyonce doctor --store etcd://a,b,c --json
+  onlyonce doctor --store journal:/var/lib/onlyonce --key-file /etc/onlyonce.keys")]
 pub(crate) struct DoctorArgs {
     /// The store, as for the other commands
     #[arg(
@@ -39,16 +45,19 @@ pub(crate) struct DoctorArgs {
         default_value = "journal:./onlyonce-data"
     )]
     store: Place,
+    /// Look whether the keys that kept answers may need are in this file
+    #[arg(long, value_name = "FILE", env = "ONLYONCE_KEY_FILE", hide_env_values = true)]
+    key_file: Option<PathBuf>,
     /// One JSON object a line for each check
     #[arg(long)]
     json: bool,
 }
 
 pub(crate) async fn run(args: DoctorArgs) -> Result<(), Failure> {
-    let DoctorArgs { store, json } = args;
+    let DoctorArgs { store, key_file, json } = args;
     let mut checks = store.doctor().await;
-    let mark = mark(&store, &checks).await;
-    checks.push(mark);
+    let own = [keys(&store, key_file.as_deref(), &checks).await?, mark(&store, &checks).await];
+    checks.extend(own);
     if json {
         checks.iter().try_for_each(|check| output::line(&as_json(check)))?;
     } else {
@@ -86,6 +95,36 @@ async fn mark(store: &Place, checks: &[Check]) -> Check {
         }
         Err(failure) => check(Found::Unasked, "", failure.what, none()),
     }
+}
+
+/// The keys that the answers in it may need, and whether they are all in the key file.
+async fn keys(store: &Place, file: Option<&Path>, checks: &[Check]) -> Result<Check, Failure> {
+    let place = checks.last().map_or_else(|| store.to_string(), |check| check.place.clone());
+    let (says, why, fix) = (String::new(), String::new(), String::new());
+    let good = Check { need: KEYS, place, says, found: Found::Good, why, fix, risk: None };
+    if checks.iter().any(|check| check.error().is_some()) {
+        return Ok(Check { found: Found::Unasked, ..good });
+    }
+    let names = match vault::names_at(store).await {
+        Ok(names) => names,
+        Err(failure) => return Ok(Check { found: Found::Unasked, why: failure.what, ..good }),
+    };
+    if names.is_empty() {
+        return Ok(Check { says: "none".to_owned(), ..good });
+    }
+    let good = Check { says: names.join(", "), ..good };
+    let Some(file) = file else {
+        let why = "answers are encrypted; name the file with their keys with --key-file".to_owned();
+        return Ok(Check { found: Found::Unasked, why, ..good });
+    };
+    let missing = vault::missing(file, &names)?;
+    if missing.is_empty() {
+        return Ok(good);
+    }
+    let (file, missing) = (file.display(), missing.join(", "));
+    let why = format!("{file}: key {missing} is not in it");
+    let fix = format!("put {missing} into {file} again, below the newest key");
+    Ok(Check { found: Found::Refused(OpenErrorKind::Refused), why, fix, ..good })
 }
 
 /// A table for each place.

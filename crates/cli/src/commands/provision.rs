@@ -1,11 +1,14 @@
 //! `onlyonce plan`, `apply` and `resources`: what they have in common.
 
 mod apply;
+mod destroy;
+mod figures;
 mod plan;
 mod resources;
 mod words;
 
 use std::fs::DirBuilder;
+use std::future::Future;
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -16,6 +19,7 @@ use onlyonce_core::Secret;
 use onlyonce_provision::{Plan, ProvisionError, Provisioner};
 use onlyonce_store::{MemoryStore, Store};
 use onlyonce_tokio::TokioRuntime;
+use tokio::signal::unix::{SignalKind, signal};
 
 use crate::exit::Exit;
 use crate::failure::Failure;
@@ -59,7 +63,7 @@ pub(crate) struct ForecastArgs {
 #[derive(Args, Debug)]
 #[command(after_help = "\
 What is there and ours is left as it is; what is not is made, once what it waits for is ready. Cut \
-it off wherever you like, and run it again until it ends with 0. Nothing is ever deleted.
+it off wherever you like, and run it again until it ends with 0. It never deletes anything.
 
 The exit code is 0 if all is ready, 7 if something is not and it is known why, 5 if nobody knows \
 whether something was made: `onlyonce resources status` shows what settles that.
@@ -73,6 +77,9 @@ pub(crate) struct ApplyArgs {
     /// One JSON object a line, for each step
     #[arg(long)]
     json: bool,
+    /// Write what became of the resources into this file, for Prometheus
+    #[arg(long, value_name = "FILE")]
+    metrics: Option<PathBuf>,
     /// How many resources are made at once
     #[arg(long, value_name = "N", default_value_t = 8,
           value_parser = clap::value_parser!(u16).range(1..=1_000))]
@@ -92,14 +99,16 @@ pub(crate) enum ResourcesCommand {
         #[arg(long)]
         json: bool,
     },
-    /// Settle whether a resource was made, once you have looked where it would be
+    /// Settle whether a resource was made or destroyed, once you have looked where it would be
     #[command(after_help = "\
 The fence is the one that `status` prints. If the resource has moved on since you looked, the \
 fence is no longer right and nothing is changed.
 
   onlyonce resources resolve shop.toml web --fence N --made i-7 --why \"in the console\"
   onlyonce resources resolve shop.toml web --fence N --not-made --why \"no such balancer\"
-  onlyonce resources resolve shop.toml web --fence N --run-again --why \"two would do no harm\"")]
+  onlyonce resources resolve shop.toml web --fence N --run-again --why \"two would do no harm\"
+  onlyonce resources resolve shop.toml web --fence N --destroyed --why \"it is gone\"
+  onlyonce resources resolve shop.toml web --fence N --not-destroyed --why \"it is still there\"")]
     Resolve(ResolveArgs),
     /// Forget what is recorded of a resource, so that it is looked for and made anew
     #[command(after_help = "\
@@ -113,6 +122,16 @@ a resource that somebody has deleted, or whose inputs have changed.
         #[command(flatten)]
         who: WhoArgs,
     },
+    /// Destroy a resource with the `destroy` of its plan, once; no apply makes it again
+    #[command(after_help = "\
+The id is the one that `status` prints: with it you confirm that it is this one. It is looked \
+for first, and made durable that it may be gone from now on before anything is sent. If nobody \
+can know whether it is gone (exit code 5), run this again: it looks before it does anything. What \
+waits for it is destroyed before it.
+
+  onlyonce resources destroy shop.toml web --id i-7 --why \"the shop has closed\"
+  onlyonce resources forget shop.toml web --why \"it opens again\"   # the next apply makes it")]
+    Destroy(DestroyArgs),
     /// Record that a resource is there already, although it carries no marker of ours
     #[command(after_help = "\
 You confirm that it is this one: nothing is asked, and nothing is made.
@@ -162,9 +181,29 @@ pub(crate) struct ResolveArgs {
     /// It was not made and no longer will be
     #[arg(long, group = "finding")]
     not_made: bool,
-    /// Nobody knows, and it may be made again all the same
+    /// It was destroyed
+    #[arg(long, group = "finding")]
+    destroyed: bool,
+    /// It was not destroyed and no longer will be
+    #[arg(long, group = "finding")]
+    not_destroyed: bool,
+    /// Nobody knows, and it may be made or destroyed again all the same
     #[arg(long, group = "finding")]
     run_again: bool,
+    #[command(flatten)]
+    who: WhoArgs,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct DestroyArgs {
+    #[command(flatten)]
+    which: WhichArgs,
+    /// What it is known by where it is, as `status` prints it
+    #[arg(long, value_name = "ID")]
+    id: String,
+    /// How long another one that is at it is waited for
+    #[arg(long, value_name = "DURATION", default_value = "10m")]
+    wait: humantime::Duration,
     #[command(flatten)]
     who: WhoArgs,
 }
@@ -209,6 +248,28 @@ impl Site {
     /// Lets the store go.
     fn close(&self) {
         self.opened.iter().for_each(Opened::close);
+    }
+}
+
+/// Lets `work` end that makes or destroys something. The first SIGTERM or SIGINT asks it to begin
+/// nothing more; the second ends it at once.
+async fn until_ended<T>(
+    work: impl Future<Output = T>,
+    mut ask_to_stop: impl FnMut(),
+) -> Result<T, Failure> {
+    let (mut interrupt, mut terminate) =
+        (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
+    let (mut work, mut asked) = (Box::pin(work), 0);
+    loop {
+        tokio::select! {
+            ended = &mut work => return Ok(ended),
+            _ = interrupt.recv() => asked += 1,
+            _ = terminate.recv() => asked += 1,
+        }
+        ask_to_stop();
+        if 1 < asked {
+            return Err(Failure::new(Exit::Unknown, "ended at once by a second signal"));
+        }
     }
 }
 

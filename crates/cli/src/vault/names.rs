@@ -9,12 +9,13 @@ use std::sync::Arc;
 
 use onlyonce_core::Timestamp;
 use onlyonce_failpoint::failpoint;
+use onlyonce_journal::Settings;
 use onlyonce_store::Store;
 use onlyonce_vault::{Names, Settled};
 
 use crate::exit::Exit;
 use crate::failure::Failure;
-use crate::place::{Opened, time_of};
+use crate::place::{Opened, Place, time_of};
 
 /// The names, a line each, in a journal's folder; backups carry it.
 const FILE: &str = "keys";
@@ -87,6 +88,18 @@ impl Where {
 /// The keys that answers in this store may need.
 pub(crate) async fn names(opened: &Opened) -> Result<Vec<String>, Failure> {
     Where::of(opened).read().await
+}
+
+/// The same of a store that is not open, also while another process has the journal.
+pub(crate) async fn names_at(place: &Place) -> Result<Vec<String>, Failure> {
+    if let Place::Journal(dir) = place {
+        let path = dir.join(FILE);
+        return read(&path).map_err(|error| lost(&path, &error));
+    }
+    let opened = place.open_marked(Settings::default()).await?;
+    let found = names(&opened).await;
+    opened.close();
+    found
 }
 
 /// Names these keys in a store to which answers are copied as they are, before the first of them.

@@ -16,7 +16,7 @@ const KEY: &[&str] = &[
 ];
 
 /// Every command, and what can be said with it.
-const COMMANDS: [(&[&str], &[&[&str]]); 30] = [
+const COMMANDS: [(&[&str], &[&[&str]]); 31] = [
     (&["demo"], &[&["--port <PORT>", "--seed <SEED>", "--keep <DIR>"]]),
     (
         &["proxy"],
@@ -87,14 +87,26 @@ const COMMANDS: [(&[&str], &[&[&str]]); 30] = [
     (&["mail", "outbox"], &[&["[URL]", "--print [<KIND>]", "postgres, sqlite"]]),
     (&["mail", "status"], &[STORE, &["--json", "--spool <DIR>", "--outbox <URL>"]]),
     (&["plan"], &[STORE, &["<FILE>", "--json"]]),
-    (&["apply"], &[STORE, &["<FILE>", "--json", "--parallel <N>", "--wait <DURATION>"]]),
+    (
+        &["apply"],
+        &[STORE, &["<FILE>", "--json", "--metrics <FILE>", "--parallel <N>", "--wait <DURATION>"]],
+    ),
     (&["resources", "status"], &[STORE, &["<FILE>", "--json"]]),
     (
         &["resources", "resolve"],
         &[
             STORE,
             &["<FILE>", "<KEY>", "--fence <N>", "--made <ID>", "--not-made"],
+            &["--destroyed", "--not-destroyed"],
             &["--run-again", "--why <TEXT>", "--by <NAME>"],
+        ],
+    ),
+    (
+        &["resources", "destroy"],
+        &[
+            STORE,
+            &["<FILE>", "<KEY>", "--id <ID>", "--wait <DURATION>"],
+            &["--why <TEXT>", "--by <NAME>"],
         ],
     ),
     (&["resources", "forget"], &[STORE, &["<FILE>", "<KEY>", "--why <TEXT>", "--by <NAME>"]]),

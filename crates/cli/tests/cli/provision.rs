@@ -10,7 +10,7 @@ use serde_json::Value;
 use crate::process::{Folder, Ran, Running, onlyonce, until};
 
 /// A network, and two things that need it. Each is a line of the file `made`.
-const PLAN: &str = r#"
+pub(crate) const PLAN: &str = r#"
 name = "shop"
 
 [[resource]]
@@ -47,13 +47,13 @@ while [ -e hold-after ]; do sleep 0.01; done
 echo $ONLYONCE_KEY-id
 ";
 
-struct Site {
-    folder: Folder,
-    plan: String,
+pub(crate) struct Site {
+    pub(crate) folder: Folder,
+    pub(crate) plan: String,
 }
 
 impl Site {
-    fn open(plan: &str) -> Self {
+    pub(crate) fn open(plan: &str) -> Self {
         let folder = Folder::empty();
         for (name, text) in
             [("made", ""), ("tried", ""), ("check.sh", CHECK), ("create.sh", CREATE)]
@@ -64,19 +64,19 @@ impl Site {
         Self { folder, plan }
     }
 
-    fn path(&self, name: &str) -> PathBuf {
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
         self.folder.path(name)
     }
 
-    fn lines(&self, name: &str) -> usize {
+    pub(crate) fn lines(&self, name: &str) -> usize {
         fs::read_to_string(self.path(name)).unwrap().lines().count()
     }
 
-    fn start(&self, more: &[&str]) -> Running {
+    pub(crate) fn start(&self, more: &[&str]) -> Running {
         Running::start(["apply", &self.plan].iter().chain(more))
     }
 
-    fn apply(&self) -> Ran {
+    pub(crate) fn apply(&self) -> Ran {
         self.start(&[]).ended()
     }
 
@@ -84,12 +84,12 @@ impl Site {
         onlyonce(["plan", &self.plan])
     }
 
-    fn resources(&self, what: &[&str]) -> Ran {
+    pub(crate) fn resources(&self, what: &[&str]) -> Ran {
         onlyonce(["resources", what[0], &self.plan].iter().chain(&what[1..]))
     }
 
     /// How a resource stands by its record.
-    fn status(&self, key: &str) -> Value {
+    pub(crate) fn status(&self, key: &str) -> Value {
         let all = self.resources(&["status", "--json"]).done();
         let all = all.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
         all.into_iter().find(|it| it["key"] == key).unwrap()
@@ -98,7 +98,7 @@ impl Site {
     /// Applies until it is quiet.
     #[track_caller]
     #[allow(clippy::print_stderr, reason = "shown if the test fails")]
-    fn until_quiet(&self) {
+    pub(crate) fn until_quiet(&self) {
         until("an apply that ends well", || {
             let told = self.apply();
             if told.code != Some(0) {

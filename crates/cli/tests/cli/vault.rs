@@ -10,7 +10,7 @@ use crate::log;
 use crate::process::{Folder, Proxy, contents, onlyonce, until};
 use crate::upstream::{Manner, Upstream};
 
-fn key_file(folder: &Folder, name: &str, keys: &[&str]) -> String {
+pub(crate) fn key_file(folder: &Folder, name: &str, keys: &[&str]) -> String {
     let path = folder.write(name, &keys.join("\n"));
     std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600)).unwrap();
     path
@@ -51,6 +51,35 @@ fn answers_are_encrypted_on_disk_and_replayed_with_the_key_only() {
     let proxy = start(&both);
     assert_eq!(order("tap-2").send(proxy.address).replayed(), second);
     assert_eq!(upstream.effects(), 2);
+}
+
+/// Whoever looks is told which keys the store needs, and what is missing in a file.
+#[test]
+fn a_doctor_names_the_keys_of_a_store_and_those_that_a_file_lacks() {
+    let (upstream, folder) = (Upstream::open(), Folder::with_store());
+    let (one, two) = ("1".repeat(64), "2".repeat(64));
+    let store = folder.store();
+    let row = |more: &[&str]| {
+        let told = onlyonce(["doctor", "--store", &store].iter().chain(more));
+        let row = told.out.lines().find(|it| it.starts_with("keys")).unwrap().to_owned();
+        (told.code, row)
+    };
+    let (code, none) = row(&[]);
+    assert!(code == Some(0) && none.contains("none"), "{none}");
+    let file = key_file(&folder, "first", &[&one]);
+    let proxy = Proxy::start_with(&store, &upstream, &["--key-file", &file]);
+    order("tap").send(proxy.address).ran();
+    let name = needed(&folder.journal()).remove(0);
+    for more in [&["--key-file", &file][..], &[]] {
+        let (code, said) = row(more);
+        assert!(code == Some(0) && said.contains(&name), "{said}");
+        let verdict = if more.is_empty() { "cannot be asked" } else { "ok" };
+        assert!(said.contains(verdict), "{said}");
+    }
+    let (code, said) = row(&["--key-file", &key_file(&folder, "second", &[&two])]);
+    assert!(code == Some(3) && said.contains("refused"), "{said}");
+    assert!(said.contains(&format!("put {name} into")), "{said}");
+    proxy.stop();
 }
 
 /// The names of the keys that the journal says it needs.

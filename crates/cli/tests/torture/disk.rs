@@ -1,5 +1,6 @@
 //! Takes the disk from under the real proxy, and checks the history against what the upstream
-//! counted: a disk that is full, and a disk that does not write.
+//! counted: a disk that is full, and a disk that does not write. Takes it from under `onlyonce
+//! apply` too ([`resources`]).
 //!
 //! Used by `cargo xtask torture disk`. It mounts a small file system of its own and has `strace`
 //! let system calls fail, so it needs the rights to do both, and fails without them.
@@ -16,6 +17,7 @@ use crate::check::{Report, check};
 use crate::load::{Load, Weight};
 use crate::proxy::{Proxy, init};
 use crate::random::Random;
+use crate::resources;
 
 /// Longer than the proxy waits for its store.
 const PATIENCE_MAX: u64 = 3_000;
@@ -52,6 +54,7 @@ pub(crate) async fn run(options: &Options) -> Result<Report, String> {
         let seed = options.seed.wrapping_add(u64::from(round) << 32);
         report += full(&options.binary, seed).await.map_err(|it| format!("full disk: {it}"))?;
         report += failing(&options.binary, seed).await.map_err(|it| format!("failing: {it}"))?;
+        resources::run(&options.binary, seed).map_err(|it| format!("resources: {it}"))?;
         report.rounds += 1;
     }
     Ok(report)
@@ -71,7 +74,7 @@ async fn until(what: &str, mut is_so: impl FnMut() -> bool) -> Result<(), String
 
 /// A disk that is filled and freed by others, then full for good, then larger.
 async fn full(binary: &Path, seed: u64) -> Result<Report, String> {
-    let disk = Disk::mount()?;
+    let disk = Disk::mount(DISK_MIB)?;
     let journal = disk.path().join("journal");
     init(binary, &journal)?;
     let mut random = Random::new(seed);
@@ -171,20 +174,21 @@ fn never_again(trace: &Path) -> Result<(), String> {
 }
 
 /// A small file system, gone when it is dropped.
-struct Disk {
+pub(crate) struct Disk {
     folder: tempfile::TempDir,
 }
 
 impl Disk {
-    fn mount() -> Result<Self, String> {
+    /// Of so many MiB.
+    pub(crate) fn mount(mib: u64) -> Result<Self, String> {
         let folder = tempfile::tempdir().map_err(|error| error.to_string())?;
         let place = folder.path().display().to_string();
-        let size = format!("size={DISK_MIB}m,mode=1777");
+        let size = format!("size={mib}m,mode=1777");
         as_root(&["mount", "-t", "tmpfs", "-o", &size, "tmpfs", &place])?;
         Ok(Self { folder })
     }
 
-    fn path(&self) -> &Path {
+    pub(crate) fn path(&self) -> &Path {
         self.folder.path()
     }
 
@@ -194,7 +198,7 @@ impl Disk {
     }
 
     /// Takes all that is left.
-    fn fill(&self) {
+    pub(crate) fn fill(&self) {
         let piece = vec![0; 1 << 20];
         let file = OpenOptions::new().append(true).create(true).open(self.path().join("others"));
         // Until there is no room for more.
@@ -203,7 +207,7 @@ impl Disk {
         }
     }
 
-    fn free(&self) -> Result<(), String> {
+    pub(crate) fn free(&self) -> Result<(), String> {
         File::create(self.path().join("others")).map_err(|error| error.to_string())?;
         Ok(())
     }

@@ -1,15 +1,15 @@
 //! One resource in one apply: made or found through the engine, then waited for until it is ready.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use onlyonce::Answer;
-use onlyonce_core::{Outcome, Policy, Record, Reply, State, Timestamp};
+use onlyonce_core::{Outcome, Policy, Record, Reply, State, StateKind, Timestamp};
 use tokio::time::sleep;
 
-use super::{Became, InDoubt, Step};
-use crate::creation::{Creation, Met, Tell, told};
+use super::{Became, InDoubt, Step, Work};
+use crate::creation::{Course, Creation, Met, Tell, told};
 use crate::error::ProvisionError;
 use crate::kind::{Readiness, Seen};
 use crate::plan::Resource;
@@ -38,7 +38,10 @@ impl Provisioner {
         };
         for _ in 0..TRIES_MAX {
             let place = self.place(&resource.key).await?;
-            let met = Arc::new(Mutex::new(None));
+            if let Some(became) = self.departing(&place, resource).await?.in_the_way() {
+                return Ok(became);
+            }
+            let course = Arc::new(Mutex::new(Course::default()));
             let creation = Creation {
                 engine: self.engine.clone(),
                 plan: Arc::clone(&self.plan),
@@ -47,29 +50,30 @@ impl Provisioner {
                 inputs: inputs.clone(),
                 digests: self.digests(&inputs),
                 holds: self.holds.clone(),
-                met: Arc::clone(&met),
+                course: Arc::clone(&course),
                 tell: tell.clone(),
             };
             let request = self.request(place.id, resource, &inputs);
             let answer = self.engine.once(&request, &resource.policy, wait, creation).await?;
-            let met = met.lock().unwrap_or_else(PoisonError::into_inner).take();
+            let course = Course::taken(&course);
             let outcome = match answer {
                 Answer::Reply(reply) => {
                     return self.there(at, &place, &inputs, &reply, true, tell).await;
                 }
                 Answer::Replayed(reply) => {
-                    let fresh = met.is_some();
+                    let fresh = course.met.is_some();
                     return self.there(at, &place, &inputs, &reply, fresh, tell).await;
                 }
-                Answer::NotExecuted(reply) => return Ok(not_executed(met, &reply)),
+                Answer::NotExecuted(reply) => return Ok(not_executed(course.met, &reply)),
                 Answer::Unrecorded(reply) => {
-                    return self.unrecorded(&place, resource, &reply).await;
+                    let why = course.words();
+                    return Ok(Became::Unrecorded { receipt: Receipt::of(&reply), why });
                 }
                 Answer::Refused(outcome) => outcome,
                 other => return Ok(Became::CannotTell(format!("not understood: {other:?}"))),
             };
             if outcome != Outcome::Mismatch || !self.give_up(&place, &inputs).await? {
-                return self.refused(&place, resource, outcome, &inputs, met).await;
+                return self.refused(&place, resource, outcome, &inputs, course).await;
             }
         }
         Ok(Became::Busy("others change it all the time".into()))
@@ -170,35 +174,32 @@ impl Provisioner {
         }
     }
 
-    async fn unrecorded(
-        &self,
-        place: &Place,
-        resource: &Resource,
-        reply: &Reply,
-    ) -> Result<Became, ProvisionError> {
-        let id = Receipt::of(reply).map_or_else(|| "it".to_owned(), |receipt| receipt.id);
-        let why = format!("{id} was made, and that could not be recorded");
-        let Some(record) = self.engine.get(place.id).await? else {
-            return Ok(Became::CannotTell(why));
-        };
-        Ok(Became::Unknown(self.doubt(resource, &record, why)))
-    }
-
     async fn refused(
         &self,
         place: &Place,
         resource: &Resource,
         outcome: Outcome,
         inputs: &BTreeMap<String, String>,
-        met: Option<Met>,
+        course: Course,
     ) -> Result<Became, ProvisionError> {
-        let record = self.engine.get(place.id).await?;
+        let record = match self.engine.get(place.id).await {
+            Ok(record) => record,
+            // Whatever the store says now, this apply has asked for it.
+            Err(error) if course.is_sent => {
+                let why = format!("{} ({error})", course.words());
+                return Ok(Became::Unrecorded { receipt: None, why });
+            }
+            Err(error) => return Err(error.into()),
+        };
         Ok(match (outcome, record) {
-            (Outcome::OutcomeUnknown { .. }, Some(record)) => Became::Unknown(self.doubt(
-                resource,
-                &record,
-                met.map_or_else(String::new, |met| met.words()),
-            )),
+            (Outcome::OutcomeUnknown { .. }, Some(record))
+                if course.is_sent && record.state.kind() == StateKind::InFlight =>
+            {
+                Became::Unrecorded { receipt: None, why: course.words() }
+            }
+            (Outcome::OutcomeUnknown { .. }, Some(record)) => {
+                Became::Unknown(self.doubt(resource, &record, course.words()))
+            }
             (Outcome::Mismatch, record) => self.changed(record.as_ref(), inputs),
             (Outcome::InFlight { .. }, _) => Became::Busy("another apply is at it".into()),
             (
@@ -231,6 +232,17 @@ impl Provisioner {
 
     /// What is known of an outcome that nobody knows, and what the next apply does about it.
     pub(crate) fn doubt(&self, resource: &Resource, record: &Record, why: String) -> InDoubt {
+        self.doubt_of(Work::Making, &resource.policy, record, why)
+    }
+
+    /// The same of any work, under its policy.
+    pub(crate) fn doubt_of(
+        &self,
+        work: Work,
+        policy: &Policy,
+        record: &Record,
+        why: String,
+    ) -> InDoubt {
         let now = self.engine.now();
         let (since, cause) = match &record.state {
             State::Unknown(doubt) => (doubt.since, doubt.cause),
@@ -239,9 +251,9 @@ impl Provisioner {
             | State::Completed { .. }
             | State::Tombstone { .. } => (now, onlyonce_core::Cause::Abandoned),
         };
-        let remedy = resource.policy.remedy_at(record.first_commit_at, now);
-        let final_from = final_from(&resource.policy, record);
-        InDoubt { since, cause, fence: record.fence, why, remedy, final_from }
+        let remedy = policy.remedy_at(record.first_commit_at, now);
+        let final_from = final_from(policy, record);
+        InDoubt { work, since, cause, fence: record.fence, why, remedy, final_from }
     }
 }
 

@@ -1,20 +1,20 @@
-//! A resource that scripts look for, make and wait for. Their exit codes are a contract, and what
-//! is not in it says nothing: a script that fails never says that something is not there.
+//! A resource that scripts look for, make, wait for and destroy. Their exit codes are a contract,
+//! and what is not in it says nothing: a script that fails never says that something is not there.
 
 use std::time::Duration;
 
 use onlyonce_core::Cause;
 
-use super::{Call, Made, Readiness, Seen, id, last_line};
+use super::{Call, Made, Readiness, Seen, Undone, id, last_line};
 use crate::script::{Ended, Script};
 
-/// Looked for: nothing is there. Not 1, which scripts end with when they fail.
+/// Looked for, or to be destroyed: nothing is there. Not 1, which scripts end with when they fail.
 const ABSENT: i32 = 10;
 /// Looked for, or to be made: something else has its place.
 const NOT_OURS: i32 = 11;
 /// Looked for: there is more than one of ours.
 const SEVERAL: i32 = 12;
-/// To be made: refused, and nothing was or will be made.
+/// To be made or destroyed: refused, and nothing was or will be done.
 const REFUSED: i32 = 20;
 /// Waited for: not ready yet.
 const NOT_YET: i32 = 10;
@@ -27,6 +27,7 @@ pub(crate) struct Command {
     pub(crate) check: Option<String>,
     pub(crate) create: String,
     pub(crate) ready: Option<String>,
+    pub(crate) destroy: Option<String>,
     /// How long each of them may take.
     pub(crate) within: Duration,
 }
@@ -85,6 +86,29 @@ impl Command {
             code => {
                 let text = format!("`create` ended with {code}: {}", said(&err, &out));
                 Made::Unknown(Cause::Abandoned, text)
+            }
+        }
+    }
+
+    pub(super) async fn destroy(&self, call: &Call<'_>) -> Undone {
+        let Some(destroy) = &self.destroy else {
+            return Undone::Refused("the plan has no `destroy` for it".into());
+        };
+        match self.run(destroy, call).await {
+            Ended::Code { code: 0 | ABSENT, .. } => Undone::Gone,
+            Ended::Code { code: REFUSED, out, err } => Undone::Refused(said(&err, &out)),
+            Ended::Code { code, out, err } => {
+                let text = format!("`destroy` ended with {code}: {}", said(&err, &out));
+                Undone::Unknown(Cause::Abandoned, text)
+            }
+            ended @ Ended::NotBegun(_) => {
+                Undone::Refused(format!("`destroy` {}", self.told(&ended)))
+            }
+            ended @ Ended::TooLong => {
+                Undone::Unknown(Cause::TimedOut, format!("`destroy` {}", self.told(&ended)))
+            }
+            ended @ (Ended::Signal | Ended::Lost(_)) => {
+                Undone::Unknown(Cause::Abandoned, format!("`destroy` {}", self.told(&ended)))
             }
         }
     }

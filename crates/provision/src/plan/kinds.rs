@@ -68,7 +68,8 @@ impl Reading<'_> {
                 };
                 let (check, ready) =
                     (script("check", &table.check)?, script("ready", &table.ready)?);
-                Ok(Kind::Command(Command { check, create, ready, within }))
+                let destroy = script("destroy", &table.destroy)?;
+                Ok(Kind::Command(Command { check, create, ready, destroy, within }))
             }
             KindWord::File => {
                 self.file(table, inputs)?;
@@ -86,6 +87,7 @@ impl Reading<'_> {
         within: Duration,
         inputs: &BTreeMap<String, Template>,
     ) -> Result<Kind, ConfigError> {
+        self.no_destroy(table)?;
         let calls = [&table.check, &table.create, &table.ready];
         let values = calls.map(|it| it.as_ref().map(|it| it.get_ref().clone()));
         let inputs = inputs.keys().map(String::as_str).collect();
@@ -140,8 +142,15 @@ impl Reading<'_> {
         wrong.map_or(Ok(()), |text| Err(self.wrong(self.head.clone(), &text)))
     }
 
+    fn no_destroy(&self, table: &ResourceTable) -> Result<(), ConfigError> {
+        let Some(said) = &table.destroy else { return Ok(()) };
+        let text = "`destroy` is for commands: nothing else is ever deleted";
+        Err(self.wrong(said.span(), text))
+    }
+
     /// What is looked for and made by us has no calls, and its kind says what it offers.
     fn no_calls(&self, table: &ResourceTable, what: &str) -> Result<(), ConfigError> {
+        self.no_destroy(table)?;
         let own = [("check", &table.check), ("create", &table.create), ("ready", &table.ready)];
         for (field, said) in own {
             if let Some(said) = said {

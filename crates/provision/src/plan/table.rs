@@ -39,6 +39,7 @@ pub(super) struct ResourceTable {
     pub(super) check: Option<Spanned<Value>>,
     pub(super) create: Option<Spanned<Value>>,
     pub(super) ready: Option<Spanned<Value>>,
+    pub(super) destroy: Option<Spanned<Value>>,
     pub(super) server: Option<Spanned<String>>,
     pub(super) password: Option<Spanned<String>>,
     pub(super) r#type: Option<Spanned<ThingWord>>,

@@ -46,6 +46,8 @@ fn a_mistake_is_named_with_its_line_and_field() {
         (with("").replace("\"command\"", "\"comand\""), "4:8", "\"comand\" is no kind"),
         (with("chek = \"x\""), "6:1", "did you mean `check`"),
         (with("check = 7"), "6:9", "`check` of a command is a script"),
+        (with("destroy = 7"), "6:11", "`destroy` of a command is a script"),
+        (format!("{file}destroy = \"./end\"\n"), "5:11", "`destroy` is for commands"),
         (with("").replace("create", "check"), "2:1", "`create` is missing"),
         (with("after = [\"db\"]"), "6:10", "`after`: there is no resource with the key \"db\""),
         (with("inputs = { a = \"${db.id}\" }"), "6:16", "`inputs.a`: there is no resource"),

@@ -5,6 +5,7 @@
 mod api;
 mod changes;
 mod codes;
+mod destroy;
 mod doubt;
 mod files;
 mod http;

@@ -31,6 +31,14 @@ if [ -e after ]; then . ./after; fi
 echo $id
 ";
 
+/// Takes the line away; files `before-end` and `after-end` beside go there.
+const DESTROY: &str = "\
+echo \"$ONLYONCE_ID $ONLYONCE_TOKEN $INPUT_SIZE\" >> ended
+if [ -e before-end ]; then . ./before-end; fi
+grep -v \"^$ONLYONCE_MARKER $ONLYONCE_ID \" made > left; mv left made
+if [ -e after-end ]; then . ./after-end; fi
+";
+
 pub(crate) struct Site {
     folder: tempfile::TempDir,
     store: Arc<MemoryStore>,
@@ -40,10 +48,11 @@ impl Site {
     pub(crate) fn open() -> Self {
         let folder = tempfile::tempdir().unwrap();
         let site = Self { folder, store: Arc::new(MemoryStore::new()) };
-        for (name, text) in [("made", ""), ("tried", ""), ("check.sh", CHECK)] {
+        for (name, text) in [("made", ""), ("tried", ""), ("ended", ""), ("check.sh", CHECK)] {
             site.write(name, text);
         }
         site.write("create.sh", CREATE);
+        site.write("destroy.sh", DESTROY);
         site
     }
 
@@ -71,6 +80,11 @@ impl Site {
     /// How often the making of one was begun.
     pub(crate) fn tried(&self) -> usize {
         self.read("tried").lines().count()
+    }
+
+    /// How often the destroying of one was begun.
+    pub(crate) fn ended(&self) -> usize {
+        self.read("ended").lines().count()
     }
 
     /// The store is lost, and a new one is there.
@@ -105,7 +119,7 @@ impl Site {
 pub(crate) async fn apply(provisioner: &Provisioner) -> Vec<Applied> {
     let wait = Duration::from_secs(60);
     let told = |_: &str, _: &Step| {};
-    provisioner.apply(4, wait, std::future::pending(), told).await.unwrap()
+    provisioner.apply(4, wait, std::future::pending(), told).await
 }
 
 /// A plan of one thing, and more lines about it.

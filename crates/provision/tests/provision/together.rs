@@ -95,7 +95,7 @@ async fn after_a_stop_nothing_is_begun_and_what_was_begun_ends() {
     let stopped = async move {
         let _ = stopped.await;
     };
-    let all = provisioner.apply(4, Duration::ZERO, stopped, tell).await.unwrap();
+    let all = provisioner.apply(4, Duration::ZERO, stopped, tell).await;
     assert_eq!(ready(&all[1].became), "net-0");
     assert_eq!(all[0].became, Became::Stopped);
     assert_eq!(site.made(), 1);

@@ -3,50 +3,41 @@
 use std::collections::BTreeMap;
 
 use onlyonce_provision::{Applied, Became, Step};
-use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::oneshot;
 
+use super::figures::{Figures, Page};
 use super::words::{self, Line};
-use super::{ApplyArgs, Site};
+use super::{ApplyArgs, Site, until_ended};
 use crate::exit::Exit;
 use crate::failure::Failure;
 use crate::output::{self, printable};
 use crate::progress::Board;
 
 pub(crate) async fn run(args: ApplyArgs) -> Result<(), Failure> {
-    let (mut interrupt, mut terminate) =
-        (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
+    let page = args.metrics.as_deref().map(Page::open).transpose()?;
     let site = Site::open(&args.plan, true).await?;
     let (first, stop) = oneshot::channel::<()>();
-    let (mut first, mut asked, mut failed) = (Some(first), 0, None);
+    let (mut first, mut failed) = (Some(first), None);
     let stop = async {
         // It also ends when nobody is left who could stop it.
         let _ = stop.await;
     };
     let mut teller = Teller { json: args.json, board: Board::new(), attempts: BTreeMap::new() };
-    let tell = |key: &str, step: &Step| failed = teller.tell(key, step).err().or(failed.take());
+    let mut figures = Figures::default();
+    let tell = |key: &str, step: &Step| {
+        figures.step(key, step);
+        failed = teller.tell(key, step).err().or(failed.take());
+    };
     let applying = site.provisioner.apply(args.parallel.into(), args.wait.into(), stop, tell);
-    let mut applying = Box::pin(applying);
-    let ended = loop {
-        tokio::select! {
-            ended = &mut applying => break Some(ended),
-            _ = interrupt.recv() => asked += 1,
-            _ = terminate.recv() => asked += 1,
-        }
-        // Nobody is there to hear it if it has ended meanwhile.
-        let _ = first.take().map(|it| it.send(()));
-        if 1 < asked {
-            break None;
-        }
-    };
-    drop(applying);
+    // Nobody is there to hear it if it has ended meanwhile.
+    let ended = until_ended(applying, || _ = first.take().map(|it| it.send(()))).await;
     site.close();
-    let Some(ended) = ended else {
-        return Err(Failure::new(Exit::Unknown, "ended at once by a second signal"));
-    };
     let all = ended?;
+    let plan = site.provisioner.plan().name();
+    let page = page.map_or(Ok(()), |page| page.put(&figures.render(plan, &all)));
     failed.map_or(Ok(()), Err)?;
-    summary(&args, &all)
+    summary(&args, &all)?;
+    page
 }
 
 /// Tells each step where it is heard.
@@ -97,6 +88,9 @@ impl Teller {
                 | Became::CannotTell(_)
                 | Became::Changed { .. }
                 | Became::Missing { .. }
+                | Became::Destroyed(_)
+                | Became::Unrecorded { .. }
+                | Became::NoStore(_)
                 | Became::Busy(_)
                 | Became::Waits(_)
                 | Became::Stopped => None,
@@ -117,7 +111,7 @@ impl Teller {
 fn summary(args: &ApplyArgs, all: &[Applied]) -> Result<(), Failure> {
     let count = |is: fn(&Became) -> bool| all.iter().filter(|it| is(&it.became)).count();
     let ready = count(|it| matches!(it, Became::Ready(_)));
-    let unknown = count(|it| matches!(it, Became::Unknown(_)));
+    let unknown = count(|it| matches!(it, Became::Unknown(_) | Became::Unrecorded { .. }));
     if ready == all.len() {
         return Ok(());
     }
@@ -125,8 +119,20 @@ fn summary(args: &ApplyArgs, all: &[Applied]) -> Result<(), Failure> {
     let hints = all.iter().filter_map(|it| words::hint(&file, &it.key, &it.became));
     let hints: Vec<String> = hints.collect();
     let text = format!("{ready} of {} resources are ready", all.len());
+    for Applied { became, .. } in all {
+        let Became::NoStore(error) = became else { continue };
+        let failure = Failure::from(error.clone());
+        let what = format!("{}; {text}", failure.what);
+        // Its code says that nothing was changed.
+        let exit = match (unknown, count(|it| it.id().is_some())) {
+            (0, 0) => failure.exit,
+            (0, _) => Exit::Partly,
+            _ => Exit::Unknown,
+        };
+        return Err(Failure { exit, what, ..failure });
+    }
     let failure = if 0 < unknown {
-        let text = format!("{text}, and of {unknown} nobody knows whether they were made");
+        let text = format!("{text}, and of {unknown} nobody knows whether they are there");
         Failure::new(Exit::Unknown, text)
     } else {
         Failure::new(Exit::Partly, text)

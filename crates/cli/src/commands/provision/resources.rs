@@ -1,10 +1,10 @@
-//! `onlyonce resources status`, `resolve`, `forget` and `import`
+//! `onlyonce resources status`, `resolve`, `forget` and `import`; and which of them is asked for
 
 use onlyonce_core::Fence;
 use onlyonce_provision::{Changed, Finding, Known, Status};
 
 use super::words::{self, Line};
-use super::{PlanArgs, ResolveArgs, ResourcesCommand, Site, WhichArgs, WhoArgs};
+use super::{PlanArgs, ResolveArgs, ResourcesCommand, Site, WhichArgs, WhoArgs, destroy};
 use crate::exit::Exit;
 use crate::failure::Failure;
 use crate::operate::time;
@@ -15,6 +15,7 @@ pub(crate) async fn run(command: ResourcesCommand) -> Result<(), Failure> {
         ResourcesCommand::Status { plan, json } => status(&plan, json).await,
         ResourcesCommand::Resolve(args) => resolve(args).await,
         ResourcesCommand::Forget { which, who } => forget(&which, &who).await,
+        ResourcesCommand::Destroy(args) => destroy::run(args).await,
         ResourcesCommand::Import { which, id } => import(&which, &id).await,
     }
 }
@@ -78,6 +79,16 @@ fn told(known: &Known) -> Told {
             let about = "settled by other means, without an id".to_owned();
             Told { since: Some(time(*at)), about, ..Told::default() }
         }
+        Known::Destroying { attempt, process, may_be_gone } => {
+            let phase = if *may_be_gone { "it may be gone" } else { "nothing was sent yet" };
+            let about = format!("process {process} destroys it, attempt {attempt}: {phase}");
+            Told { about, ..Told::default() }
+        }
+        Known::Destroyed { at, departure } => {
+            let (id, since) = (Some(departure.id.clone()), Some(time(*at)));
+            let about = format!("{}, at {}", words::departed(departure), time(*at));
+            Told { id, since, about, ..Told::default() }
+        }
         Known::Unknown(doubt) => {
             let (since, fence) = (Some(time(doubt.since)), Some(doubt.fence.get()));
             Told { since, fence, about: words::in_doubt(doubt), ..Told::default() }
@@ -92,6 +103,8 @@ async fn resolve(args: ResolveArgs) -> Result<(), Failure> {
     let finding = match args.made {
         Some(id) => Finding::Made(visible(id)?),
         None if args.run_again => Finding::RunAgain,
+        None if args.destroyed => Finding::Destroyed,
+        None if args.not_destroyed => Finding::NotDestroyed,
         None => Finding::NotMade,
     };
     let site = Site::open(&args.which.plan, false).await?;

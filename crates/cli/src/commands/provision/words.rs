@@ -1,7 +1,7 @@
 //! What is said about a resource: one line for a person, one object for a program.
 
 use onlyonce_core::Remedy;
-use onlyonce_provision::{Became, How, InDoubt, Receipt};
+use onlyonce_provision::{Became, Departure, How, InDoubt, Receipt, Work};
 use serde::Serialize;
 
 use crate::operate::time;
@@ -57,7 +57,10 @@ pub(super) fn about(became: &Became) -> String {
         Became::CannotTell(text) => format!("nothing was made: {text}"),
         Became::Changed { inputs, receipt } => changed(inputs, receipt.is_some()),
         Became::Missing { why, .. } => format!("it was there, and now {why}; nothing was made"),
+        Became::Destroyed(departure) => format!("{}; nothing was made", departed(departure)),
         Became::Unknown(doubt) => in_doubt(doubt),
+        Became::Unrecorded { receipt, why } => unrecorded("made", receipt.is_some(), why),
+        Became::NoStore(error) => format!("nothing was made: {error}"),
         Became::Busy(text) => text.clone(),
         Became::Waits(on) => format!("not begun: it waits for {on}"),
         Became::Stopped => "not begun: the apply was asked to stop".to_owned(),
@@ -71,21 +74,46 @@ pub(super) fn hint(file: &str, key: &str, became: &Became) -> Option<String> {
         Became::Conflict(_) => {
             resources(&format!("import {file} {key} --id ID (if it is the one that is meant)"))
         }
-        Became::Changed { .. } | Became::Missing { .. } => {
+        Became::Changed { .. } | Became::Missing { .. } | Became::Destroyed(_) => {
             resources(&format!("forget {file} {key} --why ... (then it is looked for anew)"))
         }
-        Became::Unknown(doubt) => {
-            let fence = doubt.fence.get();
-            resources(&format!("resolve {file} {key} --fence {fence} ... (once you have looked)"))
-        }
+        Became::Unknown(doubt) => Some(to_resolve(file, key, doubt)),
         Became::Ready(_)
         | Became::NotReady { .. }
         | Became::Refused(_)
         | Became::Duplicate(_)
         | Became::CannotTell(_)
+        | Became::Unrecorded { .. }
+        | Became::NoStore(_)
         | Became::Busy(_)
         | Became::Waits(_)
         | Became::Stopped => None,
+    }
+}
+
+/// What was sent, and could not be recorded. `done` is what was to become of it.
+pub(super) fn unrecorded(done: &str, is_known: bool, why: &str) -> String {
+    let what = match (is_known, why) {
+        (true, _) => format!("it was {done}, and that could not be recorded"),
+        (false, "") => format!("nobody knows whether it was {done}, nor could that be recorded"),
+        (false, why) => {
+            format!("nobody knows whether it was {done}: {why}; nor could that be recorded")
+        }
+    };
+    format!("{what}; do this again: it looks for it first")
+}
+
+/// How a person settles what is in doubt.
+pub(super) fn to_resolve(file: &str, key: &str, doubt: &InDoubt) -> String {
+    let fence = doubt.fence.get();
+    format!("onlyonce resources resolve {file} {key} --fence {fence} ... (once you have looked)")
+}
+
+/// Who wanted it to be gone, and why.
+pub(super) fn departed(departure: &Departure) -> String {
+    match departure.by.as_str() {
+        "" => departure.why.clone(),
+        by => format!("by {by}: {}", departure.why),
     }
 }
 
@@ -107,7 +135,22 @@ fn changed(inputs: &[String], is_there: bool) -> String {
 
 /// How knowledge was lost, and what gets it back.
 pub(super) fn in_doubt(doubt: &InDoubt) -> String {
-    let settles = match (doubt.remedy, doubt.final_from) {
+    let why = if doubt.why.is_empty() { doubt.cause.name() } else { &doubt.why };
+    let since = time(doubt.since);
+    match doubt.work {
+        Work::Making => format!(
+            "nobody knows whether it was made, since {since}: {why}; {}",
+            what_settles_making(doubt)
+        ),
+        Work::Destroying => format!(
+            "nobody knows whether it was destroyed, since {since}: {why}; {}",
+            what_settles_destroying(doubt)
+        ),
+    }
+}
+
+fn what_settles_making(doubt: &InDoubt) -> String {
+    match (doubt.remedy, doubt.final_from) {
         (Remedy::RunAgain, _) => {
             "the next apply makes it again, which does nothing twice".to_owned()
         }
@@ -119,7 +162,19 @@ pub(super) fn in_doubt(doubt: &InDoubt) -> String {
                                   final, since the plan says no `settle` and `late`"
             .to_owned(),
         (Remedy::Hold | Remedy::Seal, _) => "a person has to look".to_owned(),
-    };
-    let why = if doubt.why.is_empty() { doubt.cause.name() } else { &doubt.why };
-    format!("nobody knows whether it was made, since {}: {why}; {settles}", time(doubt.since))
+    }
+}
+
+fn what_settles_destroying(doubt: &InDoubt) -> String {
+    match (doubt.remedy, doubt.final_from) {
+        (Remedy::Probe, Some(from)) => format!(
+            "`onlyonce resources destroy` looks for it; from {} on it destroys it again if it is \
+             still there",
+            time(from)
+        ),
+        (Remedy::Probe, None) => "`onlyonce resources destroy` looks for it; that it is still \
+                                  there is never final, since the plan says no `settle` and `late`"
+            .to_owned(),
+        (Remedy::RunAgain | Remedy::Hold | Remedy::Seal, _) => "a person has to look".to_owned(),
+    }
 }
