@@ -66,6 +66,7 @@ mod runtime;
 mod sweep;
 mod ticket;
 mod wait;
+mod word;
 
 /// The decisions: records, commands, outcomes.
 pub use onlyonce_core as core;

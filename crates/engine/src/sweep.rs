@@ -13,6 +13,7 @@ use crate::clock::Moment;
 use crate::engine::{Engine, FLOOR_AGE_MAX};
 use crate::error::EngineError;
 use crate::observe::EngineEvent;
+use crate::word::Word;
 
 /// Keys that the store is asked for at once: few, since an embedded store reads each record for it,
 /// on a core that callers need too.
@@ -38,6 +39,10 @@ pub struct Sweeper {
     forget_until: Option<Timestamp>,
     /// A floor that was raised, what it is good for, and when.
     raised: Option<(Floor, Timestamp, Moment)>,
+    /// Whether it hears what the last one has left, and leaves word for the next one.
+    hands_on: bool,
+    /// Whether it has heard it.
+    has_heard: bool,
 }
 
 /// What a pass has done.
@@ -83,7 +88,16 @@ impl Sweeper {
     /// A sweeper for records made under any of several policies: `policy` has the longest
     /// `remember` and `skew_max` among them, so that nothing is forgotten early.
     pub const fn new(engine: Engine, policy: Policy) -> Self {
-        Self { engine, policy, ready: Floor::NONE, forget_until: None, raised: None }
+        let (ready, forget_until, raised) = (Floor::NONE, None, None);
+        Self { engine, policy, ready, forget_until, raised, hands_on: false, has_heard: false }
+    }
+
+    /// One in a process that may end before its wait is over: it leaves word in the store of the
+    /// floor that it raises, and begins with what the last one has left. All that sweep the store
+    /// like this are ones whose records are counted in one time, within the policy's `skew_max`.
+    pub const fn handing_on(mut self) -> Self {
+        self.hands_on = true;
+        self
     }
 
     /// How long to wait between passes: until everyone uses the floor that the last one raised.
@@ -116,6 +130,9 @@ impl Sweeper {
         if !by.is_zero() {
             self.engine.inner.observer.on(&EngineEvent::ClockStepped { by });
         }
+        if self.hands_on && !self.has_heard {
+            self.hear(now).await?;
+        }
         let pause = self.pause();
         if let Some((floor, until, _)) = self.raised.take_if(|(.., at)| at.plus(pause) <= moment) {
             self.ready = self.ready.max(floor);
@@ -128,6 +145,10 @@ impl Sweeper {
             failpoint!("sweep.floor.after", to);
             // The wait counts from when it was durable.
             self.raised = Some((to, now, self.engine.inner.moment()));
+            if self.hands_on {
+                // Without it the next one has to wait anew, and nothing else.
+                let _ = self.leave_word(to).await;
+            }
         }
         let (swept, refused) = self.sweep(now).await?;
         let reclaimed = self.engine.inner.store.reclaim().await;
@@ -135,6 +156,36 @@ impl Sweeper {
         self.engine.inner.observer.on(&EngineEvent::Swept { swept });
         reclaimed?;
         refused.map_or(Ok(swept), Err)
+    }
+
+    /// Begins where the last one has left off.
+    async fn hear(&mut self, now: Timestamp) -> Result<(), EngineError> {
+        let store = &self.engine.inner.store;
+        let (word, _) = Word::read(&**store).await?;
+        if let Some((floor, at)) = word.at(now, &self.policy).ready {
+            // What another store was told when this one was copied from it holds here too, once the
+            // floor is here.
+            let floor = floor.min(store.floor().await?);
+            self.ready = self.ready.max(floor);
+            self.forget_until = self.forget_until.max(Some(at));
+        }
+        self.has_heard = true;
+        Ok(())
+    }
+
+    /// Leaves word of the floor that was raised, unless the next one has an older word to wait for:
+    /// if each of many put it off, nobody would ever have waited for it.
+    async fn leave_word(&self, raised: Floor) -> Result<(), EngineError> {
+        let (store, now) = (&self.engine.inner.store, self.engine.now());
+        let (word, revision) = Word::read(&**store).await?;
+        let word = word.at(now, &self.policy);
+        if word.raised.is_some_and(|(floor, _)| self.ready < floor) {
+            return Ok(());
+        }
+        let ours = self.forget_until.map(|until| (self.ready, until));
+        let word = Word { ready: word.ready.max(ours), raised: Some((raised, now)) };
+        word.write(&**store, revision, now).await?;
+        Ok(())
     }
 
     /// What it has done, and what the store has said of keys that it did not write.

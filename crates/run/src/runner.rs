@@ -142,7 +142,10 @@ impl Runner {
             lock: Arc::clone(&lock),
             signals: Signals::listen()?,
             shared: Arc::clone(&shared),
-            sweeper: self.sweeps.map(|policy| Sweeper::new(self.engine.clone(), policy)),
+            sweeper: self.sweeps.map(|policy| {
+                // Most commands end before everyone uses the floor that is raised for them.
+                Sweeper::new(self.engine.clone(), policy).handing_on()
+            }),
         };
         let mut once = Box::pin(self.engine.once(request, &order.policy, order.wait, job));
         let answer = loop {

@@ -165,16 +165,31 @@ impl Actor {
         };
         match random.below(20) {
             0 => self.operate(key, world, random),
-            1 => {
-                let to = Floor::at(world.now(self.node).minus(world.policy.remember));
-                let floor =
-                    if world.bug == Bug::DeletesBeforeFloor { to } else { world.raise_floor(to) };
-                let until = world.now(self.node).plus(SWEEPER_WAIT);
-                Doing::Sweeping { key, until, floor }
-            }
+            1 => self.sweep(key, world, random),
             2 | 3 => looking(key, asker, false, world),
             _ => claiming(key, asker, false, world, random),
         }
+    }
+
+    /// Raises the floor and waits; or goes by the word of one that did not live as long, once by
+    /// any clock everyone uses the floor that it raised.
+    fn sweep(&self, key: usize, world: &mut World, random: &mut Random) -> Doing {
+        let now = world.now(self.node);
+        let is_hasty = world.bug == Bug::WordTakenAtOnce;
+        let wait = SWEEPER_WAIT.saturating_add(world.policy.skew_max);
+        let wait = if is_hasty { Duration::ZERO } else { wait };
+        if let Some((floor, raised)) = world.word
+            && raised.plus(wait) <= now
+            && random.once_in(2)
+        {
+            return asking(key, Command::Sweep, world, Then::Swept(floor));
+        }
+        let to = Floor::at(now.minus(world.policy.remember));
+        let floor = if world.bug == Bug::DeletesBeforeFloor { to } else { world.raise_floor(to) };
+        if world.word.is_none_or(|(_, raised)| raised.plus(wait) <= now) {
+            world.word = Some((floor, now));
+        }
+        Doing::Sweeping { key, until: now.plus(SWEEPER_WAIT), floor }
     }
 
     /// Looks again now and then, and never claims: a waiter's request was not sent to be run.

@@ -24,6 +24,8 @@ pub enum Bug {
     DeletesBeforeFloor,
     /// The sweeper deletes by a floor that others may not have read yet.
     SweepsByNewerFloor,
+    /// A sweeper goes by the floor that another one has just raised.
+    WordTakenAtOnce,
     /// The sweeper deletes what is in doubt.
     SweepsDoubt,
     /// A holder that got no answer in time says that nothing happened.

@@ -38,6 +38,8 @@ pub struct World {
     skews: [u64; NODES],
     known: [Known; NODES],
     floor: Floor,
+    /// What a sweeper has left for the next one: the floor that it raised, and when, by its clock.
+    pub(crate) word: Option<(Floor, Timestamp)>,
     pub(crate) keys: [KeyWorld; KEYS],
     messages: Vec<Message>,
     late: Vec<Late>,
@@ -85,6 +87,7 @@ impl World {
             skews: std::array::from_fn(|_| random.below(skew)),
             known: [Known { floor: Floor::NONE, read_at: BEGIN }; NODES],
             floor: Floor::NONE,
+            word: None,
             keys: std::array::from_fn(|_| KeyWorld::default()),
             messages: Vec::new(),
             late: Vec::new(),

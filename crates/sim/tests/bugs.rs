@@ -47,6 +47,7 @@ fn every_fault_is_found_by_the_promise_that_it_breaks() {
         (Bug::LateGrantTaken, "once"),
         (Bug::DeletesBeforeFloor, "kept"),
         (Bug::SweepsByNewerFloor, "kept"),
+        (Bug::WordTakenAtOnce, "kept"),
         (Bug::SweepsDoubt, "kept"),
         (Bug::TimeoutIsRelease, "not_executed"),
         (Bug::ReleaseForgetsDoubt, "not_executed"),

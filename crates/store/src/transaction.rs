@@ -24,6 +24,10 @@ pub const MARK: KeyId = KeyId::from_bytes(*b"onlyonce's mark!");
 pub const MARKED: &str = "the store was moved, or is being moved or put back into use: \
                           `onlyonce doctor` says more";
 
+/// Where a store may have a record, under no key's id, of sweepers that did not live long: word for
+/// the next one.
+pub const SWEPT: KeyId = KeyId::from_bytes(*b"onlyonce's sweep");
+
 /// Where a store has a record, under no key's id, whose answers are encrypted: the names of the
 /// keys. A transaction of a caller's can neither open nor encrypt one: nobody may claim in it then.
 pub const NAMES: KeyId = KeyId::from_bytes(*b"onlyonce's keys!");

@@ -8,8 +8,7 @@ use onlyonce_core::{KeyId, Record, Revision, StateKind, Timestamp};
 use onlyonce_store::{Cursor, Filter, Page, Store, StoreError, StoreErrorKind, Swap};
 
 use crate::keyring::PLAIN;
-use crate::names;
-use crate::store::{Encrypted, content};
+use crate::store::{Encrypted, content, is_own};
 
 /// Records that are looked at in one step: their answers are in memory together, and callers wait
 /// behind so many writes at most.
@@ -69,7 +68,7 @@ impl Encrypted {
         let Page { records, damaged, next } = self.inner.list(filter, after).await?;
         let mut turned = Turned { unread: damaged, next, ..Turned::default() };
         let mut stale = Vec::new();
-        for (id, record) in records.into_iter().filter(|(id, _)| *id != names::ID) {
+        for (id, record) in records.into_iter().filter(|(id, _)| !is_own(*id)) {
             let Some(content) = content(&record) else { continue };
             let name = self.keys.name_of(content);
             if name != self.keys.newest() {

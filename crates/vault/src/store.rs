@@ -6,13 +6,15 @@ use std::sync::Arc;
 use onlyonce_core::{Floor, KeyId, Record, Reply, Revision, State, Timestamp};
 use onlyonce_store::{
     BoxFuture, Cursor, Due, Filter, Page, Store, StoreError, StoreErrorKind, Swap, Teller,
+    transaction,
 };
 
 use crate::keyring::{Keyring, OVERHEAD};
 use crate::names;
 
 /// Encrypts the answers that another store keeps. Records from before are read as they are. The
-/// record with the names of keys is shown to nobody.
+/// record with the names of keys is shown to nobody; that of sweepers is no answer, and to none but
+/// who asks for it.
 pub struct Encrypted {
     pub(crate) inner: Arc<dyn Store>,
     pub(crate) keys: Keyring,
@@ -30,6 +32,10 @@ impl Encrypted {
     }
 
     fn sealed(&self, id: KeyId, record: Record) -> Record {
+        // Whoever sweeps reads it, with whatever keys.
+        if is_own(id) {
+            return record;
+        }
         let revision = record.revision;
         with_content(record, |content| Ok::<_, ()>(self.keys.seal(id, revision, content)))
             .unwrap_or_else(|()| unreachable!("sealing does not fail"))
@@ -55,6 +61,11 @@ pub(crate) fn content(record: &Record) -> Option<&[u8]> {
         | State::Unknown(_)
         | State::Tombstone { .. } => None,
     }
+}
+
+/// Whether it is no key's record, but one of ours.
+pub(crate) fn is_own(id: KeyId) -> bool {
+    id == names::ID || id == transaction::SWEPT
 }
 
 /// The record with its reply's content changed; `None` leaves it.
@@ -144,7 +155,7 @@ impl Store for Encrypted {
         Box::pin(async move {
             let Page { records, mut damaged, next } = self.inner.list(filter, after).await?;
             let mut opened = Vec::with_capacity(records.len());
-            for (id, record) in records.into_iter().filter(|(id, _)| *id != names::ID) {
+            for (id, record) in records.into_iter().filter(|(id, _)| !is_own(*id)) {
                 match self.opened(id, record) {
                     Ok(record) => opened.push((id, record)),
                     Err(error) => damaged.push((id, error)),

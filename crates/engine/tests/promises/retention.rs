@@ -323,6 +323,59 @@ async fn nothing_is_deleted_before_everyone_uses_the_floor_that_covers_it() {
     assert!(world.engine.get(timed.id).await.unwrap().is_none());
 }
 
+/// A command that runs from time to time, and ends long before everyone uses the floor that its
+/// sweeper raises.
+#[tokio::test(start_paused = true)]
+async fn sweepers_that_all_live_for_a_moment_forget_in_the_end_and_no_sooner_than_one_would() {
+    for every in [seconds(2), seconds(50), seconds(3_600)] {
+        let world = World::with(Rigged::shared(), Settings::default()).await;
+        let timed = Request { key_time: Some(world.engine.now()), ..request() };
+        ask(&world, &timed, &world.policy, seconds(0)).await;
+        tokio::time::sleep(31 * DAY).await;
+        let first = world.engine.now();
+        let mut passes = 0;
+        loop {
+            let sweeper = Sweeper::new(world.engine.clone(), world.policy).handing_on();
+            let pause = sweeper.pause();
+            let since = world.engine.now().since(first);
+            let deleted = { sweeper }.pass().await.unwrap().deleted;
+            if deleted == 1 {
+                assert!(pause < since, "others may use an older floor after {since:?}");
+                break;
+            }
+            assert!(world.engine.get(timed.id).await.unwrap().is_some());
+            assert!(since < pause + pause + every, "none of them has waited long enough");
+            passes += 1;
+            tokio::time::sleep(every).await;
+        }
+        assert!(0 < passes);
+        assert!(world.engine.get(timed.id).await.unwrap().is_none());
+        // What became of its key does not depend on which of them it was.
+        let again = ask(&world, &timed, &world.policy, seconds(0)).await;
+        assert_eq!(again, Answer::Refused(Outcome::Expired));
+    }
+}
+
+/// One that is the first to know that everyone uses a floor may end before it has forgotten all.
+#[tokio::test(start_paused = true)]
+async fn what_a_sweeper_knew_the_next_one_knows() {
+    let world = World::with(Rigged::shared(), Settings::default()).await;
+    let timed = Request { key_time: Some(world.engine.now()), ..request() };
+    ask(&world, &timed, &world.policy, seconds(0)).await;
+    tokio::time::sleep(31 * DAY).await;
+    let pass = async || {
+        let sweeper = Sweeper::new(world.engine.clone(), world.policy).handing_on();
+        { sweeper }.pass().await.unwrap().deleted
+    };
+    world.store.damage(timed.id);
+    for _ in 0..100 {
+        assert_eq!(pass().await, 0);
+        tokio::time::sleep(seconds(3)).await;
+    }
+    world.store.damage(onlyonce::core::KeyId::from_bytes([0; 16]));
+    assert_eq!(pass().await, 1);
+}
+
 /// What a pass asks of a store for a stream of keys that carry their time, which all wait for the
 /// floor: about as much as there is, and not each of them again for each of the others.
 #[tokio::test(start_paused = true)]
