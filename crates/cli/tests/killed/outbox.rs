@@ -76,7 +76,7 @@ impl Shop<'_> {
     fn run(&self, more: &[&str], order: &str) -> Output {
         let server = self.relay.address().to_string();
         let words = ["mail", "run", "--once", "--tls", "none", "--server", &server];
-        self.call(&[&words, &["--outbox", "sqlite:shop.db"], more].concat(), order)
+        self.call(&[&words[..], &["--outbox", "sqlite:shop.db"], more].concat(), order)
     }
 
     fn said(&self, command: Output) -> String {
