@@ -275,7 +275,7 @@ async fn an_archive_says_no_if_it_has_what_came_before_and_since_and_a_search_fi
     let unnamed = (now() + 2, "Subject: x\r\n\r\nx\r\n".to_owned());
     let wrong: [&[_]; 5] = [
         &[],
-        &[old.clone()],
+        std::slice::from_ref(&old),
         &[other(HOUR, 1), new.clone()],
         &[old.clone(), other(-HOUR, 3)],
         &[(now() - HOUR, unnamed.1.clone()), unnamed],
