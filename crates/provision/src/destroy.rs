@@ -124,7 +124,9 @@ impl Provisioner {
             }
             Answer::Refused(Outcome::OutcomeUnknown { .. }) => course.words(),
             Answer::Refused(Outcome::InFlight { .. }) => return Ok(Destroyed::Busy),
-            _ => return Ok(Destroyed::Refused("its record was changed meanwhile".into())),
+            Answer::Refused(_) | _ => {
+                return Ok(Destroyed::Refused("its record was changed meanwhile".into()));
+            }
         };
         Ok(match self.engine.get(request.id).await {
             Ok(Some(record)) if record.state.kind() == StateKind::Unknown => {

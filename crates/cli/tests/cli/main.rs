@@ -35,5 +35,6 @@ mod shared;
 mod spread;
 mod stop;
 mod store;
+mod stranded;
 mod upstream;
 mod vault;
