@@ -119,6 +119,7 @@ fn unavailable(error: &OpenError) -> Failure {
 }
 
 /// A table as the sender of mail knows it.
+#[allow(clippy::large_enum_variant, reason = "made once a command, boxing would cost more")]
 enum Table {
     Postgres(onlyonce_postgres::Outbox),
     Sqlite(Arc<Mutex<onlyonce_sqlite::Outbox>>),
