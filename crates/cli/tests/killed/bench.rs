@@ -53,9 +53,30 @@ pub(crate) struct Bench {
 }
 
 /// The binary as a proxy, killed when it is dropped.
-struct Proxy {
+pub(crate) struct Proxy {
     child: Child,
     address: Option<SocketAddr>,
+}
+
+impl Proxy {
+    /// Started by this command, and heard until it listens or is dead.
+    pub(crate) fn spawn(mut command: Command) -> Self {
+        let child = command.stdout(Stdio::piped()).spawn().unwrap();
+        let mut proxy = Self { child, address: None };
+        let out = BufReader::new(proxy.child.stdout.take().unwrap());
+        // `None` if it dies before it listens.
+        proxy.address = out.lines().map_while(Result::ok).find_map(|line| {
+            let rest = line.strip_prefix("listening on http://")?;
+            rest.split(' ').next()?.parse().ok()
+        });
+        proxy
+    }
+
+    /// Where it listens.
+    #[track_caller]
+    pub(crate) fn address(&self) -> SocketAddr {
+        self.address.expect("a proxy that listens")
+    }
 }
 
 impl Drop for Proxy {
@@ -155,15 +176,7 @@ impl Bench {
         if let Some(file) = &self.key_file {
             command.arg("--key-file").arg(file);
         }
-        let child = command.stdout(Stdio::piped()).spawn().unwrap();
-        let mut proxy = Proxy { child, address: None };
-        let out = BufReader::new(proxy.child.stdout.take().unwrap());
-        // `None` if it dies before it listens.
-        proxy.address = out.lines().map_while(Result::ok).find_map(|line| {
-            let rest = line.strip_prefix("listening on http://")?;
-            rest.split(' ').next()?.parse().ok()
-        });
-        proxy
+        Proxy::spawn(command)
     }
 
     /// Where a proxy listens, started if none runs.
@@ -172,7 +185,7 @@ impl Bench {
         if self.proxy.is_none() {
             self.proxy = Some(self.start());
         }
-        self.proxy.as_ref().and_then(|proxy| proxy.address).expect("a proxy that listens")
+        self.proxy.as_ref().expect("a proxy").address()
     }
 
     /// Starts a proxy and says whether it listens; it is there then.

@@ -18,6 +18,7 @@ mod names;
 mod occupied;
 mod outbox;
 mod page;
+mod rebalance;
 mod resource;
 mod restored;
 mod rows;
@@ -83,6 +84,8 @@ fn wherever_it_is_killed_nothing_runs_twice_and_no_answer_is_lost() {
         });
         // It waits most of the time.
         let frozen = threads.spawn(|| frozen::section(&binary));
+        // And so does this.
+        let rebalance = threads.spawn(|| rebalance::section(&binary));
         for _ in 0..TOGETHER {
             threads.spawn(|| {
                 loop {
@@ -93,7 +96,7 @@ fn wherever_it_is_killed_nothing_runs_twice_and_no_answer_is_lost() {
                 }
             });
         }
-        others.join().unwrap() + &frozen.join().unwrap()
+        others.join().unwrap() + &rebalance.join().unwrap() + &frozen.join().unwrap()
     });
     let mut found = found.into_inner().unwrap();
     found.sort_by_key(|(number, ..)| *number);
@@ -119,11 +122,12 @@ fn every_place_in_the_code_is_in_the_table() {
     let copies = copies::rows().map(|it| it.place);
     let names = names::rows().into_iter().map(|it| it.place);
     let restored = restored::rows().into_iter().map(|it| it.place);
+    let restored = restored.chain(rebalance::rows().into_iter().map(|it| it.place));
     let mail = mail::rows().into_iter().map(|it| it.place);
+    let outbox = outbox::rows().into_iter().map(|it| it.place);
+    let mail = mail.chain(outbox);
     let others = commands.chain(resources).chain(copies).chain(mail).chain(names).chain(restored);
     let tried: BTreeSet<String> = requests.chain(others).map(|it| it.name.to_owned()).collect();
     let there: BTreeSet<String> = page::places().into_keys().collect();
     assert_eq!(tried, there);
-    let outbox = outbox::rows().into_iter().map(|it| it.place);
-    let mail = mail.chain(outbox);
 }
