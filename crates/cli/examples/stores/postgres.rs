@@ -29,6 +29,10 @@ SET revision = i.revision, state = i.state, due_at = i.due_at, record = i.record
 FROM unnest($1::bytea[], $2::int8[], $3::int2[], $4::int8[], $5::bytea[])
   AS i (id, revision, state, due_at, record) WHERE r.id = i.id";
 
+/// Without statistics of a table that is all new the server would read it whole for each change.
+const BY_KEY: &str =
+    "SET enable_seqscan = off; SET enable_hashjoin = off; SET enable_mergejoin = off";
+
 /// What is in a row beside the id.
 struct Row {
     revision: i64,
@@ -59,6 +63,7 @@ pub(crate) async fn start() -> Postgres {
     let (claimed, ended) = engines.samples().await;
     let rows = [row(&client, claimed).await, row(&client, ended).await];
     client.batch_execute(TABLE).await.unwrap();
+    client.batch_execute(BY_KEY).await.unwrap();
     let make = client.prepare(MAKE).await.unwrap();
     let change = client.prepare(CHANGE).await.unwrap();
     Postgres { engines, client, make, change, rows, next: 0, _server: server }
