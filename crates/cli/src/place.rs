@@ -377,10 +377,7 @@ impl Opened {
 
     /// Says of a store that is safe to use again that it belongs where it is now.
     pub(crate) async fn settle_in(&self) -> Result<(), Failure> {
-        let all = match self {
-            Self::Spread(set) => set.opened().collect(),
-            one => vec![one],
-        };
+        let all = if let Self::Spread(set) = self { set.opened().collect() } else { vec![self] };
         for opened in all {
             if let Self::Etcd(etcd) = opened {
                 etcd.settle_in().await?;

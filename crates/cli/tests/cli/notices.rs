@@ -327,7 +327,9 @@ fn a_duplicate_elsewhere_is_told_by_whichever_member_of_a_set_has_the_key() {
     let (server, redis, on) =
         (onlyonce_testbed::Postgres::start(), onlyonce_testbed::Redis::start(), runtime());
     let names = ["a", "b", "c"];
-    names.map(|name| server.sql("postgres", &format!("CREATE DATABASE {name}")));
+    for name in names {
+        server.sql("postgres", &format!("CREATE DATABASE {name}"));
+    }
     a_duplicate_elsewhere_is_told(&on, set(&on, &names.map(|name| server.url(name))));
     let urls = names.map(|name| format!("redis://{}?prefix={name}", redis.address()));
     a_duplicate_elsewhere_is_told(&on, set(&on, &urls));
@@ -338,7 +340,9 @@ fn what_is_missed_while_cut_off_from_a_member_of_a_set_is_looked_at_later() {
     let (server, on) = (onlyonce_testbed::Postgres::start(), runtime());
     let relay = Relay::to(server.address());
     let names = ["a", "b"];
-    names.map(|name| server.sql("postgres", &format!("CREATE DATABASE {name}")));
+    for name in names {
+        server.sql("postgres", &format!("CREATE DATABASE {name}"));
+    }
     let [there, _] = set(&on, &names.map(|name| server.url(name)));
     let by_relay = names.map(|name| format!("postgres://postgres@{}/{name}", relay.address()));
     let here = opened(&on, &by_relay);

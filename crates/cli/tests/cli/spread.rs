@@ -103,7 +103,7 @@ fn a_file_of_stores_that_cannot_be_one_is_refused_by_line() {
 
 /// Three stores of one server, by their names.
 fn three(url: impl Fn(&str) -> String) -> [String; 3] {
-    ["a", "b", "c"].map(|name| url(name))
+    ["a", "b", "c"].map(url)
 }
 
 /// One store with keys, the others join, the first one leaves: each key is answered as before.
