@@ -112,8 +112,8 @@ fn change(script: &mut Script, asks: &[&Ask]) -> usize {
         "UPDATE {RECORDS} SET record = {record}, state = {state}, due_at = {due_at}, \
          revision = {revision} WHERE {are}"
     ));
-    // MariaDB has gathered the rows before it changes the first one, so nobody comes between here. A
-    // server that reads while it writes would find a row that has come to be as it was expected.
+    // MariaDB gathers the rows before it changes the first one, so nobody was seen to come between
+    // here. A server that reads while it writes would find a row that has just become as expected.
     script.add(&counted("@onlyonce_seen"));
     there
 }
