@@ -124,7 +124,8 @@ fn lay_over(table: &mut Table, over: Table) {
 }
 
 fn provider(table: FileTable) -> Result<Provider, Wrong> {
-    let url = url(table.url.as_deref()).map_err(|text| ("url", text))?;
+    let address = table.url.unwrap_or_default();
+    let url = url((!address.is_empty()).then_some(&address)).map_err(|text| ("url", text))?;
     let body = match (table.json, table.form) {
         (Some(json), None) => {
             Body::Json(json_of(Value::Table(json)).map_err(|text| ("json", text))?)
@@ -157,10 +158,25 @@ fn provider(table: FileTable) -> Result<Provider, Wrong> {
     let look = look.map_err(|text| ("look", text))?;
     let late = table.late.map_or(LATE, |it| it.0);
     let within = table.within.map_or(WITHIN, |it| it.0);
+    if table.aws.is_some() {
+        signable(&address, &headers)?;
+    }
     let signing =
         |it: AwsTable| template(&it.region).map(|region| Signing { region, service: it.service });
     let aws = table.aws.map(signing).transpose().map_err(|text| ("aws", text))?;
     Ok(Provider { url, headers, body, id, refused, later, window, late, within, look, aws })
+}
+
+/// Whether requests like this can be signed, as far as the file says it.
+fn signable(url: &str, headers: &[(String, Template)]) -> Result<(), Wrong> {
+    if url.contains('?') {
+        return Err(("url", "an address with a query is not signed".into()));
+    }
+    let signs = |name: &str| ["host", "authorization", "x-amz-date"].contains(&name);
+    match headers.iter().find(|(name, _)| signs(&name.to_ascii_lowercase())) {
+        Some((name, _)) => Err(("headers", format!("{name:?} is part of the signature"))),
+        None => Ok(()),
+    }
 }
 
 fn look(table: LookTable, usual: &[(String, Template)]) -> Result<Look, String> {
@@ -312,6 +328,8 @@ mod tests {
                 "would else be taken for it",
             ),
             ("like = \"ses\"\n[look]\n", "those of a look-up cannot be"),
+            ("like = \"ses\"\nurl = \"https://a.example/?x=1\"\n", "a query is not signed"),
+            ("like = \"ses\"\n[headers]\nHost = \"b.example\"\n", "part of the signature"),
         ] {
             let error = Provider::read("mail.toml", wrong).unwrap_err().to_string();
             assert!(error.contains(says), "{wrong}: {error}");

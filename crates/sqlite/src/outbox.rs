@@ -209,13 +209,13 @@ fn posted(row: &Row<'_>) -> rusqlite::Result<Posted> {
         sender: text(row, 2)?,
         recipient: text(row, 3)?,
         message: bytes(row, 4)?.to_vec(),
-        posted: row::timestamp(row.get(5)?),
-        taken: row::timestamp(row.get(6)?),
+        posted: row::timestamp(whole(row, 5)?),
+        taken: row::timestamp(whole(row, 6)?),
     })
 }
 
 fn counted(row: &Row<'_>) -> rusqlite::Result<Counted> {
-    let (rows, oldest) = (row.get::<_, i64>(2)?.unsigned_abs(), row::timestamp(row.get(3)?));
+    let (rows, oldest) = (row.get::<_, i64>(2)?.unsigned_abs(), row::timestamp(whole(row, 3)?));
     Ok(Counted { state: row.get(0)?, is_ours: row.get(1)?, rows, oldest })
 }
 
@@ -223,6 +223,11 @@ fn counted(row: &Row<'_>) -> rusqlite::Result<Counted> {
 /// and its message is refused for what it is.
 fn text(row: &Row<'_>, column: usize) -> rusqlite::Result<String> {
     bytes(row, column).map(|it| String::from_utf8_lossy(it).into_owned())
+}
+
+/// A number; of what is none, 0.
+fn whole(row: &Row<'_>, column: usize) -> rusqlite::Result<i64> {
+    Ok(row.get_ref(column)?.as_i64().unwrap_or_default())
 }
 
 fn bytes<'a>(row: &'a Row<'_>, column: usize) -> rusqlite::Result<&'a [u8]> {

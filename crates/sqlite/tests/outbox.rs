@@ -169,6 +169,21 @@ fn a_row_is_given_to_one_sender_and_its_last_word_stays() {
     assert_eq!(counts, [("refused", true, 1), ("sent", true, 1), ("taken", false, 1)]);
 }
 
+/// Somebody who may write into the file writes into the table itself.
+#[test]
+fn a_row_that_is_odd_holds_up_no_other() {
+    let desk = Desk::open();
+    for (key, posted) in [("odd", "datetime('now')"), ("odder", "1.5")] {
+        let table = "onlyonce_mail_outbox (key, sender, recipient, message, posted)";
+        let row = format!("('{key}', x'ff', 1, 2, {posted})");
+        desk.caller.execute_batch(&format!("INSERT INTO {table} VALUES {row}")).unwrap();
+    }
+    desk.sends("a");
+    let mut sender = desk.sender("one");
+    assert_eq!(sender.counts().unwrap().iter().map(|it| it.rows).sum::<u64>(), 3);
+    assert_eq!(keys(&sender.take(NOW, 9).unwrap()), ["a", "odd", "odder"]);
+}
+
 #[test]
 fn the_number_of_a_row_that_was_deleted_is_no_other_rows() {
     let desk = Desk::open();

@@ -1,9 +1,13 @@
 //! A mailbox that gets a copy of all that the server has taken, searched over IMAP (RFC 3501).
 //!
 //! All recipients of a key have the same Message-ID, so each copy carries a marker of its own too.
-//! One without a marker may be anybody's, and says nothing. "No" needs a mailbox that begins before
+//! One without a marker may be anybody's, and says nothing; nor does one that came before the first
+//! attempt, which is of another shop with the same keys. "No" needs a mailbox that begins before
 //! the first attempt, has got something since, and a search that finds what is known to be there.
+//! Some servers keep one message of each Message-ID: if there is a copy of somebody's, "no" needs
+//! two, which show that this one does not.
 
+use std::collections::HashSet;
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
@@ -145,16 +149,41 @@ pub(super) async fn look(
     let by_id = format!("HEADER Message-ID \"<{}>\"", wanted.id);
     // After all else: what is found now was not missed.
     let found = session.search(&by_id).await?;
-    let markers = if found.is_empty() { Vec::new() } else { session.markers(&found).await? };
-    let seen = match markers.iter().find(|(_, it)| it == marker) {
-        Some((uid, _)) => Seen::There(format!("{} {}/{uid}", archive.mailbox, opened.validity)),
-        // What has no marker, or was not shown, may be this one.
-        None if markers.len() < found.len() => Seen::Unsure,
+    let copies = if found.is_empty() { Vec::new() } else { session.copies(&found).await? };
+    let (ours, others): (Vec<_>, Vec<_>) = copies.iter().partition(|it| it.marker == marker);
+    let others: HashSet<_> = others.into_iter().map(|it| &it.marker).collect();
+    let seen = match came_since(&ours, since).await {
+        Some(Copy { uid, .. }) => {
+            Seen::There(format!("{} {}/{uid}", archive.mailbox, opened.validity))
+        }
+        // Those without a marker, or that were not shown, may be this one.
+        None if !ours.is_empty() || copies.len() < found.len() => Seen::Unsure,
+        None if others.len() == 1 => Seen::Unsure,
         None => Seen::Nothing,
     };
     // Whatever it says now, it has answered.
     let _ = session.ask("LOGOUT", |_| ()).await;
     Ok((seen, tells_all))
+}
+
+/// A message with the Message-ID that is looked for.
+#[derive(PartialEq, Eq, PartialOrd, Ord)]
+struct Copy {
+    uid: u32,
+    marker: String,
+    /// When the server got it, in its words.
+    came: String,
+}
+
+/// The first one that came since a moment. Dates have no fractions of seconds.
+async fn came_since<'a>(copies: &[&'a Copy], since: Option<Timestamp>) -> Option<&'a Copy> {
+    let at = since?.as_millis() / 1_000;
+    for &copy in copies {
+        if seconds(&copy.came).await.is_some_and(|came| at <= came) {
+            return Some(copy);
+        }
+    }
+    None
 }
 
 /// Whether the mailbox has what it got before and since a moment, and a search finds it.
@@ -195,6 +224,14 @@ async fn covers(
     let ids = found.iter().rev().filter_map(|(_, _, id)| id.as_deref());
     let Some(known) = ids.filter_map(plain).next() else { return Ok(false) };
     Ok(!session.search(&format!("HEADER Message-ID \"<{known}>\"")).await?.is_empty())
+}
+
+/// The value of the one field that there is. A message that came with one of its own has two, and
+/// which of them is ours nobody says.
+fn only_field(text: &str) -> Option<String> {
+    let (_, value) = text.trim_end().split_once(':')?;
+    let value = value.trim();
+    (!value.is_empty() && !value.contains('\n')).then(|| value.to_owned())
 }
 
 /// The bytes of a connection.
@@ -263,30 +300,34 @@ impl<S: Io> Session<S> {
         found.ok_or_else(|| "the server does not say what it has found".to_owned())
     }
 
-    /// The markers of the messages with these numbers that have one.
-    async fn markers(&mut self, found: &[u32]) -> Result<Vec<(u32, String)>, String> {
+    /// Those of the messages with these numbers that have one marker, and a date.
+    async fn copies(&mut self, found: &[u32]) -> Result<Vec<Copy>, String> {
         let numbers = found.iter().map(ToString::to_string).collect::<Vec<_>>().join(",");
-        let fetch = format!("UID FETCH {numbers} (UID BODY.PEEK[HEADER.FIELDS ({MARKER})])");
-        let mut markers = Vec::new();
-        self.ask(&fetch, |answer| {
+        let what = format!("(UID INTERNALDATE BODY.PEEK[HEADER.FIELDS ({MARKER})])");
+        let mut copies = Vec::new();
+        self.ask(&format!("UID FETCH {numbers} {what}"), |answer| {
             let Response::Fetch(_, values) = answer else { return };
-            let (mut number, mut marker) = (None, None);
+            let (mut number, mut marker, mut came) = (None, None, None);
             for value in values {
                 if let AttributeValue::Uid(it) = value {
                     number = Some(*it);
                 }
+                if let AttributeValue::InternalDate(it) = value {
+                    came = Some(it.trim().to_owned());
+                }
                 if let AttributeValue::BodySection { data: Some(data), .. } = value {
-                    let text = String::from_utf8_lossy(data);
-                    let text = text.split_once(':').map(|(_, it)| it.trim().to_owned());
-                    marker = text.filter(|it| !it.is_empty());
+                    marker = only_field(&String::from_utf8_lossy(data));
                 }
             }
-            markers.extend(number.filter(|it| found.contains(it)).zip(marker));
+            let number = number.filter(|it| found.contains(it));
+            if let (Some(uid), Some(marker), Some(came)) = (number, marker, came) {
+                copies.push(Copy { uid, marker, came });
+            }
         })
         .await?;
-        markers.sort_unstable();
-        markers.dedup();
-        Ok(markers)
+        copies.sort_unstable();
+        copies.dedup();
+        Ok(copies)
     }
 
     /// The next answer, as `told` reads it.
@@ -372,6 +413,14 @@ mod tests {
         ] {
             assert!(read(wrong).is_err(), "{wrong}");
         }
+    }
+
+    #[test]
+    fn of_two_markers_none_is_taken() {
+        assert_eq!(only_field("Onlyonce-Copy: <a@b>\r\n\r\n").as_deref(), Some("<a@b>"));
+        let two = "Onlyonce-Copy: <a@b>\r\nOnlyonce-Copy: <c@d>\r\n\r\n";
+        assert_eq!(only_field(two), None);
+        assert_eq!(only_field("\r\n"), None);
     }
 
     #[test]

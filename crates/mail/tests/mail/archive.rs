@@ -177,17 +177,23 @@ impl Shared {
             return (numbers.map(one).collect(), done);
         }
         if let Some(rest) = command.strip_prefix("UID FETCH ") {
-            assert!(rest.ends_with("(UID BODY.PEEK[HEADER.FIELDS (Onlyonce-Copy)])"), "{rest}");
+            let what = "(UID INTERNALDATE BODY.PEEK[HEADER.FIELDS (Onlyonce-Copy)])";
+            assert!(rest.ends_with(what), "{rest}");
             let (numbers, _) = rest.split_once(' ').unwrap();
             let one = |number: &str| {
                 let at = number.parse::<usize>().unwrap() - 101;
-                let marker = field(&mailbox[at].1, "Onlyonce-Copy");
+                let (came, text) = &mailbox[at];
+                let (came, marker) = (date(*came), field(text, "Onlyonce-Copy"));
                 let line = if marker.is_empty() { "" } else { "Onlyonce-Copy: " };
                 let ends = if marker.is_empty() { "" } else { "\r\n" };
                 let text = format!("{line}{marker}{ends}\r\n");
                 let length = text.len();
                 let name = "BODY[HEADER.FIELDS (ONLYONCE-COPY)]";
-                format!("* {} FETCH (UID {number} {name} {{{length}}}\r\n{text})\r\n", at + 1)
+                format!(
+                    "* {} FETCH (UID {number} INTERNALDATE \"{came}\" {name} {{{length}}}\r\n\
+                     {text})\r\n",
+                    at + 1
+                )
             };
             return (numbers.split(',').map(one).collect(), done);
         }
@@ -255,16 +261,42 @@ async fn a_copy_in_the_archive_is_its_recipients_and_nobody_elses() {
     assert!(receipt.contains("7/103") && shop.server.all_ended() == 2, "{receipt}");
 }
 
-/// A copy of Ann's is none of Bob's, of whom nothing was taken.
+/// Two copies show that this mailbox keeps more than one message of a Message-ID; one does not.
 #[tokio::test]
-async fn an_archive_that_has_a_copy_of_another_recipient_alone_says_no() {
+async fn an_archive_says_no_beside_copies_of_two_other_recipients_and_not_beside_one() {
+    const CARL: &str = "carl@mail.example";
     let fake = Fake::start().await;
-    let shop = fake.in_doubt(&[ANN, BOB]).await;
-    fake.has(&[other(-HOUR, 1), copy(&shop, ANN), other(3, 2)]);
+    let shop = fake.in_doubt(&[ANN, BOB, CARL]).await;
+    // Long enough that a "no" would be believed.
+    tokio::time::sleep(Duration::from_millis(1_200)).await;
+    let (old, new, ann) = (other(-HOUR, 1), other(3, 2), copy(&shop, ANN));
+    fake.has(&[old.clone(), ann.clone(), ann.clone(), new.clone()]);
+    for _ in 0..3 {
+        assert!(matches!(&shop.run().await[BOB], Became::Unknown(_)), "it was not kept, perhaps");
+    }
+    fake.has(&[old, ann, copy(&shop, CARL), new]);
     while !matches!(shop.run().await.get(BOB), Some(Became::Sent(_))) {
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
     assert_eq!((shop.server.ended(ANN).len(), shop.server.ended(BOB).len()), (1, 2));
+}
+
+/// It is of another shop with the same keys, or of this one before its store was lost.
+#[tokio::test]
+async fn a_copy_that_is_older_than_the_first_attempt_is_none_of_it() {
+    let fake = Fake::start().await;
+    let shop = fake.in_doubt(&[ANN]).await;
+    let (_, text) = copy(&shop, ANN);
+    // Long enough that a "no" would be believed.
+    tokio::time::sleep(Duration::from_millis(1_200)).await;
+    fake.has(&[other(-HOUR, 1), (now() - 60, text.clone()), other(3, 2)]);
+    for _ in 0..3 {
+        assert!(matches!(&shop.run().await[ANN], Became::Unknown(_)));
+    }
+    fake.has(&[other(-HOUR, 1), (now() - 60, text), copy(&shop, ANN), other(3, 2)]);
+    let became = shop.run().await;
+    let Became::Sent(receipt) = &became[ANN] else { panic!("{became:?}") };
+    assert!(receipt.contains("7/103") && shop.server.all_ended() == 1, "{receipt}");
 }
 
 #[tokio::test]

@@ -18,6 +18,9 @@ use crate::failure::Failure;
 /// something, or that a signal ended it (POSIX, Shell Command Language, section 2.8.2).
 const ABSENT_MAX: i64 = 125;
 
+/// How long a server needs until its queue and log show what it has taken, if nothing is said.
+const SETTLE: Duration = Duration::from_secs(60);
+
 #[derive(Args, Debug)]
 pub(crate) struct DoubtArgs {
     /// What is done if nobody knows whether the server has a message
@@ -41,9 +44,10 @@ pub(crate) struct DoubtArgs {
     #[arg(long, value_name = "CODES", value_delimiter = ',', requires = "probe",
           value_parser = clap::value_parser!(u8).range(1..=ABSENT_MAX))]
     probe_absent: Vec<u8>,
-    /// How long what the server has taken may need to be seen by the probe
-    #[arg(long, value_name = "DURATION", default_value = "1m")]
-    settle: humantime::Duration,
+    /// How long what the server has taken may need to be seen by the probe: 1m if nothing is said;
+    /// for a mailbox as long as the server may hold a copy back, which has to be said
+    #[arg(long, value_name = "DURATION")]
+    settle: Option<humantime::Duration>,
     /// How long what was sent may need to be taken: only after this and --settle counts that the
     /// server does not have it
     #[arg(long, value_name = "DURATION", default_value = "15m")]
@@ -78,7 +82,7 @@ pub(super) fn rules(
         }
         (Unknown::Probe, who) => {
             let whom = who.as_ref().map(|who| whom(who, args)).transpose()?;
-            let bounds = ((*settle).into(), (*late).into());
+            let bounds = (settle.map_or(SETTLE, Into::into), (*late).into());
             whom.map(|whom| Asking { whom, settle: bounds.0, late: bounds.1 })
         }
     };
@@ -128,6 +132,9 @@ fn archive(url: &str, args: &DoubtArgs) -> Result<Whom, Failure> {
     let wrong = |text: &str| Failure::new(Exit::Usage, format!("--probe {url}: {text}"));
     if !args.probe_absent.is_empty() || args.probe_log.is_some() {
         return Err(wrong("a mailbox has no exit codes and no log"));
+    }
+    if args.settle.is_none() {
+        return Err(wrong("it needs --settle: how long the server may hold a copy back at most"));
     }
     let Some(file) = &args.probe_password_file else {
         return Err(wrong("it needs --probe-password-file"));

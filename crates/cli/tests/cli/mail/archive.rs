@@ -10,6 +10,7 @@ use crate::process::{Running, until};
 
 const ANN: &str = "ann@mail.example";
 const BOB: &str = "bob@mail.example";
+const DAN: &str = "dan@mail.example";
 const ARCHIVE: &str = "archive@shop.example";
 
 /// A shop before a Postfix that sends a copy of everything to an archive.
@@ -66,7 +67,8 @@ impl Real {
     }
 }
 
-/// Case B123. The server has Ann's copy, and its answer was lost; of Bob's it has nothing.
+/// Case B123. The server has Ann's copy, and its answer was lost; of Bob's it has nothing. It has
+/// Dan's, so it keeps more than one message of a Message-ID.
 #[test]
 fn an_archive_on_a_real_server_says_whether_a_message_was_taken() {
     let mut real = Real::open();
@@ -80,7 +82,7 @@ fn an_archive_on_a_real_server_says_whether_a_message_was_taken() {
         (Word::End, BOB) => Fate::Lost(Cut::Close),
         _ => Fate::Passes,
     });
-    real.shop.add("welcome", &[ANN, BOB], WELCOME).done();
+    real.shop.add("welcome", &[ANN, BOB, DAN], WELCOME).done();
     let out = real.run(&["--once", "--workers", "1"]).ended().done();
     assert_eq!(out.matches("unknown welcome/").count(), 2, "{out}");
     real.relay.decide(|_, _| Fate::Passes);
@@ -89,7 +91,7 @@ fn an_archive_on_a_real_server_says_whether_a_message_was_taken() {
     std::thread::sleep(Duration::from_millis(1_100));
     let out = real.run_once();
     assert_eq!(out.matches("unknown welcome/").count(), 2, "{out}");
-    real.archives(1);
+    real.archives(2);
     let out = real.run_once();
     assert!(out.contains("sent welcome/ann@mail.example") && out.contains("found_by"), "{out}");
     until("Bob's message, of which nothing is there", || {
@@ -97,7 +99,7 @@ fn an_archive_on_a_real_server_says_whether_a_message_was_taken() {
         (sent || real.run_once().contains("sent welcome/bob@mail.example")).then_some(())
     });
     until("what was taken", || (real.taken(BOB) == 1).then_some(()));
-    assert_eq!((real.taken(ANN), real.shop.counts()), (1, [0, 0, 0, 3, 0]));
+    assert_eq!((real.taken(ANN), real.shop.counts()), (1, [0, 0, 0, 4, 0]));
 }
 
 #[test]
@@ -108,6 +110,9 @@ fn a_wrong_archive_is_told_before_anything_is_sent() {
     let there = format!("imap://archive@{}/INBOX", real.dovecot.address());
     let nowhere = format!("imap://archive@{}/Nowhere", real.dovecot.address());
     let none = ["--probe-tls", "none"];
+    let settles = ["--settle", "6h"];
+    let ran = real.shop.run(&["--once", "--on-unknown", "probe", "--probe", &there]).ended();
+    assert!(ran.code != Some(0) && ran.err.contains("it needs --settle"), "{ran:?}");
     for (archive, more, says) in [
         (&*there, &[][..], "--probe-password-file"),
         (&nowhere, &[&none[..], &["--probe-password-file", &password]].concat(), "--probe"),
@@ -120,7 +125,8 @@ fn a_wrong_archive_is_told_before_anything_is_sent() {
             "in the clear",
         ),
     ] {
-        let flags = [&["--once", "--on-unknown", "probe", "--probe", archive], more].concat();
+        let flags = ["--once", "--on-unknown", "probe", "--probe", archive];
+        let flags = [&flags[..], &settles, more].concat();
         let ran = real.shop.run(&flags).ended();
         assert!(ran.code != Some(0) && ran.err.contains(says), "{archive} {more:?}: {ran:?}");
     }
