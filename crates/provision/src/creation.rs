@@ -37,6 +37,8 @@ pub(crate) struct Course {
     pub(crate) met: Option<Met>,
     /// Whether something was sent that can take effect.
     pub(crate) is_sent: bool,
+    /// Whether that has certainly happened.
+    pub(crate) is_done: bool,
 }
 
 impl Course {
@@ -51,6 +53,10 @@ impl Course {
 
     pub(crate) fn sent(course: &Mutex<Self>) {
         course.lock().unwrap_or_else(PoisonError::into_inner).is_sent = true;
+    }
+
+    pub(crate) fn done(course: &Mutex<Self>) {
+        course.lock().unwrap_or_else(PoisonError::into_inner).is_done = true;
     }
 
     /// What was met, in words.

@@ -99,40 +99,32 @@ impl Provisioner {
         identity.token = token_of_destroying(&self.plan.name, key, place.generation);
         let course = Arc::new(Mutex::new(Course::default()));
         let (by, why) = (by.to_owned(), why.to_owned());
+        let departure = Departure { id: receipt.id.clone(), by, why };
+        let request = self.request_to_destroy(&place, resource, &receipt)?;
+        let policy = policy(resource, &receipt);
         let destruction = Destruction {
             provisioner: self.clone(),
             at,
             made: place.id,
-            receipt: receipt.clone(),
+            gone: request.id,
+            policy,
+            receipt,
             identity,
             inputs,
-            departure: Departure { id: receipt.id.clone(), by, why },
+            departure: departure.clone(),
             course: Arc::clone(&course),
         };
-        let request = self.request_to_destroy(&place, resource, &receipt)?;
-        let policy = policy(resource, &receipt);
         let answer = self.engine.once(&request, &policy, wait, destruction).await?;
         let course = Course::taken(&course);
-        let why = match answer {
-            Answer::Reply(reply) | Answer::Replayed(reply) => return Ok(gone(&reply)),
-            Answer::NotExecuted(reply) => {
-                return Ok(Destroyed::Refused(why_not(course.met.as_ref(), &reply)));
-            }
-            Answer::Unrecorded(reply) => {
-                let departure = Departure::of(&reply);
-                return Ok(Destroyed::Unrecorded { departure, why: course.words() });
-            }
-            Answer::Refused(Outcome::OutcomeUnknown { .. }) => course.words(),
-            Answer::Refused(Outcome::InFlight { .. }) => return Ok(Destroyed::Busy),
-            Answer::Refused(_) | _ => {
-                return Ok(Destroyed::Refused("its record was changed meanwhile".into()));
-            }
+        let Answer::Refused(Outcome::OutcomeUnknown { .. }) = answer else {
+            return Ok(ended(answer, &course, departure));
         };
         Ok(match self.engine.get(request.id).await {
             Ok(Some(record)) if record.state.kind() == StateKind::Unknown => {
+                let why = course.words();
                 Destroyed::Unknown(self.doubt_of(Work::Destroying, &policy, &record, why))
             }
-            Ok(_) | Err(_) if course.is_sent => Destroyed::Unrecorded { departure: None, why },
+            Ok(_) | Err(_) if course.is_sent => unrecorded(&course, departure),
             Ok(_) => Destroyed::Refused("its record was changed meanwhile".into()),
             Err(error) => return Err(error.into()),
         })
@@ -305,6 +297,25 @@ fn departure_of(record: &Record, made: Receipt) -> Departure {
     };
     let (by, why) = (String::new(), "settled by other means".into());
     kept.unwrap_or(Departure { id: made.id, by, why })
+}
+
+/// What an answer says, unless that nobody knows.
+fn ended(answer: Answer, course: &Course, departure: Departure) -> Destroyed {
+    match answer {
+        Answer::Reply(reply) | Answer::Replayed(reply) => gone(&reply),
+        Answer::NotExecuted(reply) => Destroyed::Refused(why_not(course.met.as_ref(), &reply)),
+        Answer::Unrecorded(_) => unrecorded(course, departure),
+        // Its claim was settled by somebody else while it went on.
+        Answer::Refused(_) | _ if course.is_sent => unrecorded(course, departure),
+        Answer::Refused(Outcome::InFlight { .. }) => Destroyed::Busy,
+        Answer::Refused(_) | _ => Destroyed::Refused("its record was changed meanwhile".into()),
+    }
+}
+
+/// What was sent, whatever its record says.
+fn unrecorded(course: &Course, departure: Departure) -> Destroyed {
+    let departure = course.is_done.then_some(departure);
+    Destroyed::Unrecorded { departure, why: course.words() }
 }
 
 /// What a recorded end says. A seal says that it is never destroyed, since it is forgotten.

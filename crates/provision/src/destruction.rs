@@ -4,15 +4,15 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 
-use onlyonce::{Attempt, Effect, InDoubt, Probed, Ran};
-use onlyonce_core::{KeyId, Reply};
+use onlyonce::{Acted, Attempt, Effect, InDoubt, Probed, Ran};
+use onlyonce_core::{Evidence, Fence, KeyId, Outcome, Policy, Reply};
 
 use crate::creation::{Course, Met, hold, told};
 use crate::identity::Identity;
 use crate::kind::{Call, Seen, Undone};
 use crate::plan::Resource;
 use crate::provisioner::{Provisioner, is_over, receipt_of};
-use crate::receipt::{Departure, How, Receipt};
+use crate::receipt::{self, Departure, How, Receipt};
 use crate::script::Hold;
 
 /// The destroying of one resource.
@@ -22,6 +22,9 @@ pub(crate) struct Destruction {
     pub(crate) at: usize,
     /// Where it is recorded that it is there.
     pub(crate) made: KeyId,
+    /// Where this is recorded, and under what policy.
+    pub(crate) gone: KeyId,
+    pub(crate) policy: Policy,
     /// What is there by that record.
     pub(crate) receipt: Receipt,
     pub(crate) identity: Identity,
@@ -33,6 +36,10 @@ pub(crate) struct Destruction {
 
 /// Nothing was sent. Nobody is told this number but other waiters.
 const NOT_DONE: u16 = 409;
+
+/// Why it is not known to be gone although nothing is seen.
+const NEVER_SHOWN: &str = "nothing is there by a `check` that did not show it when it was to be \
+                           destroyed, so a person has to look";
 
 /// Whether what is there is known by its marker, so that a look can tell that it is gone.
 pub(crate) const fn is_visible(resource: &Resource, receipt: &Receipt) -> bool {
@@ -79,6 +86,31 @@ impl Destruction {
         }
     }
 
+    /// That the `check` of this plan has shown it. A `check` that has not, since it came into the
+    /// plan later or was another one then, can look where the thing never was.
+    fn sight(&self) -> Option<Evidence> {
+        let check = self.resource().kind.check_script()?;
+        let script = [("check".to_owned(), check.to_owned())].into();
+        let digest = receipt::digests(&self.provisioner.secret, &script).remove("check")?;
+        Evidence::new(format!("shown by check {digest}"))
+    }
+
+    /// Notes durably that it was seen, before anything is sent.
+    async fn note(&self, fence: Fence) -> Result<(), Met> {
+        let Some(sight) = self.sight() else { return Ok(()) };
+        let held = self.provisioner.engine.held(self.gone, self.policy, fence);
+        match held.note(sight).await {
+            Ok(Acted { outcome: Outcome::Done, .. }) => Ok(()),
+            Ok(_) => Err(Met::Refused("its record was changed meanwhile".into())),
+            Err(error) => Err(Met::Refused(format!("the store cannot note it: {error}"))),
+        }
+    }
+
+    /// Whether this attempt has noted that, with the `check` of today.
+    fn was_seen(&self, doubt: &InDoubt) -> bool {
+        doubt.evidence.is_some() && doubt.evidence == self.sight()
+    }
+
     fn is_of(&self, receipt: Option<Receipt>) -> bool {
         receipt.is_some_and(|it| it.id == self.receipt.id)
     }
@@ -95,7 +127,10 @@ impl Effect for Destruction {
         }
         let seen = self.resource().kind.check(&self.call(Some(attempt), hold.as_ref())).await;
         match seen {
-            Seen::Ours(id) if id == self.receipt.id => Ok(hold),
+            Seen::Ours(id) if id == self.receipt.id => {
+                self.note(attempt.fence).await.map_err(|met| self.stop(met))?;
+                Ok(hold)
+            }
             // It may not show yet, and then it would be called gone and be there.
             seen @ (Seen::Absent
             | Seen::Ours(_)
@@ -109,7 +144,10 @@ impl Effect for Destruction {
         Course::sent(&self.course);
         let undone = self.resource().kind.destroy(&self.call(Some(attempt), hold.as_ref())).await;
         match undone {
-            Undone::Gone => Ran::Happened(self.departure.reply()),
+            Undone::Gone => {
+                Course::done(&self.course);
+                Ran::Happened(self.departure.reply())
+            }
             Undone::Refused(text) => Ran::NotExecuted(self.stop(Met::Refused(text))),
             Undone::Unknown(cause, text) => {
                 self.meet(Met::Lost(text));
@@ -118,7 +156,7 @@ impl Effect for Destruction {
         }
     }
 
-    async fn probe(&mut self, _doubt: &InDoubt) -> Probed {
+    async fn probe(&mut self, doubt: &InDoubt) -> Probed {
         let hold = match self.hold() {
             Ok(hold) => hold,
             Err(met) => {
@@ -128,8 +166,11 @@ impl Effect for Destruction {
         };
         let seen = self.resource().kind.check(&self.call(None, hold.as_ref())).await;
         let probed = match &seen {
-            // It was seen before it was to be destroyed, so it is gone.
-            Seen::Absent => Probed::Happened(self.departure.reply()),
+            Seen::Absent if self.was_seen(doubt) => Probed::Happened(self.departure.reply()),
+            Seen::Absent => {
+                self.meet(Met::Lost(NEVER_SHOWN.into()));
+                return Probed::CannotTell;
+            }
             Seen::Ours(id) if *id == self.receipt.id => Probed::DidNotHappen,
             // To say what became of it takes a person.
             Seen::Ours(_) | Seen::NotOurs(_) | Seen::Several(_) | Seen::CannotTell(_) => {

@@ -117,6 +117,14 @@ impl Kind {
         }
     }
 
+    /// The script that looks for it. Only what scripts make is destroyed, so no other kind has one.
+    pub(crate) fn check_script(&self) -> Option<&str> {
+        match self {
+            Self::Command(command) => command.check.as_deref(),
+            Self::File(_) | Self::Http(_) | Self::Postgres(_) | Self::Aws(_) => None,
+        }
+    }
+
     /// Whether its plan says how it is destroyed.
     pub(crate) const fn can_destroy(&self) -> bool {
         match self {

@@ -178,6 +178,63 @@ async fn in_doubt_it_is_destroyed_again_only_when_nothing_can_come_late_or_a_per
     assert_eq!((site.made(), site.ended()), (0, before + 1));
 }
 
+/// A `check` that came into the plan later, or is another one now, may look where it never was.
+#[tokio::test]
+async fn that_nothing_shows_says_nothing_unless_this_very_check_has_shown_it() {
+    let check = "check = \". ./check.sh\"\n";
+    let bounds = "receiver = { settle = \"1ms\", late = \"0s\" }";
+    let blind = plan(bounds).replace(check, "check = \"exit 10\"\n");
+    for before in [plan("").replace(check, ""), plan("")] {
+        let site = Site::open();
+        site.apply_one(&before).await;
+        site.write("before-end", "kill -9 $$");
+        doubt(destroy(&site, &before, "web-0").await);
+        for _ in 0..2 {
+            let doubt = doubt(destroy(&site, &blind, "web-0").await);
+            assert!(doubt.why.contains("did not show it"), "{doubt:?}");
+        }
+        let provisioner = site.provisioner(&blind).await;
+        let forgotten = provisioner.forget("web", "ann", "").await.unwrap();
+        assert!(matches!(forgotten, Changed::Refused(_)), "{forgotten:?}");
+        assert_eq!((site.made(), site.tried(), site.ended()), (1, 1, 1));
+    }
+}
+
+/// It was taken for dead, and a person has said that nothing was destroyed; then it goes on.
+#[tokio::test]
+async fn what_was_sent_and_settled_by_somebody_meanwhile_is_not_called_undone() {
+    for is_forgotten in [false, true] {
+        let (site, plan) = (Site::open(), plan(""));
+        site.apply_one(&plan).await;
+        site.write("hold", "");
+        site.write("before-end", "while [ -e hold ]; do sleep 0.01; done");
+        // Its answer is lost, or comes when nobody may destroy it any more.
+        site.write("after-end", if is_forgotten { "" } else { "kill -9 $$" });
+        let meanwhile = async {
+            while site.ended() == 0 {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+            // It has this store alone, so it takes all before it for dead.
+            let provisioner = site.provisioner(&plan).await;
+            let known = provisioner.status().await.unwrap().remove(0).known;
+            let Known::Unknown(doubt) = known else { panic!("{known:?}") };
+            let (fence, finding) = (doubt.fence, Finding::NotDestroyed);
+            let settled = provisioner.resolve("web", fence, finding, "ann", "it is there").await;
+            assert_eq!(settled.unwrap(), Changed::Done);
+            if is_forgotten {
+                assert_eq!(provisioner.forget("web", "ann", "").await.unwrap(), Changed::Done);
+            }
+            site.remove("hold");
+        };
+        let (destroyed, ()) = tokio::join!(destroy(&site, &plan, "web-0"), meanwhile);
+        let Destroyed::Unrecorded { departure: gone, .. } = destroyed else {
+            panic!("{destroyed:?}")
+        };
+        assert_eq!(gone, is_forgotten.then(departure), "if it is known it is said");
+        assert_eq!((site.made(), site.ended()), (0, 1));
+    }
+}
+
 /// A name that is given once, or a token that is remembered, is about the making: neither says
 /// that it can be destroyed again without a look.
 #[tokio::test]
