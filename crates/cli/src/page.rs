@@ -43,5 +43,7 @@ fn the_page_says_what_the_help_says() {
         std::fs::write(path, format!("{by_hand}{MARK}{}", written())).unwrap();
         return;
     }
+    let cut = generated.lines().find(|line| line.starts_with("onlyonce "));
+    assert_eq!(cut, None, "an example has lost its indentation");
     assert!(generated == written(), "docs/cli.md is old: run cargo xtask docs");
 }

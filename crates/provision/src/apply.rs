@@ -72,11 +72,12 @@ pub enum Became {
     Destroyed(Departure),
     /// Nobody knows whether it was made, or destroyed.
     Unknown(InDoubt),
-    /// It was asked for, and what became of that could not be recorded. The next apply looks for
-    /// it.
+    /// It was asked for, and what became of that could not be recorded.
     Unrecorded {
         /// What is there, if that is known.
         receipt: Option<Receipt>,
+        /// What the next apply does about it.
+        remedy: Remedy,
         /// What else is known.
         why: String,
     },

@@ -7,7 +7,9 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use onlyonce::{Answer, Request};
-use onlyonce_core::{Outcome, Phase, Policy, Receiver, Record, Reply, State, StateKind, Timestamp};
+use onlyonce_core::{
+    Outcome, Phase, Policy, Receiver, Record, Remedy, Reply, State, StateKind, Timestamp,
+};
 
 use crate::apply::{Became, InDoubt, Work};
 use crate::creation::Course;
@@ -25,12 +27,15 @@ pub enum Destroyed {
     Gone(Departure),
     /// It was definitely refused, and nothing was done.
     Refused(String),
-    /// Nobody knows whether it was destroyed. Doing this again looks for it first.
+    /// Nobody knows whether it was destroyed. Doing this again looks for it first, where its plan
+    /// has a `check` that showed it; not if it was imported.
     Unknown(InDoubt),
-    /// It was sent, and what became of it could not be recorded. Doing this again looks for it.
+    /// It was sent, and what became of it could not be recorded.
     Unrecorded {
         /// What is gone, if that is known.
         departure: Option<Departure>,
+        /// What is done about it when this is done again.
+        remedy: Remedy,
         /// Why the other is not known, and what the store has said.
         why: String,
     },
@@ -65,8 +70,8 @@ impl Departing {
 }
 
 impl Provisioner {
-    /// Destroys a resource that is recorded as `id`, once: looked for first, with a durable mark
-    /// before anything is sent. `wait` is how long another one that is at it is waited for.
+    /// Destroys a resource that is recorded as `id`, once: looked for first, where its plan has a
+    /// `check` and it was not imported, with a durable mark before anything is sent. `wait` is how long another one that is at it is waited for.
     ///
     /// # Errors
     /// The plan has no such key, its inputs are made of what is not there any more, or the store
@@ -116,15 +121,21 @@ impl Provisioner {
         };
         let answer = self.engine.once(&request, &policy, wait, destruction).await?;
         let course = Course::taken(&course);
+        let now = self.engine.now();
+        let remedy = policy.remedy_at(Some(now), now);
+        let unrecorded = || {
+            let departure = course.is_done.then(|| departure.clone());
+            Destroyed::Unrecorded { departure, remedy, why: course.words() }
+        };
         let Answer::Refused(Outcome::OutcomeUnknown { .. }) = answer else {
-            return Ok(ended(answer, &course, departure));
+            return Ok(ended(answer, &course, unrecorded));
         };
         Ok(match self.engine.get(request.id).await {
             Ok(Some(record)) if record.state.kind() == StateKind::Unknown => {
                 let why = course.words();
                 Destroyed::Unknown(self.doubt_of(Work::Destroying, &policy, &record, why))
             }
-            Ok(_) | Err(_) if course.is_sent => unrecorded(&course, departure),
+            Ok(_) | Err(_) if course.is_sent => unrecorded(),
             Ok(_) => Destroyed::Refused("its record was changed meanwhile".into()),
             Err(error) => return Err(error.into()),
         })
@@ -300,22 +311,16 @@ fn departure_of(record: &Record, made: Receipt) -> Departure {
 }
 
 /// What an answer says, unless that nobody knows.
-fn ended(answer: Answer, course: &Course, departure: Departure) -> Destroyed {
+fn ended(answer: Answer, course: &Course, unrecorded: impl Fn() -> Destroyed) -> Destroyed {
     match answer {
         Answer::Reply(reply) | Answer::Replayed(reply) => gone(&reply),
         Answer::NotExecuted(reply) => Destroyed::Refused(why_not(course.met.as_ref(), &reply)),
-        Answer::Unrecorded(_) => unrecorded(course, departure),
+        Answer::Unrecorded(_) => unrecorded(),
         // Its claim was settled by somebody else while it went on.
-        Answer::Refused(_) | _ if course.is_sent => unrecorded(course, departure),
+        Answer::Refused(_) | _ if course.is_sent => unrecorded(),
         Answer::Refused(Outcome::InFlight { .. }) => Destroyed::Busy,
         Answer::Refused(_) | _ => Destroyed::Refused("its record was changed meanwhile".into()),
     }
-}
-
-/// What was sent, whatever its record says.
-fn unrecorded(course: &Course, departure: Departure) -> Destroyed {
-    let departure = course.is_done.then_some(departure);
-    Destroyed::Unrecorded { departure, why: course.words() }
 }
 
 /// What a recorded end says. A seal says that it is never destroyed, since it is forgotten.

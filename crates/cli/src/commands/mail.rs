@@ -46,6 +46,8 @@ line that it cannot take; repeat it once that is mended.")]
     Add(AddArgs),
     /// Send what is in the spool folder, through one mail server or one provider
     #[command(after_help = "\
+For example:
+
   onlyonce mail run --server smtp.shop.example --user shop --password-file password
   onlyonce mail run --server 127.0.0.1:25 --tls none --once
 

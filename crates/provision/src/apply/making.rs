@@ -66,8 +66,7 @@ impl Provisioner {
                 }
                 Answer::NotExecuted(reply) => return Ok(not_executed(course.met, &reply)),
                 Answer::Unrecorded(reply) => {
-                    let why = course.words();
-                    return Ok(Became::Unrecorded { receipt: Receipt::of(&reply), why });
+                    return Ok(self.unrecorded(resource, Receipt::of(&reply), course.words()));
                 }
                 Answer::Refused(outcome) => outcome,
                 other => return Ok(Became::CannotTell(format!("not understood: {other:?}"))),
@@ -187,7 +186,7 @@ impl Provisioner {
             // Whatever the store says now, this apply has asked for it.
             Err(error) if course.is_sent => {
                 let why = format!("{} ({error})", course.words());
-                return Ok(Became::Unrecorded { receipt: None, why });
+                return Ok(self.unrecorded(resource, None, why));
             }
             Err(error) => return Err(error.into()),
         };
@@ -195,7 +194,7 @@ impl Provisioner {
             (Outcome::OutcomeUnknown { .. }, Some(record))
                 if course.is_sent && record.state.kind() == StateKind::InFlight =>
             {
-                Became::Unrecorded { receipt: None, why: course.words() }
+                self.unrecorded(resource, None, course.words())
             }
             (Outcome::OutcomeUnknown { .. }, Some(record)) => {
                 Became::Unknown(self.doubt(resource, &record, course.words()))
@@ -217,6 +216,12 @@ impl Provisioner {
                 _,
             ) => Became::Busy("somebody else has changed its record meanwhile".into()),
         })
+    }
+
+    /// What was sent just now, and is not recorded.
+    fn unrecorded(&self, resource: &Resource, receipt: Option<Receipt>, why: String) -> Became {
+        let now = self.engine.now();
+        Became::Unrecorded { receipt, remedy: resource.policy.remedy_at(Some(now), now), why }
     }
 
     pub(crate) fn changed(

@@ -3,6 +3,7 @@
 
 use std::time::Duration;
 
+use onlyonce_core::Remedy;
 use onlyonce_provision::{
     Became, Changed, Departure, Destroyed, Finding, InDoubt, Known, ProvisionError, Work, Would,
 };
@@ -203,9 +204,16 @@ async fn that_nothing_shows_says_nothing_unless_this_very_check_has_shown_it() {
 /// It was taken for dead, and a person has said that nothing was destroyed; then it goes on.
 #[tokio::test]
 async fn what_was_sent_and_settled_by_somebody_meanwhile_is_not_called_undone() {
-    for is_forgotten in [false, true] {
-        let (site, plan) = (Site::open(), plan(""));
-        site.apply_one(&plan).await;
+    let unseen = plan("").replace("check = \". ./check.sh\"\n", "");
+    let seen = plan("");
+    for (is_forgotten, plan, then) in [
+        (false, &seen, Remedy::Probe),
+        (true, &seen, Remedy::Probe),
+        // Whoever asks again is told the truth: nothing will be looked for.
+        (false, &unseen, Remedy::Hold),
+    ] {
+        let site = Site::open();
+        site.apply_one(plan).await;
         site.write("hold", "");
         site.write("before-end", "while [ -e hold ]; do sleep 0.01; done");
         // Its answer is lost, or comes when nobody may destroy it any more.
@@ -215,7 +223,7 @@ async fn what_was_sent_and_settled_by_somebody_meanwhile_is_not_called_undone() 
                 tokio::time::sleep(Duration::from_millis(5)).await;
             }
             // It has this store alone, so it takes all before it for dead.
-            let provisioner = site.provisioner(&plan).await;
+            let provisioner = site.provisioner(plan).await;
             let known = provisioner.status().await.unwrap().remove(0).known;
             let Known::Unknown(doubt) = known else { panic!("{known:?}") };
             let (fence, finding) = (doubt.fence, Finding::NotDestroyed);
@@ -226,10 +234,11 @@ async fn what_was_sent_and_settled_by_somebody_meanwhile_is_not_called_undone() 
             }
             site.remove("hold");
         };
-        let (destroyed, ()) = tokio::join!(destroy(&site, &plan, "web-0"), meanwhile);
-        let Destroyed::Unrecorded { departure: gone, .. } = destroyed else {
+        let (destroyed, ()) = tokio::join!(destroy(&site, plan, "web-0"), meanwhile);
+        let Destroyed::Unrecorded { departure: gone, remedy, .. } = destroyed else {
             panic!("{destroyed:?}")
         };
+        assert_eq!(remedy, then);
         assert_eq!(gone, is_forgotten.then(departure), "if it is known it is said");
         assert_eq!((site.made(), site.ended()), (0, 1));
     }

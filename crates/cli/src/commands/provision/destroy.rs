@@ -32,8 +32,8 @@ pub(super) async fn run(args: DestroyArgs) -> Result<(), Failure> {
             let text = format!("{key}: somebody else is destroying it: ask again later");
             Err(Failure::new(Exit::Refused, text))
         }
-        Destroyed::Unrecorded { departure, why } => {
-            let about = words::unrecorded("destroyed", departure.is_some(), &why);
+        Destroyed::Unrecorded { departure, remedy, why } => {
+            let about = words::unrecorded("destroyed", departure.is_some(), remedy, &why);
             Err(Failure::new(Exit::Unknown, format!("{key}: {}", printable(&about))))
         }
         Destroyed::Unknown(doubt) => {

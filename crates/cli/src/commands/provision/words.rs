@@ -59,7 +59,9 @@ pub(super) fn about(became: &Became) -> String {
         Became::Missing { why, .. } => format!("it was there, and now {why}; nothing was made"),
         Became::Destroyed(departure) => format!("{}; nothing was made", departed(departure)),
         Became::Unknown(doubt) => in_doubt(doubt),
-        Became::Unrecorded { receipt, why } => unrecorded("made", receipt.is_some(), why),
+        Became::Unrecorded { receipt, remedy, why } => {
+            unrecorded("made", receipt.is_some(), *remedy, why)
+        }
         Became::NoStore(error) => format!("nothing was made: {error}"),
         Became::Busy(text) => text.clone(),
         Became::Waits(on) => format!("not begun: it waits for {on}"),
@@ -91,8 +93,9 @@ pub(super) fn hint(file: &str, key: &str, became: &Became) -> Option<String> {
     }
 }
 
-/// What was sent, and could not be recorded. `done` is what was to become of it.
-pub(super) fn unrecorded(done: &str, is_known: bool, why: &str) -> String {
+/// What was sent, and could not be recorded. `done` is what was to become of it, `remedy` what is
+/// done about it when it is asked for again.
+pub(super) fn unrecorded(done: &str, is_known: bool, remedy: Remedy, why: &str) -> String {
     let what = match (is_known, why) {
         (true, _) => format!("it was {done}, and that could not be recorded"),
         (false, "") => format!("nobody knows whether it was {done}, nor could that be recorded"),
@@ -100,7 +103,15 @@ pub(super) fn unrecorded(done: &str, is_known: bool, why: &str) -> String {
             format!("nobody knows whether it was {done}: {why}; nor could that be recorded")
         }
     };
-    format!("{what}; do this again: it looks for it first")
+    let next = match remedy {
+        Remedy::Probe => "do this again: it looks for it first",
+        Remedy::RunAgain => "do this again: it does nothing twice",
+        Remedy::Hold | Remedy::Seal if is_known => {
+            "a person has to record it: `onlyonce resources resolve`"
+        }
+        Remedy::Hold | Remedy::Seal => "a person has to look",
+    };
+    format!("{what}; {next}")
 }
 
 /// How a person settles what is in doubt.
@@ -176,5 +187,23 @@ fn what_settles_destroying(doubt: &InDoubt) -> String {
                                   there is never final, since the plan says no `settle` and `late`"
             .to_owned(),
         (Remedy::RunAgain | Remedy::Hold | Remedy::Seal, _) => "a person has to look".to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_look_is_promised_only_where_one_takes_place() {
+        for (remedy, is_known, next) in [
+            (Remedy::Probe, false, "it looks for it first"),
+            (Remedy::RunAgain, false, "it does nothing twice"),
+            (Remedy::Hold, false, "a person has to look"),
+            (Remedy::Hold, true, "a person has to record it: `onlyonce resources resolve`"),
+        ] {
+            let told = unrecorded("destroyed", is_known, remedy, "");
+            assert!(told.ends_with(next), "{remedy:?}: {told}");
+        }
     }
 }

@@ -55,6 +55,8 @@ impl Code {
 /// What stands below the flags.
 pub(super) fn help() -> String {
     let mut help = "\
+For example:
+
   onlyonce run --key \"backup-$(date +%F)\" -- pg_dump --file shop.sql shop
   onlyonce run --key order-7829 --retry-exit 75 -- ./ship 7829
 
