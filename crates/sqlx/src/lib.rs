@@ -96,9 +96,10 @@ pub struct Granted {
 /// the key, it waits for the end of that one, for as long as the settings of `tx` allow
 /// (`lock_timeout`, `statement_timeout`).
 ///
-/// One round trip. After every answer that is no error the transaction goes on. Of `policy` count
-/// `lease`, `remember`, `skew_max`, and `on_unknown`: it must be `Hold`, or `Retry` if every change
-/// under the key is in a transaction that completes it.
+/// Two round trips: sqlx has the statement read before it sends the values. After every answer that
+/// is no error the transaction goes on. Of `policy` count `lease`, `remember`, `skew_max`, and
+/// `on_unknown`: it must be `Hold`, or `Retry` if every change under the key is in a transaction
+/// that completes it.
 ///
 /// Await it to its end, or roll back: dropped in between, it may have claimed.
 ///
