@@ -47,12 +47,15 @@ pub(crate) fn statement(ask: &Ask) -> Option<String> {
 /// Notes the largest revision that these keys have by now: what was written, and for a swap that
 /// was not done what somebody else has written.
 pub(crate) fn raise(slot: u8, asks: &[&Ask]) -> String {
-    let ids = schema::ids(asks.iter().filter(|ask| ask.next.is_some()).map(|ask| &ask.id));
-    format!(
-        "UPDATE onlyonce_revisions SET revision = GREATEST(revision, COALESCE((\
-         SELECT MAX(r.revision) FROM onlyonce_records r WHERE r.id IN ({ids})), 0)) \
-         WHERE slot = {slot}"
-    )
+    let ids: Vec<KeyId> = asks.iter().filter(|ask| ask.next.is_some()).map(|ask| ask.id).collect();
+    let max = |some: &[KeyId]| {
+        let ids = schema::ids(some.iter());
+        format!(
+            ", COALESCE((SELECT MAX(r.revision) FROM onlyonce_records r WHERE r.id IN ({ids})), 0)"
+        )
+    };
+    let all: String = ids.chunks(schema::IDS).map(max).collect();
+    format!("UPDATE onlyonce_revisions SET revision = GREATEST(revision{all}) WHERE slot = {slot}")
 }
 
 /// Carries them out in one transaction and one round trip, each key at most once. The keys whose
@@ -118,16 +121,19 @@ pub(crate) async fn find(
     slot: u8,
     keys: &[KeyId],
 ) -> Result<Found, Stopped> {
-    let records = schema::records(keys.iter());
-    let rows = if session.syncs {
+    let lists = keys.chunks(schema::IDS).map(schema::records);
+    let mut rows = Vec::with_capacity(keys.len());
+    if session.syncs {
         let mut script = Script::begin();
-        let at = script.add(&records);
+        let places: Vec<usize> = lists.map(|list| script.add(&list)).collect();
         script.add(&format!("UPDATE onlyonce_revisions SET syncs = syncs + 1 WHERE slot = {slot}"));
-        script.commit(session).await?.swap_remove(at).rows
+        let mut answers = script.commit(session).await?;
+        places.into_iter().for_each(|at| rows.append(&mut answers[at].rows));
     } else {
-        let read = session.read(&records).await;
-        read.map_err(Stopped::lost)?
-    };
+        for list in lists {
+            rows.extend(session.read(&list).await.map_err(Stopped::lost)?);
+        }
+    }
     let place = &session.place;
     let read = |row: &mysql_async::Row| {
         let id = key(row)?;
@@ -140,4 +146,26 @@ pub(crate) async fn find(
 /// The id in the first column.
 pub(crate) fn key(row: &mysql_async::Row) -> Option<KeyId> {
     value::<Vec<u8>>(row, 0)?.try_into().ok().map(KeyId::from_bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// MariaDB reads a list of a thousand as a table.
+    #[test]
+    fn no_list_of_ids_is_longer_than_a_server_reads_by_the_key() {
+        let one = |at: u16| {
+            let mut id = [0; 16];
+            id[..2].copy_from_slice(&at.to_be_bytes());
+            let id = KeyId::from_bytes(id);
+            let row = Row { id, revision: 1, state: 1, due_at: 0, bytes: Vec::new() };
+            Ask { id, expected: None, next: Some(row) }
+        };
+        let asks: Vec<Ask> = (0..1_024).map(one).collect();
+        let said = raise(1, &asks.iter().collect::<Vec<_>>());
+        let lists: Vec<usize> =
+            said.split("IN (").skip(1).map(|list| list.matches("x'").count()).collect();
+        assert_eq!(lists, [512, 512]);
+    }
 }

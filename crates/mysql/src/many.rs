@@ -13,14 +13,12 @@ use onlyonce_store::Row;
 
 use crate::batch::{key, raise, statement};
 use crate::queue::Ask;
-use crate::schema::{hex, ids};
+use crate::schema::{IDS, hex, ids};
 use crate::script::{Answer, Script, Stopped};
 use crate::session::Session;
 
 /// Rows of one statement, at most: it looks for each row's values among those of all.
 const ROWS: usize = 64;
-/// Ids of one list, at most: a server may read a longer one as a table, and not by the key.
-const IDS: usize = 512;
 /// No other way to the rows locks just these.
 const RECORDS: &str = "onlyonce_records FORCE INDEX (PRIMARY)";
 /// What was seen before a statement, and whether any has changed another number of rows.

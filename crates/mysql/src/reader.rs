@@ -124,7 +124,10 @@ impl Reader {
         let (chosen, rest) = keys.split_at(fit);
         let Some(last) = chosen.last() else { return Ok(Page::default()) };
         let ids: Vec<KeyId> = chosen.iter().filter_map(key).collect();
-        let rows = self.ask(&schema::records(ids.iter())).await?;
+        let mut rows = Vec::with_capacity(ids.len());
+        for some in ids.chunks(schema::IDS) {
+            rows.extend(self.ask(&schema::records(some)).await?);
+        }
         let mut page = self.read(&ids, &rows);
         if !rest.is_empty() {
             let id = value::<Vec<u8>>(last, 0).unwrap_or_default();

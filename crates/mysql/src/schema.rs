@@ -145,9 +145,12 @@ pub(crate) fn ids<'a>(ids: impl Iterator<Item = &'a KeyId>) -> String {
     list.join(",")
 }
 
-/// The records of these keys.
-pub(crate) fn records<'a>(keys: impl Iterator<Item = &'a KeyId>) -> String {
-    let keys = ids(keys);
+/// Ids of one list, at most: a server may read a longer one as a table, and not by the key.
+pub(crate) const IDS: usize = 512;
+
+/// The records of these keys, at most [`IDS`].
+pub(crate) fn records(keys: &[KeyId]) -> String {
+    let keys = ids(keys.iter());
     format!("SELECT id, revision, record FROM onlyonce_records WHERE id IN ({keys})")
 }
 

@@ -108,8 +108,8 @@ impl Script {
             let error = unknown(place, &text(&error));
             return Err(Stopped::lost(error));
         }
-        let (error, again) = (refused(place, said), said.code == DEADLOCK);
         let unmet = said.code == LATE && self.demand == Some(answers.len());
+        let (error, again) = (refused(place, said, unmet), said.code == DEADLOCK);
         let goes_on = session.conn.query_drop("ROLLBACK").await.is_ok();
         Err(Stopped { error, again, unmet, goes_on })
     }

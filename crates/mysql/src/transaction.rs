@@ -13,7 +13,7 @@ use mysql_async::prelude::Queryable as _;
 use mysql_async::{Error, Row as Columns, Transaction};
 use onlyonce_core::{
     ClaimId, Command, Fence, Floor, Key, KeyId, Next, Outcome, Policy, Record, Reply, Scope,
-    Secret, Timestamp, decide,
+    Secret, StateKind, Timestamp, decide,
 };
 use onlyonce_store::transaction::{
     CONFLICTS_MAX, Claimed, ENCRYPTED, MARK, MARKED, NAMES, Request, TxError, TxErrorKind, complete,
@@ -86,6 +86,27 @@ struct Store {
     shows_unsynced: bool,
 }
 
+/// What others may do with a record that was read, until the end of the transaction.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Lock {
+    /// Whatever they like. Under `READ UNCOMMITTED` it may never have been committed.
+    Free,
+    /// Read it, and not change it.
+    Shared,
+    /// Nothing.
+    Ours,
+}
+
+impl Lock {
+    const fn sql(self) -> &'static str {
+        match self {
+            Self::Free => "",
+            Self::Shared => " LOCK IN SHARE MODE",
+            Self::Ours => " FOR UPDATE",
+        }
+    }
+}
+
 impl Transactions {
     pub(crate) fn new(place: &Arc<str>, secret: &Secret, reply_max: usize) -> Self {
         Self { place: Arc::clone(place), secret: secret.clone(), reply_max }
@@ -128,27 +149,33 @@ impl Transactions {
         let mut store = self.store(tx).await?;
         request.check(store.now)?;
         // What is to be changed is decided once nobody else can change it, by the time of then.
-        let mut is_locked = false;
+        let mut lock = Lock::Free;
         for _ in 0..CONFLICTS_MAX {
-            let mut found = self.get(tx, id, is_locked).await?;
+            let mut found = self.get(tx, id, lock).await?;
             if found.is_none() {
                 match self.make(tx, request, policy, store, &command).await? {
                     Made::Ours(outcome, record) => return Ok(answer(outcome, record)),
                     Made::Expired => return Ok(Claimed::refused(Outcome::Expired)),
                     Made::Theirs(record) => found = record,
                 }
-                is_locked = true;
+                lock = Lock::Ours;
             }
             let Some(found) = found else { continue };
+            if lock == Lock::Free && is_answered(&found) {
+                // Nothing else is told to have happened: under READ UNCOMMITTED it may be that it
+                // is yet taken back. What is in flight is not locked, since its end would wait.
+                lock = Lock::Shared;
+                continue;
+            }
             store = self.store(tx).await?;
             let decision = decide(store.now, store.floor, policy, Some(&found), &command);
             match decision.next {
-                Next::Write(next) if is_locked => {
+                Next::Write(next) if lock == Lock::Ours => {
                     if self.write(tx, id, &found, &next).await? {
                         return Ok(answer(decision.outcome, next));
                     }
                 }
-                Next::Write(_) => is_locked = true,
+                Next::Write(_) => lock = Lock::Ours,
                 Next::Keep | Next::Delete => {
                     if store.shows_unsynced {
                         self.note(tx, 0).await?;
@@ -177,7 +204,7 @@ impl Transactions {
         policy: &Policy,
     ) -> Result<(), TxError> {
         self.check(policy)?;
-        let found = self.get(tx, id, true).await?;
+        let found = self.get(tx, id, Lock::Ours).await?;
         let store = self.store(tx).await?;
         let Some(found) = found else {
             return Err(self.error(TxErrorKind::Fenced, "the key has no record"));
@@ -230,7 +257,7 @@ impl Transactions {
         let row = Row::of(id, &guess).map_err(|error| self.damaged(&error))?;
         self.run(tx, &schema::tx_make(&id, &row)).await?;
         // How many rows that counts as is told by the connection's own settings.
-        let stands = self.get(tx, id, true).await?;
+        let stands = self.get(tx, id, Lock::Ours).await?;
         if stands.as_ref() != Some(&guess) {
             return Ok(Made::Theirs(stands));
         }
@@ -275,6 +302,10 @@ impl Transactions {
         }
     }
 
+    /// Looks at the store. Who begins after it was marked as moved sees the mark. That no claim of
+    /// before is committed later no look can tell, also not the one after a record was made, which
+    /// under `REPEATABLE READ` shows the snapshot: who moves a store has ended all transactions.
+    /// A lock on a mark that is not there would keep others from making records beside it.
     async fn store(&self, tx: &mut Transaction<'_>) -> Result<Store, TxError> {
         let rows = self.ask(tx, &schema::tx_store(&MARK, &NAMES)).await?;
         let refused = |text: &str| self.error(TxErrorKind::NotExecuted, text);
@@ -303,10 +334,9 @@ impl Transactions {
         &self,
         tx: &mut Transaction<'_>,
         id: KeyId,
-        is_locked: bool,
+        lock: Lock,
     ) -> Result<Option<Record>, TxError> {
-        let lock = if is_locked { " FOR UPDATE" } else { "" };
-        let sql = format!("{}{lock}", schema::records(std::iter::once(&id)));
+        let sql = format!("{}{}", schema::records(&[id]), lock.sql());
         let rows = self.ask(tx, &sql).await?;
         let Some(row) = rows.first() else { return Ok(None) };
         let (Some(revision), Some(bytes)) = (value(row, 1), value::<Vec<u8>>(row, 2)) else {
@@ -376,6 +406,11 @@ impl Transactions {
     fn error(&self, kind: TxErrorKind, text: &str) -> TxError {
         TxError::new(kind, format!("{}: {text}", self.place))
     }
+}
+
+/// Whether it says that the operation happened.
+fn is_answered(record: &Record) -> bool {
+    [StateKind::Completed, StateKind::Tombstone].contains(&record.state.kind())
 }
 
 /// What became of the record of a first claim.

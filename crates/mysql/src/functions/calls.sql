@@ -9,10 +9,10 @@ END;
 
 -- Refuses what is no object with these names alone: `known` are written ,one,two,
 CREATE OR REPLACE PROCEDURE onlyonce__options(
-  INOUT opts LONGTEXT CHARACTER SET utf8mb4, known VARCHAR(64)
+  INOUT opts LONGTEXT CHARACTER SET utf8mb4, known VARCHAR(64) CHARACTER SET utf8mb4
 ) NO SQL SQL SECURITY INVOKER
 BEGIN
-  DECLARE said LONGTEXT CHARACTER SET utf8mb4;
+  DECLARE said, name LONGTEXT CHARACTER SET utf8mb4;
   DECLARE place INT DEFAULT 0;
   SET opts = COALESCE(opts, '{}');
   IF NOT JSON_VALID(opts) OR JSON_TYPE(opts) <> 'OBJECT' THEN
@@ -20,7 +20,10 @@ BEGIN
   END IF;
   SET said = JSON_KEYS(opts);
   WHILE place < JSON_LENGTH(said) DO
-    IF LOCATE(CONCAT(',', JSON_VALUE(said, CONCAT('$[', place, ']')), ','), known) = 0 THEN
+    SET name = JSON_VALUE(said, CONCAT('$[', place, ']'));
+    -- As bytes: for many a collation `Lease` is `lease`, which it is not for JSON.
+    IF COALESCE(LOCATE(CAST(CONCAT(',', name, ',') AS BINARY), CAST(known AS BINARY)), 0) = 0
+      OR LOCATE(',', name) <> 0 THEN
       CALL onlyonce__refuse(CONCAT('options are', known, ' and one is another'));
     END IF;
     SET place = place + 1;
@@ -73,7 +76,10 @@ BEGIN
   SET id = LEFT(mac, 16);
 END;
 
--- The store, if it may be used.
+-- The store, if it may be used. Who begins after it was marked as moved sees the mark. That no
+-- claim of before is committed later no look can tell, also not the one after a record was made,
+-- which under REPEATABLE READ shows the snapshot: whoever moves a store has ended all transactions.
+-- A lock on a mark that is not there would keep others from making records beside it.
 CREATE OR REPLACE PROCEDURE onlyonce__store(OUT secret VARBINARY(32), OUT floor_is DECIMAL(30))
 READS SQL DATA SQL SECURITY INVOKER
 BEGIN
@@ -161,7 +167,8 @@ BEGIN
   DECLARE tries INT DEFAULT 0;
   DECLARE of_row BIGINT;
   DECLARE bytes_of_row LONGBLOB;
-  DECLARE changed, done, is_locked BOOLEAN DEFAULT FALSE;
+  DECLARE state_of_row INT;
+  DECLARE changed, done, is_shared, is_locked BOOLEAN DEFAULT FALSE;
   DECLARE nothing, stands, r onlyonce__record;
   CALL onlyonce__inside();
   CALL onlyonce__options(opts, ',lease,remember,on_unknown,skew_max,');
@@ -201,9 +208,18 @@ BEGIN
     IF is_locked THEN
       SELECT t.revision, t.record INTO of_row, bytes_of_row FROM onlyonce_records t
         WHERE t.id = wanted FOR UPDATE;
-    ELSE
+    ELSEIF is_shared THEN
       SELECT t.revision, t.record INTO of_row, bytes_of_row FROM onlyonce_records t
-        WHERE t.id = wanted;
+        WHERE t.id = wanted LOCK IN SHARE MODE;
+    ELSE
+      SELECT t.revision, t.record, t.state INTO of_row, bytes_of_row, state_of_row
+        FROM onlyonce_records t WHERE t.id = wanted;
+      IF bytes_of_row IS NOT NULL AND state_of_row IN (3, 5) THEN
+        -- Nothing else is told to have happened: under READ UNCOMMITTED it may be that it is yet
+        -- taken back. What is in flight is not locked, since its end would wait.
+        SET is_shared = TRUE;
+        ITERATE trying;
+      END IF;
     END IF;
     CALL onlyonce__now(now_is);
     IF bytes_of_row IS NULL THEN
@@ -217,7 +233,7 @@ BEGIN
         ITERATE trying;
       END IF;
       -- Looked at after it: a record that is missing may have been deleted just now, under a floor
-      -- that was raised before; and the store may have been moved meanwhile.
+      -- that was raised before.
       CALL onlyonce__store(secret, floor_is);
       CALL onlyonce__now(now_is);
       IF carried < now_is - 30000 THEN

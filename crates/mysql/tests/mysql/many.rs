@@ -9,7 +9,7 @@ use mysql_async::prelude::Queryable as _;
 use onlyonce_conformance::{answered, block_on, claimed, id};
 use onlyonce_core::{Record, Revision};
 use onlyonce_mysql::Mysql;
-use onlyonce_store::{BoxFuture, Store as _, StoreError, Swap};
+use onlyonce_store::{BoxFuture, Filter, Store as _, StoreError, Swap};
 use onlyonce_testbed::{MariaDb as Server, until};
 
 use crate::common::{RUNTIME, claim, database, init, open};
@@ -144,6 +144,26 @@ fn swaps_that_come_together_are_few_statements_and_each_is_told_for_itself() {
         assert_eq!(told, expect, "key {number}");
         assert_eq!(found(&store, number), is, "key {number}");
     }
+}
+
+/// More than one list of ids names.
+#[test]
+fn each_of_many_swaps_that_do_not_take_place_is_told_what_stands_there() {
+    let (mut stall, store) = Stall::at("INSERT");
+    let keys = 1_000..1_600;
+    let first: Vec<_> = keys.clone().map(|it| asked(&store, it, None, Some(claimed(it)))).collect();
+    told(first);
+    stall.hold();
+    let first = asked(&store, FIRST, None, Some(claimed(5)));
+    stall.until_one_waits();
+    let again = keys.map(|it| asked(&store, it, None, Some(claimed(5)))).collect();
+    stall.release("first");
+    assert_eq!(block_on(first.1).unwrap(), Swap::Done);
+    for (number, told) in told(again) {
+        assert_eq!(told, Swap::Conflict(Some(claimed(number))), "key {number}");
+    }
+    let listed = block_on(store.list(Filter::default(), None)).unwrap();
+    assert_eq!(listed.records.len(), 601);
 }
 
 #[test]

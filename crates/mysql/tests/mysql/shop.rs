@@ -15,8 +15,12 @@ use onlyonce_testbed::MariaDb as Server;
 
 use crate::common::{RUNTIME, database, init, open};
 
-pub(crate) const LEVELS: [IsolationLevel; 3] =
-    [IsolationLevel::ReadCommitted, IsolationLevel::RepeatableRead, IsolationLevel::Serializable];
+pub(crate) const LEVELS: [IsolationLevel; 4] = [
+    IsolationLevel::ReadUncommitted,
+    IsolationLevel::ReadCommitted,
+    IsolationLevel::RepeatableRead,
+    IsolationLevel::Serializable,
+];
 
 /// How a program claims.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -172,7 +176,11 @@ impl Shop {
         Ok(told)
     }
 
-    async fn by_rust(&self, tx: &mut Transaction<'_>, key: &str) -> Result<Told, TxError> {
+    pub(crate) async fn by_rust(
+        &self,
+        tx: &mut Transaction<'_>,
+        key: &str,
+    ) -> Result<Told, TxError> {
         let request = self.request(key);
         match self.once.claim(tx, &request, &Policy::default()).await? {
             Claimed::Granted(granted) => {
