@@ -78,7 +78,7 @@ fn what_became_of_resources_is_counted_for_operators() {
         "onlyonce_resources{plan=\"shop\",state=\"planned\"} 2",
         "onlyonce_resources{plan=\"shop\",state=\"ready\"} 0",
         "onlyonce_resources_held{plan=\"shop\"} 1",
-        "onlyonce_resource_doubt_seconds_count 1",
+        "onlyonce_resource_doubt_seconds_count 0",
     ]);
     let fence = site.status("net")["fence"].to_string();
     let made = ["resolve", "net", "--fence", &fence, "--made", "net-id", "--why", "looked"];
@@ -95,6 +95,12 @@ fn what_became_of_resources_is_counted_for_operators() {
     apply().failed(7);
     has(&[
         "onlyonce_resources{plan=\"shop\",state=\"duplicate\"} 1",
+        "onlyonce_resources_held{plan=\"shop\"} 1",
+    ]);
+    site.folder.write("made", "");
+    apply().failed(7);
+    has(&[
+        "onlyonce_resources{plan=\"shop\",state=\"missing\"} 1",
         "onlyonce_resources_held{plan=\"shop\"} 1",
     ]);
     let nowhere = site.path("no-such-folder").join("shop.prom").display().to_string();

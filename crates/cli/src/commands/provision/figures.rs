@@ -53,12 +53,32 @@ impl Figures {
     pub(super) fn step(&mut self, key: &str, step: &Step) {
         match step {
             Step::Creating { .. } => _ = self.marked.insert(key.to_owned(), Instant::now()),
-            Step::There(_) | Step::Ended(_) => {
-                if let Some(marked) = self.marked.remove(key) {
-                    self.doubt.note(marked.elapsed());
-                }
-            }
+            Step::There(_) => self.known(key),
+            Step::Ended(became) => match became {
+                // Nobody knows yet.
+                Became::Unknown(_) | Became::Unrecorded { .. } => _ = self.marked.remove(key),
+                Became::Ready(_)
+                | Became::NotReady { .. }
+                | Became::Refused(_)
+                | Became::Conflict(_)
+                | Became::Duplicate(_)
+                | Became::CannotTell(_)
+                | Became::Changed { .. }
+                | Became::Missing { .. }
+                | Became::Destroyed(_)
+                | Became::NoStore(_)
+                | Became::Busy(_)
+                | Became::Waits(_)
+                | Became::Stopped => self.known(key),
+            },
             Step::Looking | Step::Waiting(_) => {}
+        }
+    }
+
+    /// It is recorded what became of it.
+    fn known(&mut self, key: &str) {
+        if let Some(marked) = self.marked.remove(key) {
+            self.doubt.note(marked.elapsed());
         }
     }
 
@@ -77,11 +97,12 @@ impl Figures {
             let _ = writeln!(page, "{name}{{plan=\"{plan}\",state=\"{state}\"}} {count}");
         }
         let name = "onlyonce_resources_held";
-        let _ = writeln!(page, "# HELP {name} Those that only a person can settle.");
+        let _ = writeln!(page, "# HELP {name} Those that no apply gets ready by itself.");
         let _ = writeln!(page, "# TYPE {name} gauge");
         let held = all.iter().filter(|it| is_held(&it.became)).count();
         let _ = writeln!(page, "{name}{{plan=\"{plan}\"}} {held}");
-        let help = "From the durable mark to the record of what became of it: so long nobody knew.";
+        let help = "From the durable mark to the record of what became of it, if there is one: so long \
+                    nobody knew.";
         self.doubt.render(&mut page, "onlyonce_resource_doubt_seconds", help);
         page
     }
@@ -95,14 +116,15 @@ fn is_held(became: &Became) -> bool {
             Remedy::Probe => doubt.final_from.is_none(),
             Remedy::Hold | Remedy::Seal => true,
         },
-        Became::Duplicate(_) | Became::Conflict(_) => true,
+        Became::Duplicate(_)
+        | Became::Conflict(_)
+        | Became::Changed { .. }
+        | Became::Missing { .. }
+        | Became::Destroyed(_) => true,
         Became::Ready(_)
         | Became::NotReady { .. }
         | Became::Refused(_)
         | Became::CannotTell(_)
-        | Became::Changed { .. }
-        | Became::Missing { .. }
-        | Became::Destroyed(_)
         | Became::Unrecorded { .. }
         | Became::NoStore(_)
         | Became::Busy(_)
