@@ -82,6 +82,6 @@ pub use observe::{EngineEvent, NoObserver, Observer};
 pub use probe::{InDoubt, Probed, Sealing};
 pub use remote::Held;
 pub use restored::Restored;
-pub use runtime::Runtime;
+pub use runtime::{Runtime, Uptime};
 pub use sweep::{Sweeper, Swept};
 pub use ticket::Ticket;

@@ -15,6 +15,12 @@ pub trait Runtime: Send + Sync + 'static {
     /// while the machine sleeps, and neither jumps nor runs backwards.
     fn steady(&self) -> Duration;
 
+    /// The present moment as other processes of the same boot count it too; `None` if that is not
+    /// known. It goes on while the machine sleeps, and nobody sets it.
+    fn uptime(&self) -> Option<Uptime> {
+        None
+    }
+
     /// By how much the system's clock was put forward without the runtime following it, because
     /// that is more than a mended clock explains. Zero if it was not.
     fn step_refused(&self) -> Duration {
@@ -38,5 +44,25 @@ pub trait Runtime: Send + Sync + 'static {
     /// proves it.
     fn is_gone(&self, _holder: &Holder) -> bool {
         false
+    }
+}
+
+/// A moment of one boot of a host, which its processes can compare.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Uptime {
+    /// The host's boot id.
+    pub boot: [u8; 16],
+    /// The inode of the time namespace that counts it; zero if that is not known.
+    pub time_namespace: u32,
+    /// How long after the boot it is, for that namespace; the time of sleep is in it.
+    pub since_boot: Duration,
+}
+
+impl Uptime {
+    /// How long ago `earlier` was, zero if it is yet to come; `None` if it is of another boot or
+    /// namespace, so that nobody can tell.
+    pub fn since(&self, earlier: &Self) -> Option<Duration> {
+        let is_same = self.boot == earlier.boot && self.time_namespace == earlier.time_namespace;
+        is_same.then(|| self.since_boot.saturating_sub(earlier.since_boot))
     }
 }

@@ -94,7 +94,10 @@ impl Sweeper {
 
     /// One in a process that may end before its wait is over: it leaves word in the store of the
     /// floor that it raises, and begins with what the last one has left. All that sweep the store
-    /// like this are ones whose records are counted in one time, within the policy's `skew_max`.
+    /// like this are ones whose records are counted in one time, within the policy's `skew_max`;
+    /// between two of one boot of a host ([`Runtime::uptime`](crate::Runtime::uptime)) a clock that
+    /// was put forward counts for nothing. If the word in the store is damaged, the observer is
+    /// told, and nothing is handed on there any more.
     pub const fn handing_on(mut self) -> Self {
         self.hands_on = true;
         self
@@ -161,8 +164,20 @@ impl Sweeper {
     /// Begins where the last one has left off.
     async fn hear(&mut self, now: Timestamp) -> Result<(), EngineError> {
         let store = &self.engine.inner.store;
-        let (word, _) = Word::read(&**store).await?;
-        if let Some((floor, at)) = word.at(now, &self.policy).ready {
+        let word = match Word::read(&**store).await {
+            Ok((word, _)) => word,
+            Err(error) if error.kind() == StoreErrorKind::Damaged => {
+                // Nobody can replace it, so nothing is handed on; all else goes on as it does where
+                // a sweeper lives long.
+                self.hands_on = false;
+                let failed = EngineEvent::StoreFailed { error: error.into() };
+                self.engine.inner.observer.on(&failed);
+                return Ok(());
+            }
+            Err(error) => return Err(error.into()),
+        };
+        let uptime = self.engine.inner.runtime.uptime();
+        if let Some((floor, at)) = word.at(now, uptime, &self.policy).ready {
             // What another store was told when this one was copied from it holds here too, once the
             // floor is here.
             let floor = floor.min(store.floor().await?);
@@ -177,13 +192,14 @@ impl Sweeper {
     /// if each of many put it off, nobody would ever have waited for it.
     async fn leave_word(&self, raised: Floor) -> Result<(), EngineError> {
         let (store, now) = (&self.engine.inner.store, self.engine.now());
+        let uptime = self.engine.inner.runtime.uptime();
         let (word, revision) = Word::read(&**store).await?;
-        let word = word.at(now, &self.policy);
+        let word = word.at(now, uptime, &self.policy);
         if word.raised.is_some_and(|(floor, _)| self.ready < floor) {
             return Ok(());
         }
         let ours = self.forget_until.map(|until| (self.ready, until));
-        let word = Word { ready: word.ready.max(ours), raised: Some((raised, now)) };
+        let word = Word { ready: word.ready.max(ours), raised: Some((raised, now)), uptime };
         word.write(&**store, revision, now).await?;
         Ok(())
     }

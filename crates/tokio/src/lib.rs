@@ -8,8 +8,8 @@ use std::pin::Pin;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime};
 
-use onlyonce::Runtime;
 use onlyonce::core::{ClaimId, Holder, Timestamp};
+use onlyonce::{Runtime, Uptime};
 
 pub use process::this_process;
 
@@ -133,6 +133,12 @@ impl Runtime for TokioRuntime {
 
     fn steady(&self) -> Duration {
         self.started.elapsed().saturating_add(self.steps.slept())
+    }
+
+    fn uptime(&self) -> Option<Uptime> {
+        let Holder { boot, time_namespace, .. } = self.holder;
+        let since_boot = self.steps.boot.saturating_add(self.steady());
+        (boot != [0; 16]).then_some(Uptime { boot, time_namespace, since_boot })
     }
 
     fn step_refused(&self) -> Duration {

@@ -7,7 +7,8 @@ use std::time::Duration;
 use onlyonce::core::{ClaimId, Floor, Holder, KeyId, Outcome, Phase, Policy, Timestamp};
 use onlyonce::store::{BoxFuture, Store as _};
 use onlyonce::{
-    Answer, Claimed, EngineError, EngineEvent, Ran, Request, Runtime, Settings, Sweeper, direct,
+    Answer, Claimed, EngineError, EngineEvent, Ran, Request, Runtime, Settings, Sweeper, Uptime,
+    direct,
 };
 use onlyonce_tokio::TokioRuntime;
 
@@ -21,12 +22,15 @@ struct Wrong {
     inner: TokioRuntime,
     by: AtomicI64,
     told: AtomicU64,
+    /// How often the host was booted since.
+    boots: AtomicU64,
 }
 
 impl Wrong {
     fn by_minutes(minutes: i64) -> Arc<Self> {
         let by = AtomicI64::new(minutes * 60_000);
-        Arc::new(Self { inner: TokioRuntime::new(), by, told: AtomicU64::new(0) })
+        let (told, boots) = (AtomicU64::new(0), AtomicU64::new(0));
+        Arc::new(Self { inner: TokioRuntime::new(), by, told, boots })
     }
 }
 
@@ -38,6 +42,13 @@ impl Runtime for Wrong {
 
     fn steady(&self) -> Duration {
         self.inner.steady()
+    }
+
+    fn uptime(&self) -> Option<Uptime> {
+        let boots = self.boots.load(SeqCst);
+        let since_boot = if boots == 0 { self.steady() } else { Duration::ZERO };
+        let boot = u128::from(boots).to_be_bytes();
+        Some(Uptime { boot, time_namespace: 1, since_boot })
     }
 
     fn sleep(&self, duration: Duration) -> BoxFuture<'static, ()> {
@@ -127,6 +138,33 @@ async fn a_machine_whose_clock_is_put_forward_while_it_runs_ends_nobodys_claim()
     ticket.complete(confirmed()).await.unwrap();
     let floor = store.floor().await.unwrap();
     assert!(!floor.is_above(Some(store.time().minus(MONTH))), "{floor:?}");
+}
+
+/// Commands that each live for a moment, on a store that has no clock of its own. After a boot
+/// nothing but the clock can tell how long a floor has been raised.
+#[tokio::test(start_paused = true)]
+async fn a_clock_that_is_put_forward_between_two_commands_is_no_wait_for_the_floor() {
+    for (boots, deletes) in [(0, 0), (1, 1)] {
+        let machine = Wrong::by_minutes(0);
+        let store: Arc<FaultyStore> = Arc::default();
+        let shop = Shop::try_open(store, Settings::default(), machine.clone()).await.unwrap();
+        let timed = Request { key_time: Some(shop.engine.now()), ..request() };
+        let charge = shop.charge(Duration::ZERO, Ran::Happened(confirmed()));
+        shop.engine.once(&timed, &policy(), seconds(5), charge).await.unwrap();
+        pass(MONTH + Duration::from_secs(24 * 3_600)).await;
+        let sweep = async || {
+            let mut sweeper = Sweeper::new(shop.engine.clone(), policy()).handing_on();
+            sweeper.pass().await.unwrap().deleted
+        };
+        // What is due becomes a tombstone, and the floor is raised.
+        assert_eq!(sweep().await, 0);
+        machine.by.store(10 * 60_000, SeqCst);
+        machine.boots.store(boots, SeqCst);
+        assert_eq!(sweep().await, deletes, "{boots} boots");
+        pass(seconds(120)).await;
+        machine.by.store(20 * 60_000, SeqCst);
+        assert_eq!(sweep().await, 1 - deletes, "{boots} boots");
+    }
 }
 
 #[tokio::test(start_paused = true)]

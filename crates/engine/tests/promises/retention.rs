@@ -376,6 +376,23 @@ async fn what_a_sweeper_knew_the_next_one_knows() {
     assert_eq!(pass().await, 1);
 }
 
+/// Nobody can replace it: a sweeper that lives long does without, and somebody is told.
+#[tokio::test(start_paused = true)]
+async fn a_word_that_cannot_be_read_is_told_once_and_hinders_nobody() {
+    let world = World::with(Rigged::shared(), Settings::default()).await;
+    let timed = Request { key_time: Some(world.engine.now()), ..request() };
+    ask(&world, &timed, &world.policy, seconds(0)).await;
+    tokio::time::sleep(31 * DAY).await;
+    world.store.damage(onlyonce::store::transaction::SWEPT);
+    let mut sweeper = Sweeper::new(world.engine.clone(), world.policy).handing_on();
+    for deleted in [0, 1] {
+        assert_eq!(sweeper.pass().await.unwrap().deleted, deleted);
+        tokio::time::sleep(sweeper.pause()).await;
+    }
+    let told = |event: &EngineEvent| matches!(event, EngineEvent::StoreFailed { .. });
+    assert_eq!(world.events.count(told), 1);
+}
+
 /// What a pass asks of a store for a stream of keys that carry their time, which all wait for the
 /// floor: about as much as there is, and not each of them again for each of the others.
 #[tokio::test(start_paused = true)]
