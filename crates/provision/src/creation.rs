@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use onlyonce::{Attempt, Effect, Engine, InDoubt, Probed, Ran};
+use onlyonce::{Attempt, Effect, InDoubt, Probed, Ran};
 use onlyonce_core::{Cause, Reply};
 use onlyonce_failpoint::failpoint;
 use tokio::sync::mpsc::UnboundedSender;
@@ -12,7 +12,8 @@ use tokio::sync::mpsc::UnboundedSender;
 use crate::apply::Step;
 use crate::identity::Identity;
 use crate::kind::{Call, Kind, Made, Seen};
-use crate::plan::Plan;
+use crate::plan::Resource;
+use crate::provisioner::Provisioner;
 use crate::receipt::{How, Receipt};
 use crate::script::{Hold, Holds};
 
@@ -28,6 +29,8 @@ pub(crate) enum Met {
     Lost(String),
     /// A script of an earlier attempt is still running.
     StillRunning,
+    /// Another one, which it waits for, is not there any more, or somebody destroys it.
+    Waits(String),
 }
 
 /// How far an attempt has got, beside what its record says: for who has asked for it, and also if
@@ -72,6 +75,7 @@ impl Met {
             Self::Seen(seen) => told(seen),
             Self::Refused(text) | Self::Lost(text) => text.clone(),
             Self::StillRunning => "a script of an earlier attempt is still running".into(),
+            Self::Waits(on) => format!("it waits for {on}, which somebody destroys"),
         }
     }
 }
@@ -81,16 +85,13 @@ pub(crate) type Tell = UnboundedSender<(usize, Step)>;
 
 /// The making of one resource.
 pub(crate) struct Creation {
-    /// Asked for the time.
-    pub(crate) engine: Engine,
-    pub(crate) plan: Arc<Plan>,
+    pub(crate) provisioner: Provisioner,
     /// Its place in the plan.
     pub(crate) at: usize,
     pub(crate) identity: Identity,
     pub(crate) inputs: BTreeMap<String, String>,
     /// For the receipt.
     pub(crate) digests: BTreeMap<String, String>,
-    pub(crate) holds: Holds,
     pub(crate) course: Arc<Mutex<Course>>,
     pub(crate) tell: Tell,
 }
@@ -109,21 +110,17 @@ const REFUSED: u16 = 422;
 const NOT_NOW: u16 = 503;
 
 impl Creation {
+    fn resource(&self) -> &Resource {
+        &self.provisioner.plan.resources[self.at]
+    }
+
     fn kind(&self) -> &Kind {
-        &self.plan.resources[self.at].kind
+        &self.resource().kind
     }
 
     fn call<'a>(&'a self, attempt: Option<Attempt>, hold: Option<&'a Hold>) -> Call<'a> {
-        Call {
-            key: &self.plan.resources[self.at].key,
-            identity: &self.identity,
-            inputs: &self.inputs,
-            folder: &self.plan.folder,
-            now: self.engine.now(),
-            attempt,
-            id: None,
-            hold,
-        }
+        let call = self.provisioner.call(self.resource(), &self.identity, &self.inputs, None);
+        Call { attempt, hold, ..call }
     }
 
     fn receipt(&self, id: &str, how: How) -> Reply {
@@ -140,7 +137,23 @@ impl Creation {
     }
 
     fn hold(&self) -> Result<Option<Hold>, Met> {
-        hold(self.kind(), &self.holds, &self.identity.marker)
+        hold(self.kind(), &self.provisioner.holds, &self.identity.marker)
+    }
+
+    /// Whether what it waits for is still there by its record. Whoever destroys that looks, with
+    /// a claim of his own, for claims such as ours: one of the two sees the other.
+    async fn can_stand(&self) -> Result<(), Met> {
+        for at in &self.resource().after {
+            let on = &self.provisioner.plan.resources[*at];
+            match self.provisioner.stands(on).await {
+                Ok(true) => {}
+                Ok(false) => return Err(Met::Waits(on.key.clone())),
+                Err(error) => {
+                    return Err(Met::Seen(Seen::CannotTell(format!("{}: {error}", on.key))));
+                }
+            }
+        }
+        Ok(())
     }
 
     /// In the way of making it.
@@ -174,6 +187,7 @@ impl Effect for Creation {
     type Prepared = Found;
 
     async fn prepare(&mut self, attempt: Attempt) -> Result<Found, Reply> {
+        self.can_stand().await.map_err(|met| self.stop(met, NOT_NOW))?;
         let hold = self.hold().map_err(|met| self.stop(met, NOT_NOW))?;
         if !self.kind().can_check() {
             return Ok(Found::Nothing(hold));

@@ -168,6 +168,11 @@ impl Provisioner {
         if receipt.id != id {
             return Ok(Err(format!("it is recorded as {}, and not as {id}", receipt.id)));
         }
+        Ok(self.is_free(at).await?.map(|()| receipt))
+    }
+
+    /// Whether nothing is there, or being made, that waits for it; else what is.
+    pub(crate) async fn is_free(&self, at: usize) -> Result<Result<(), String>, ProvisionError> {
         for other in self.plan.resources.iter().filter(|it| it.after.contains(&at)) {
             if self.may_be_there(other).await? {
                 let key = &other.key;
@@ -176,7 +181,14 @@ impl Provisioner {
                 )));
             }
         }
-        Ok(Ok(receipt))
+        Ok(Ok(()))
+    }
+
+    /// Whether it is recorded that it is there, and that nobody destroys it.
+    pub(crate) async fn stands(&self, resource: &Resource) -> Result<bool, ProvisionError> {
+        let place = self.place(&resource.key).await?;
+        let is_made = place.record.as_ref().and_then(receipt_of).is_some();
+        Ok(is_made && matches!(self.departing(&place, resource).await?, Departing::No))
     }
 
     /// The inputs that it was made with, if the plan still has them.

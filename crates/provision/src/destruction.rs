@@ -76,12 +76,17 @@ impl Destruction {
         Reply::kept(NOT_DONE, text)
     }
 
-    /// Whether its record still says that it is there. Whoever forgets it seals this destroying
+    /// Whether its record still says that it is there, and nothing waits for it. Whoever forgets it seals this destroying
     /// first, so what is found now stays so until this has ended.
     async fn is_recorded(&self) -> Result<(), Met> {
         match self.provisioner.engine.get(self.made).await {
-            Ok(Some(record)) if !is_over(&record) && self.is_of(receipt_of(&record)) => Ok(()),
-            Ok(_) => Err(Met::Refused("its record was changed meanwhile".into())),
+            Ok(Some(record)) if !is_over(&record) && self.is_of(receipt_of(&record)) => {}
+            Ok(_) => return Err(Met::Refused("its record was changed meanwhile".into())),
+            Err(error) => return Err(Met::Refused(format!("the store cannot say: {error}"))),
+        }
+        // Again, now that whoever makes such a thing sees this claim.
+        match self.provisioner.is_free(self.at).await {
+            Ok(free) => free.map_err(Met::Refused),
             Err(error) => Err(Met::Refused(format!("the store cannot say: {error}"))),
         }
     }

@@ -43,13 +43,11 @@ impl Provisioner {
             }
             let course = Arc::new(Mutex::new(Course::default()));
             let creation = Creation {
-                engine: self.engine.clone(),
-                plan: Arc::clone(&self.plan),
+                provisioner: self.clone(),
                 at,
                 identity: self.identity(&resource.key, place.generation),
                 inputs: inputs.clone(),
                 digests: self.digests(&inputs),
-                holds: self.holds.clone(),
                 course: Arc::clone(&course),
                 tell: tell.clone(),
             };
@@ -273,6 +271,7 @@ fn final_from(policy: &Policy, record: &Record) -> Option<Timestamp> {
 fn not_executed(met: Option<Met>, reply: &Reply) -> Became {
     match met {
         Some(Met::Refused(text)) => Became::Refused(text),
+        Some(Met::Waits(on)) => Became::Waits(on),
         Some(Met::Seen(Seen::NotOurs(text))) => Became::Conflict(text),
         Some(Met::Seen(Seen::Several(ids))) => Became::Duplicate(ids),
         Some(met @ (Met::Seen(_) | Met::Lost(_) | Met::StillRunning)) => {

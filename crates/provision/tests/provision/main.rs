@@ -9,5 +9,6 @@ mod destroy;
 mod doubt;
 mod files;
 mod http;
+mod rivals;
 mod site;
 mod together;

@@ -94,8 +94,12 @@ impl Site {
 
     /// A plan on the store that there is, by a process that knows nothing of earlier ones.
     pub(crate) async fn provisioner(&self, plan: &str) -> Provisioner {
+        self.provisioner_on(plan, self.store.clone()).await
+    }
+
+    /// The same, on another store.
+    pub(crate) async fn provisioner_on(&self, plan: &str, store: Arc<dyn Store>) -> Provisioner {
         let plan = Plan::parse("plan.toml", plan, self.folder.path()).unwrap();
-        let store: Arc<dyn Store> = self.store.clone();
         let runtime = Arc::new(TokioRuntime::new());
         let engine = Engine::start(store, runtime, Settings::default(), None).await.unwrap();
         let secret = Secret::from_bytes([7; 32]);

@@ -1,0 +1,157 @@
+//! Somebody destroys what somebody else is about to build upon: one of the two is refused, whoever
+//! comes first. What was made and destroyed is counted where it was.
+
+use std::future::Future;
+use std::sync::Arc;
+use std::time::Duration;
+
+use onlyonce_core::{Floor, KeyId, Record, Revision};
+use onlyonce_provision::{Destroyed, Known, Provisioner};
+use onlyonce_store::{BoxFuture, Cursor, Due, Filter, MemoryStore, Page, Store, StoreError, Swap};
+use tokio::sync::Semaphore;
+
+use crate::site::{Site, apply, one, ready, thing};
+
+const DESTROY: &str = "destroy = \". ./destroy.sh\"\n";
+
+/// Two things, of which the second waits for the first.
+fn both(first: &str) -> String {
+    let second = thing("app", &format!("{DESTROY}inputs = {{ network = \"${{web.id}}\" }}"));
+    format!("{}{second}", one(&format!("{DESTROY}{first}")))
+}
+
+async fn destroy(provisioner: &Provisioner) -> Destroyed {
+    let wait = Duration::from_secs(60);
+    provisioner.destroy("web", "web-0", "ann", "closed", wait).await.unwrap()
+}
+
+async fn until<F: Future<Output = bool>>(is_so: impl Fn() -> F) {
+    while !is_so().await {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
+
+/// An apply has found it there, and waits until it is ready, while somebody destroys it.
+#[tokio::test]
+async fn nothing_is_made_upon_what_somebody_destroys() {
+    let (site, not_yet) = (Site::open(), "ready = \"while [ -e not-yet ]; do sleep 0.01; done\"\n");
+    let provisioner = site.provisioner(&both(not_yet)).await;
+    site.write("not-yet", "");
+    site.write("hold", "");
+    site.write("before-end", "while [ -e hold ]; do sleep 0.01; done");
+    let applying = async {
+        let all = apply(&provisioner).await;
+        site.remove("hold");
+        all
+    };
+    let destroying = async {
+        until(|| async {
+            let known = provisioner.status().await.unwrap().remove(0).known;
+            matches!(known, Known::Created { .. })
+        })
+        .await;
+        destroy(&provisioner).await
+    };
+    let meanwhile = async {
+        until(|| async { site.ended() == 1 }).await;
+        site.remove("not-yet");
+    };
+    let (all, destroyed, ()) = tokio::join!(applying, destroying, meanwhile);
+    assert_eq!(all[1].became.word(), "planned", "{all:?}");
+    assert!(matches!(destroyed, Destroyed::Gone(_)), "{destroyed:?}");
+    assert_eq!((site.made(), site.tried(), site.ended()), (0, 1, 1));
+}
+
+/// It is made between the look of whoever destroys and his claim.
+#[tokio::test]
+async fn what_somebody_has_built_upon_meanwhile_is_not_destroyed() {
+    let (site, plan) = (Site::open(), both(""));
+    let gated = Arc::new(Gated::default());
+    let alone = site.provisioner_on(&one(DESTROY), gated.clone()).await;
+    assert_eq!(ready(&apply(&alone).await[0].became), "web-0");
+    let provisioner = site.provisioner_on(&plan, gated.clone()).await;
+    gated.shut.add_permits(1);
+    let meanwhile = async {
+        gated.met.acquire().await.unwrap().forget();
+        assert_eq!(ready(&apply(&provisioner).await[1].became), "app-1");
+        gated.open.add_permits(1);
+    };
+    let (destroyed, ()) = tokio::join!(destroy(&provisioner), meanwhile);
+    let Destroyed::Refused(text) = destroyed else { panic!("{destroyed:?}") };
+    assert!(text.contains("app waits for it"), "{text}");
+    assert_eq!((site.made(), site.ended()), (2, 0));
+}
+
+/// A store in memory that holds up the first new record after it was shut.
+struct Gated {
+    store: MemoryStore,
+    /// A permit for one that is to be held up.
+    shut: Semaphore,
+    /// A permit when it is.
+    met: Semaphore,
+    /// A permit when it may go on.
+    open: Semaphore,
+}
+
+impl Default for Gated {
+    fn default() -> Self {
+        let closed = || Semaphore::new(0);
+        Self { store: MemoryStore::new(), shut: closed(), met: closed(), open: closed() }
+    }
+}
+
+impl Store for Gated {
+    fn get(&self, id: KeyId) -> BoxFuture<'_, Result<Option<Record>, StoreError>> {
+        self.store.get(id)
+    }
+
+    fn swap(
+        &self,
+        id: KeyId,
+        expected: Option<Revision>,
+        next: Option<Record>,
+    ) -> BoxFuture<'_, Result<Swap, StoreError>> {
+        Box::pin(async move {
+            if expected.is_none()
+                && let Ok(held_up) = self.shut.try_acquire()
+            {
+                held_up.forget();
+                self.met.add_permits(1);
+                self.open.acquire().await.unwrap().forget();
+            }
+            self.store.swap(id, expected, next).await
+        })
+    }
+
+    fn floor(&self) -> BoxFuture<'_, Result<Floor, StoreError>> {
+        self.store.floor()
+    }
+
+    fn raise_floor(&self, to: Floor) -> BoxFuture<'_, Result<(), StoreError>> {
+        self.store.raise_floor(to)
+    }
+
+    fn revision_max(&self) -> BoxFuture<'_, Result<u64, StoreError>> {
+        self.store.revision_max()
+    }
+
+    fn due(&self, due: Due, limit: usize) -> BoxFuture<'_, Result<Vec<KeyId>, StoreError>> {
+        self.store.due(due, limit)
+    }
+
+    fn list(
+        &self,
+        filter: Filter,
+        after: Option<Cursor>,
+    ) -> BoxFuture<'_, Result<Page, StoreError>> {
+        self.store.list(filter, after)
+    }
+
+    fn reply_max(&self) -> usize {
+        self.store.reply_max()
+    }
+
+    fn is_exclusive(&self) -> bool {
+        self.store.is_exclusive()
+    }
+}
