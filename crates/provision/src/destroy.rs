@@ -71,7 +71,8 @@ impl Departing {
 
 impl Provisioner {
     /// Destroys a resource that is recorded as `id`, once: looked for first, where its plan has a
-    /// `check` and it was not imported, with a durable mark before anything is sent. `wait` is how long another one that is at it is waited for.
+    /// `check` and it was not imported, with a durable mark before anything is sent. `wait` is how
+    /// long another one that is at it is waited for.
     ///
     /// # Errors
     /// The plan has no such key, its inputs are made of what is not there any more, or the store

@@ -76,8 +76,8 @@ impl Destruction {
         Reply::kept(NOT_DONE, text)
     }
 
-    /// Whether its record still says that it is there, and nothing waits for it. Whoever forgets it seals this destroying
-    /// first, so what is found now stays so until this has ended.
+    /// Whether its record still says that it is there, and nothing waits for it. Whoever forgets it
+    /// seals this destroying first, so what is found now stays so until this has ended.
     async fn is_recorded(&self) -> Result<(), Met> {
         match self.provisioner.engine.get(self.made).await {
             Ok(Some(record)) if !is_over(&record) && self.is_of(receipt_of(&record)) => {}
