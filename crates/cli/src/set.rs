@@ -94,8 +94,8 @@ impl Set {
             .with_hint(format!("`onlyonce store rebalance --at-rest --store {place}` ends it")))
     }
 
-    /// Those whose map is older than that of another one, as after a copy from before a move was
-    /// put back.
+    /// Those whose map is older than that of another one: a copy from before a move was put back,
+    /// or the end of a move was not told to them.
     pub(crate) async fn behind(&self) -> Result<Vec<String>, Failure> {
         let (version, mut behind) = (self.spread.map().version(), Vec::new());
         for (place, _, opened) in &self.members {

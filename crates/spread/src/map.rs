@@ -7,7 +7,7 @@ use onlyonce_core::KeyId;
 /// Most members of a set. The map, with those of a move twice, must fit a record's evidence.
 pub const MEMBERS_MAX: usize = 16;
 /// The largest number of a member.
-const NUMBER_MAX: u32 = 99_999;
+pub(crate) const NUMBER_MAX: u32 = 99_999;
 
 /// The number of a member in its set: given when it joins, never to another one. Keys are spread
 /// by it, so that a member may change its address and its line in a file.
@@ -76,6 +76,11 @@ impl Map {
     /// Whether there was a move before: some node may have its map for a while.
     pub fn has_moved(&self) -> bool {
         !self.is_moving() && 1 < self.version
+    }
+
+    /// Whether this is the map once the move of the map of that version has ended.
+    pub fn is_end_of(&self, version: u64) -> bool {
+        !self.is_moving() && self.version.checked_sub(1) == Some(version)
     }
 
     /// All members, also those that keys come from.

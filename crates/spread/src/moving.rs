@@ -1,8 +1,6 @@
 //! A move, step by step: a new map, a pass over what has to move, the map without the move, and
 //! what is left of it taken away. Each step may be repeated by whoever goes on with the move.
 
-use std::time::Duration;
-
 use futures_util::stream::{self, StreamExt as _};
 use onlyonce_core::{Fence, Floor, KeyId, Record, Timestamp};
 use onlyonce_failpoint::failpoint;
@@ -10,7 +8,7 @@ use onlyonce_store::transaction::MARK;
 use onlyonce_store::{Cursor, Filter, Page, StoreError};
 
 use crate::forward::version_of;
-use crate::home::{Turn, refused};
+use crate::home::{Turn, View, refused};
 use crate::map::{Map, Number};
 use crate::seat::Seat;
 use crate::spread::Spread;
@@ -21,6 +19,8 @@ pub const MOVED_AT_ONCE: usize = 64;
 /// What a pass over the members has come by.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Pass {
+    /// The version of the map whose move it was for: no other one is ended by it.
+    pub version: u64,
     /// Keys that were carried to their new homes.
     pub moved: u64,
     /// Keys whose bytes cannot be read. They cannot be moved either.
@@ -32,8 +32,9 @@ pub struct Pass {
 pub struct Cleaned {
     /// Forwards.
     pub forwards: u64,
-    /// Records that no key is looked for at, and that were left: of a process that was stopped in
-    /// the middle of a claim, which it was not granted.
+    /// Records that lie where no key is looked for, and that were left: what a process wrote that
+    /// was stopped in the middle of a claim, and was not granted it, or, where a member was put
+    /// back, old copies. Which of the two one is, nobody can know.
     pub strays: u64,
 }
 
@@ -44,12 +45,18 @@ impl Spread {
     /// No node may have the map of an earlier move: it would take a key that was copied back to
     /// where it came from for one that never left, and put its forward over the only record there
     /// is. So, unless nobody uses the set, [`SETTLE_WAIT`](crate::SETTLE_WAIT) must have passed
-    /// since that one ended, if [`Map::has_moved`].
+    /// since that one ended and [`Self::republish`] told it, if [`Map::has_moved`]. `after` is the
+    /// version of the map that was waited for: a move follows no other one.
     ///
     /// # Errors
-    /// Keys move to other members, they live there already, or a member cannot be reached: then
-    /// the same call goes on.
-    pub async fn begin(&self, members: &[Number], now: Timestamp) -> Result<Map, StoreError> {
+    /// Keys move to other members, they live there already, or the map is not the one that was
+    /// waited for: nothing has changed. Or a member cannot be reached: then the same call goes on.
+    pub async fn begin(
+        &self,
+        after: u64,
+        members: &[Number],
+        now: Timestamp,
+    ) -> Result<Map, StoreError> {
         let (map, _) = self.inner.read_again().await?;
         let mut wanted = members.to_vec();
         wanted.sort_unstable();
@@ -58,6 +65,9 @@ impl Spread {
         }
         if map.is_moving() {
             return Err(refused("keys move to other members: go on with that move first"));
+        }
+        if map.version() != after {
+            return Err(changed());
         }
         let next = map.moving_to(&wanted).ok_or_else(|| refused("these are its members"))?;
         if let Some(number) = next.all().iter().find(|it| !self.inner.members.contains_key(it)) {
@@ -73,12 +83,21 @@ impl Spread {
 
     /// Carries every key that has to move, and tells how many so far. A pass that moves nothing,
     /// [`SETTLE_WAIT`](crate::SETTLE_WAIT) after the move was begun, has seen that none is left.
+    /// `version` is that of the map that was begun; if somebody else has ended its move, there is
+    /// nothing to carry.
     ///
     /// # Errors
-    /// A member's; what was moved is moved.
-    pub async fn pass(&self, told: &(dyn Fn(u64) + Sync)) -> Result<Pass, StoreError> {
+    /// The map is another one by now; or a member's. What was moved is moved.
+    pub async fn pass(
+        &self,
+        version: u64,
+        told: &(dyn Fn(u64) + Sync),
+    ) -> Result<Pass, StoreError> {
         let (map, _) = self.inner.read_again().await?;
-        let mut pass = Pass::default();
+        if map.version() != version && !map.is_end_of(version) {
+            return Err(changed());
+        }
+        let mut pass = Pass { version, ..Pass::default() };
         for number in map.from() {
             let mut after = None;
             loop {
@@ -88,13 +107,10 @@ impl Spread {
                 let ids = page.records.into_iter().filter(|(_, it)| version_of(it).is_none());
                 let ids: Vec<KeyId> = ids.map(|(id, _)| id).filter(|id| here(*id)).collect();
                 let view = self.inner.view(&map);
-                let mut carried =
-                    stream::iter(ids).map(|id| view.carry(id)).buffer_unordered(MOVED_AT_ONCE);
+                let carried = stream::iter(ids).map(|id| self.carry(&view, id));
+                let mut carried = carried.buffer_unordered(MOVED_AT_ONCE);
                 while let Some(carried) = carried.next().await {
-                    match carried? {
-                        Turn::Done(moved) => pass.moved += u64::from(moved),
-                        Turn::Old(_) => return Err(refused("the map has changed meanwhile")),
-                    }
+                    pass.moved += u64::from(carried?);
                 }
                 told(pass.moved);
                 if after.is_none() {
@@ -105,11 +121,25 @@ impl Spread {
         Ok(pass)
     }
 
+    /// Carries a key while the move goes on. A pass may take longer than it does: later this would
+    /// put a forward over the only record there is.
+    async fn carry(&self, view: &View<'_>, id: KeyId) -> Result<bool, StoreError> {
+        if self.inner.current().await?.0 != *view.map {
+            return Err(changed());
+        }
+        match view.carry(id).await? {
+            Turn::Done(moved) => Ok(moved),
+            Turn::Old(_) => Err(changed()),
+        }
+    }
+
     /// Ends the move: from then on keys are looked for at their new homes alone. `last` must have
-    /// moved nothing, and must have begun when no node could have the map from before the move.
+    /// moved nothing, and must have begun when no node could have the map from before the move. If
+    /// somebody else has ended that move, its end is told to all members.
     ///
     /// # Errors
-    /// Something was left in the last pass; or a member's, and then the same call goes on.
+    /// Something was left in the last pass, or the map is not the one it was for: nothing has
+    /// changed. Or a member's, and then the same call goes on.
     pub async fn settle(&self, last: &Pass, now: Timestamp) -> Result<Map, StoreError> {
         if let Some((id, error)) = last.damaged.first() {
             return Err(refused(format!("key {id} cannot be moved: {error}")));
@@ -118,6 +148,9 @@ impl Spread {
             return Err(refused("keys were still to be moved: another pass must find none"));
         }
         let (map, _) = self.inner.read_again().await?;
+        if map.version() != last.version && !map.is_end_of(last.version) {
+            return Err(changed());
+        }
         if !map.is_moving() {
             return self.publish(map, now).await;
         }
@@ -125,12 +158,25 @@ impl Spread {
         self.publish(map.settled(), now).await
     }
 
+    /// Writes the map into all members, as it is, while nothing moves: whoever ended the last move
+    /// may have been cut off, and a member that was put back may know an older one.
+    ///
+    /// # Errors
+    /// Keys move: nothing has changed. Or a member's, and then the same call goes on.
+    pub async fn republish(&self, now: Timestamp) -> Result<Map, StoreError> {
+        let (map, _) = self.inner.read_again().await?;
+        if map.is_moving() {
+            return Err(refused("somebody else has begun to move keys: go on with that move"));
+        }
+        self.publish(map, now).await
+    }
+
     /// Takes away the forwards of a move that has ended. A node that has not heard of the end finds
     /// nothing where one was, and goes to the same place; it may leave another one, for the next
     /// time.
     ///
     /// # Errors
-    /// A member's, or keys move.
+    /// A member's, or keys move: what that move leaves behind is not touched.
     pub async fn clean(&self, told: &(dyn Fn(u64) + Sync)) -> Result<Cleaned, StoreError> {
         let (map, _) = self.inner.read_again().await?;
         if map.is_moving() {
@@ -142,7 +188,11 @@ impl Spread {
             loop {
                 let page = self.page(&map, *number, &mut after).await?;
                 for (id, record) in page.records.into_iter().filter(|(id, _)| *id != MARK) {
-                    if version_of(&record).is_some() {
+                    let version = version_of(&record);
+                    if version.is_some_and(|version| map.version() < version) {
+                        return Err(changed());
+                    }
+                    if version.is_some() {
                         failpoint!("spread.clean.before", id);
                         store.swap(id, Some(record.revision), None).await?;
                         failpoint!("spread.clean.after", id);
@@ -230,7 +280,11 @@ impl Spread {
             turned.ok_or_else(|| refused("somebody else has changed the map meanwhile"))?;
             failpoint!("spread.publish.after", (number, &map));
         }
-        self.inner.adopt(map.clone(), Duration::ZERO)?;
+        self.inner.adopt(map.clone())?;
         Ok(map)
     }
+}
+
+fn changed() -> StoreError {
+    refused("somebody else has changed the map meanwhile: begin again")
 }

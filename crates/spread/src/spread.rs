@@ -12,7 +12,7 @@ use onlyonce_store::{
 
 use crate::forward::version_of;
 use crate::home::{Members, Turn, View, member, refused};
-use crate::map::{Map, Number};
+use crate::map::{Map, NUMBER_MAX, Number};
 use crate::seat::Seat;
 
 /// How old the map may be by which a node does anything.
@@ -33,6 +33,11 @@ const OWN_MARK: KeyId = KeyId::from_bytes(*b"onlyonce's set's");
 
 /// Bytes of a member's number before the cursor of its own listing.
 const CURSOR: usize = 4;
+
+/// The bits of a part that are a member's number; the others are of the map's version.
+const NUMBER_BITS: u32 = (1 << 17) - 1;
+
+const _: () = assert!(NUMBER_MAX <= NUMBER_BITS);
 
 /// A clock that nobody sets, from any beginning.
 pub type Steady = Arc<dyn Fn() -> Duration + Send + Sync>;
@@ -88,15 +93,30 @@ impl Inner {
         }
     }
 
-    /// Reads the map from whichever member answers first: a new one is in force only once it stands
-    /// in all of them. One that hangs holds up nobody.
+    /// Reads the map from whichever of its members answers first: a newer one is in force only once
+    /// it stands in all of them. One that hangs holds up nobody.
+    ///
+    /// One that knows a newer map may have left the set since, and has heard of nothing after it.
+    /// So a newer map is asked for again in its own members, and those that keys only come from are
+    /// not asked. Each round ends with a later map.
     pub(crate) async fn read_again(&self) -> Result<(Map, Duration), StoreError> {
-        let begun = (self.steady)();
-        let reads = self.known().0.all().into_iter().map(|number| Box::pin(self.seat(number)));
-        match select_ok(reads).await {
-            Ok((seat, _)) => self.adopt(seat.map, begun),
-            Err(error) => Err(refused(format!("the map of the set cannot be read: {error}"))),
+        loop {
+            let (begun, asked) = ((self.steady)(), self.known().0);
+            let reads = asked.members().iter().map(|number| Box::pin(self.seat(*number)));
+            let unread = |error| refused(format!("the map of the set cannot be read: {error}"));
+            let (seat, _) = select_ok(reads).await.map_err(unread)?;
+            if seat.map.version() <= asked.version() {
+                return Ok(self.confirmed(begun));
+            }
+            self.adopt(seat.map)?;
         }
+    }
+
+    /// That no later map was in force when the reading was begun.
+    fn confirmed(&self, begun: Duration) -> (Map, Duration) {
+        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        known.1 = known.1.max(begun);
+        known.clone()
     }
 
     async fn seat(&self, number: Number) -> Result<Seat, StoreError> {
@@ -108,8 +128,9 @@ impl Inner {
         member(&self.members, number)
     }
 
-    /// Goes by this map from now on, unless a newer one is known.
-    pub(crate) fn adopt(&self, map: Map, begun: Duration) -> Result<(Map, Duration), StoreError> {
+    /// Goes by this map from now on, unless a newer one is known. Whether it is the latest is known
+    /// from no later time than before.
+    pub(crate) fn adopt(&self, map: Map) -> Result<Map, StoreError> {
         if let Some(number) = map.all().iter().find(|it| !self.members.contains_key(it)) {
             return Err(refused(format!(
                 "member {number} has joined the set and is not named here: start again with a line \
@@ -122,8 +143,7 @@ impl Inner {
             if is_new {
                 known.0 = map;
             }
-            known.1 = known.1.max(begun);
-            (known.clone(), is_new)
+            (known.0.clone(), is_new)
         };
         if is_new {
             let mut heard = self.heard.lock().unwrap_or_else(PoisonError::into_inner);
@@ -162,10 +182,9 @@ impl Inner {
         let (mut map, _) = self.read_again().await?;
         if map.version() < version {
             // Whoever changes it may have been cut off before it stood in all of them.
-            let begun = (self.steady)();
             let seats = join_all(map.all().into_iter().map(|number| self.seat(number))).await;
             for seat in seats.into_iter().flatten() {
-                (map, _) = self.adopt(seat.map, begun)?;
+                map = self.adopt(seat.map)?;
             }
         }
         if map.version() < version {
@@ -275,6 +294,13 @@ async fn counts(view: &View<'_>, at: Number, id: KeyId) -> Result<bool, StoreErr
     }
 }
 
+/// A member under a map. The map is known by the last bits of its version: nobody is as many maps
+/// behind as they tell apart.
+fn part(map: &Map, number: Number) -> u32 {
+    // What does not fit is cut off.
+    (map.version() as u32) << NUMBER_BITS.count_ones() | number
+}
+
 fn closed(number: Number, inner: Option<Cursor>) -> Cursor {
     let mut bytes = number.to_be_bytes().to_vec();
     if let Some(Cursor(inner)) = inner {
@@ -310,26 +336,28 @@ impl Store for Spread {
         Box::pin(self.inner.swap(inside(id), expected, next))
     }
 
-    /// While nothing moves a key's home: what was forgotten there is below the floor there, which
-    /// is raised in all members before it counts, and which a member may raise by itself.
+    /// While nothing moves a key's home under this map: what was forgotten there is below the floor
+    /// there, which is raised in all members before it counts. What a member has raised by itself,
+    /// as Redis does after a failover, is about keys that it may have lost: those that live there.
     fn part(&self, id: KeyId) -> Option<u32> {
         let map = self.map();
-        (!map.is_moving()).then(|| map.home(id))
+        (!map.is_moving()).then(|| part(&map, map.home(id)))
     }
 
-    fn floor_in(&self, part: u32) -> BoxFuture<'_, Result<Floor, StoreError>> {
+    fn floor_in(&self, asked: u32) -> BoxFuture<'_, Result<Floor, StoreError>> {
         Box::pin(async move {
             let (map, _) = self.inner.current().await?;
-            // What was forgotten at its old home is below the floor there.
-            if map.is_moving() {
-                self.floor().await
+            let number = asked & NUMBER_BITS;
+            if part(&map, number) == asked {
+                self.inner.member(number)?.floor().await
             } else {
-                self.inner.member(part)?.floor().await
+                // The home may be another by now, and what was forgotten is below the floor there.
+                self.floor().await
             }
         })
     }
 
-    /// The highest of all members: each raises it for all, and a member may raise its own.
+    /// The highest of all members: one may have raised its own, or a raise was cut off.
     fn floor(&self) -> BoxFuture<'_, Result<Floor, StoreError>> {
         Box::pin(async {
             let floors = self.inner.each(|store| store.floor()).await?;

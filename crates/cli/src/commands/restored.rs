@@ -10,7 +10,6 @@ use clap::Args;
 use onlyonce::{Engine, Restored, Runtime as _, Settings};
 use onlyonce_core::{Holder, KeyId, Record, State, StateKind, Timestamp};
 use onlyonce_failpoint::failpoint;
-use onlyonce_spread::Pass;
 use onlyonce_store::{Filter, Store};
 use onlyonce_tokio::TokioRuntime;
 
@@ -108,8 +107,9 @@ impl Restoring {
         };
         for member in behind {
             output::line(&format!(
-                "beware: {member} was put back from before keys moved to or from it: those that \
-                 had moved there and carry no time have no record, and would run again"
+                "beware: {member} knows an older map: if it was put back from before keys moved \
+                 to or from it, those that had moved there and carry no time have no record, and \
+                 would run again"
             ))?;
         }
         let (restored, records) =
@@ -157,7 +157,7 @@ impl Restoring {
         let restored = done?;
         if let Opened::Spread(set) = opened {
             // A member that was put back may know an older map.
-            set.spread.settle(&Pass::default(), now()).await?;
+            set.spread.republish(now()).await?;
         }
         let records = self.count(opened).await?;
         failpoint!("restored.mark.before", records);

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use clap::Args;
-use onlyonce_spread::{Number, Pass, SETTLE_WAIT, Spread};
+use onlyonce_spread::{Number, SETTLE_WAIT, Spread};
 
 use crate::exit::Exit;
 use crate::failure::Failure;
@@ -89,20 +89,21 @@ fn wanted(set: &Set, args: &RebalanceArgs) -> Result<Vec<Number>, Failure> {
 
 async fn move_all(spread: &Spread, args: &RebalanceArgs, wanted: &[Number]) -> Result<(), Failure> {
     let store = &args.store;
-    let map = spread.map();
+    let mut map = spread.map();
     if !map.is_moving() {
         // Of a move that was ended and not told everywhere.
-        let settled = spread.settle(&Pass::default(), now()).await;
-        settled.map_err(|error| midway(store, error.into()))?;
+        let told = spread.republish(now()).await;
+        map = told.map_err(|error| midway(store, error.into()))?;
     }
     if map.is_moving() || map.members() != wanted {
         if map.has_moved() {
             wait(args, "until no process goes by the map of the move before").await;
         }
-        let begun = spread.begin(wanted, now()).await;
-        begun.map_err(|error| midway(store, error.into()))?;
+        let begun = spread.begin(map.version(), wanted, now()).await;
+        let version = begun.map_err(|error| midway(store, error.into()))?.version();
         wait(args, "until no process goes by the map from before").await;
-        let moved = pass_all(spread).await.map_err(|failure| midway(store, failure))?;
+        let moved = pass_all(spread, version).await;
+        let moved = moved.map_err(|failure| midway(store, failure))?;
         output::line(&format!("{moved} keys were moved"))?;
     }
     let bar = Bar::counting("forwards taken away");
@@ -111,7 +112,7 @@ async fn move_all(spread: &Spread, args: &RebalanceArgs, wanted: &[Number]) -> R
     let cleaned = cleaned.map_err(|error| midway(store, error.into()))?;
     if 0 < cleaned.strays {
         output::line(&format!(
-            "note: {} records lie where no key is looked for: of claims that nobody was granted",
+            "note: {} records lie where no key is looked for, and are left as they are",
             cleaned.strays
         ))?;
     }
@@ -132,12 +133,12 @@ async fn wait(args: &RebalanceArgs, until: &'static str) {
     }
 }
 
-/// Passes until one finds nothing, and ends the move.
-async fn pass_all(spread: &Spread) -> Result<u64, Failure> {
+/// Passes until one finds nothing, and ends the move of the map of this version.
+async fn pass_all(spread: &Spread, version: u64) -> Result<u64, Failure> {
     let bar = Bar::counting("keys moved");
     let mut moved = 0;
     loop {
-        let pass = spread.pass(&|count| bar.at_count(moved + count)).await?;
+        let pass = spread.pass(version, &|count| bar.at_count(moved + count)).await?;
         moved += pass.moved;
         if !pass.damaged.is_empty() {
             let named = pass.damaged.iter().take(NAMED_MAX);

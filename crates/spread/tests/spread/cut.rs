@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use crate::bench::{map, seated, steady};
 use onlyonce_conformance::{block_on, claimed, id};
 use onlyonce_core::{Floor, KeyId, Record, Revision, Secret, Timestamp};
-use onlyonce_spread::{Given, Number, Pass, Seat, Spread};
+use onlyonce_spread::{Given, Number, Seat, Spread};
 use onlyonce_store::transaction::MARK;
 use onlyonce_store::{
     BoxFuture, Cursor, Due, Filter, MemoryStore, Page, Store, StoreError, StoreErrorKind, Swap,
@@ -138,18 +138,18 @@ async fn rebalance(
     members: &[Number],
     stores: &[Arc<MemoryStore>; 3],
 ) -> Result<(), StoreError> {
-    let map = spread.map();
+    let mut map = spread.map();
     if !map.is_moving() {
-        spread.settle(&Pass::default(), NOW).await?;
+        map = spread.republish(NOW).await?;
     }
     if map.is_moving() || map.members() != members {
-        let moving = spread.begin(members, NOW).await?;
+        let moving = spread.begin(map.version(), members, NOW).await?;
         // Before anybody waits it stands in all of them.
         for store in stores {
             assert_eq!(Seat::read(&**store).await.unwrap().unwrap().map, moving);
         }
         loop {
-            let pass = spread.pass(&|_| ()).await?;
+            let pass = spread.pass(moving.version(), &|_| ()).await?;
             if pass.moved == 0 {
                 spread.settle(&pass, NOW).await?;
                 break;

@@ -38,7 +38,7 @@ fn refusal(given: Vec<Given>) -> (OpenErrorKind, String) {
     (error.kind(), error.text().to_owned())
 }
 
-fn put(spread: &Spread, key: KeyId) {
+pub(crate) fn put(spread: &Spread, key: KeyId) {
     assert_eq!(block_on(spread.swap(key, None, Some(claimed(1)))).unwrap(), Swap::Done);
 }
 
@@ -97,14 +97,14 @@ fn the_floor_is_the_highest_of_any_and_is_raised_in_all() {
     }
 }
 
-/// Moves all keys of a set, and says how many.
-fn moved(spread: &Spread, members: &[Number]) -> u64 {
+/// Moves all keys of a set, or goes on with a move, and says how many.
+pub(crate) fn moved(spread: &Spread, members: &[Number]) -> u64 {
     block_on(async {
-        spread.begin(members, NOW).await.unwrap();
-        let first = spread.pass(&|_| ()).await.unwrap();
+        let map = spread.begin(spread.map().version(), members, NOW).await.unwrap();
+        let first = spread.pass(map.version(), &|_| ()).await.unwrap();
         let left = spread.settle(&first, NOW).await;
         assert_eq!(left.is_err(), 0 < first.moved, "a move ends with a pass that finds nothing");
-        let last = spread.pass(&|_| ()).await.unwrap();
+        let last = spread.pass(map.version(), &|_| ()).await.unwrap();
         spread.settle(&last, NOW).await.unwrap();
         spread.clean(&|_| ()).await.unwrap();
         first.moved
@@ -119,7 +119,7 @@ fn a_member_that_joins_inherits_the_floor_and_one_that_leaves_is_empty() {
     block_on(spread.raise_floor(floor)).unwrap();
     (0..60).for_each(|key| put(&spread, id(key)));
     assert_eq!(block_on(set[2].floor()).unwrap(), Floor::NONE);
-    block_on(spread.begin(&[1, 2, 3], NOW)).unwrap();
+    block_on(spread.begin(1, &[1, 2, 3], NOW)).unwrap();
     assert_eq!(block_on(set[2].floor()).unwrap(), floor, "before any key is asked for there");
     let share = moved(&spread, &[1, 2, 3]);
     assert!((10..30).contains(&share), "{share}");
@@ -144,7 +144,7 @@ fn one_move_at_a_time_and_only_to_members_that_are_named_and_empty() {
     let set = stores(&map("1 1,2 -"), &[1, 2, 3]);
     let spread = open(&set, steady(0));
     let refused = |members: &[Number], text: &str| {
-        let error = block_on(spread.begin(members, NOW)).unwrap_err();
+        let error = block_on(spread.begin(1, members, NOW)).unwrap_err();
         assert!(error.to_string().contains(text), "{error}");
     };
     refused(&[1, 2], "these are its members");
@@ -152,10 +152,10 @@ fn one_move_at_a_time_and_only_to_members_that_are_named_and_empty() {
     block_on(set[2].swap(id(1), None, Some(claimed(1)))).unwrap();
     refused(&[1, 2, 3], "member 3 has records");
     block_on(set[2].swap(id(1), Some(claimed(1).revision), None)).unwrap();
-    block_on(spread.begin(&[1, 2, 3], NOW)).unwrap();
+    block_on(spread.begin(1, &[1, 2, 3], NOW)).unwrap();
     refused(&[1, 3], "keys move to other members");
     // Whoever goes on with a move does the same again.
-    assert_eq!(block_on(spread.begin(&[3, 2, 1], NOW)).unwrap(), map("2 1,2,3 1,2"));
+    assert_eq!(block_on(spread.begin(1, &[3, 2, 1], NOW)).unwrap(), map("2 1,2,3 1,2"));
     let error = block_on(spread.clean(&|_| ())).unwrap_err();
     assert!(error.to_string().contains("keys move"), "{error}");
 }
@@ -164,8 +164,8 @@ fn one_move_at_a_time_and_only_to_members_that_are_named_and_empty() {
 fn of_two_that_change_the_map_one_is_refused_and_has_changed_nothing() {
     let set = stores(&map("1 1,2 -"), &[1, 2, 3, 4]);
     let (one, other) = (open(&set[..3], steady(0)), open(&set, steady(0)));
-    block_on(one.begin(&[1, 2, 3], NOW)).unwrap();
-    let error = block_on(other.begin(&[1, 2, 4], NOW)).unwrap_err();
+    block_on(one.begin(1, &[1, 2, 3], NOW)).unwrap();
+    let error = block_on(other.begin(1, &[1, 2, 4], NOW)).unwrap_err();
     assert!(error.to_string().contains("other members"), "{error}");
     assert_eq!(block_on(Seat::read(&*set[3])).unwrap().unwrap().map, map("1 1,2 -"));
 }
@@ -182,7 +182,7 @@ fn a_node_follows_a_new_map_and_is_refused_where_it_cannot() {
     let set = stores(&map("1 1,2 -"), &[1, 2, 3]);
     let (seconds, clock) = hand();
     let (follows, cannot) = (open(&set, clock.clone()), open(&set[..2], clock));
-    block_on(open(&set, steady(0)).begin(&[1, 2, 3], NOW)).unwrap();
+    block_on(open(&set, steady(0)).begin(1, &[1, 2, 3], NOW)).unwrap();
     assert_eq!(follows.map(), map("1 1,2 -"));
     seconds.store(4, Ordering::Relaxed);
     put(&follows, id(1));
@@ -233,7 +233,7 @@ fn a_copy_of_a_mover_that_died_does_not_hide_what_came_after_it() {
         }
     }
     assert_eq!(listed, [(key, done.clone())]);
-    assert_eq!(block_on(spread.pass(&|_| ())).unwrap().moved, 1);
+    assert_eq!(block_on(spread.pass(2, &|_| ())).unwrap().moved, 1);
     assert_eq!(block_on(spread.get(key)).unwrap(), Some(done));
 }
 
@@ -243,13 +243,13 @@ fn a_new_key_is_claimed_where_an_earlier_move_has_left_a_forward() {
     let key = (0..).map(id).find(|it| map("2 1,2 1").old_home(*it).is_some()).unwrap();
     let spread = open(&set, steady(0));
     block_on(async {
-        spread.begin(&[1, 2], NOW).await.unwrap();
+        spread.begin(1, &[1, 2], NOW).await.unwrap();
         // Nothing becomes nothing: that leaves a forward and no record.
         assert_eq!(spread.swap(key, None, None).await.unwrap(), Swap::Done);
         assert!(set[0].get(key).await.unwrap().is_some());
         for members in [&[1, 2][..], &[1]] {
-            spread.begin(members, NOW).await.unwrap();
-            let pass = spread.pass(&|_| ()).await.unwrap();
+            let map = spread.begin(spread.map().version(), members, NOW).await.unwrap();
+            let pass = spread.pass(map.version(), &|_| ()).await.unwrap();
             spread.settle(&pass, NOW).await.unwrap();
         }
     });

@@ -9,4 +9,5 @@ mod cut;
 mod door;
 mod orders;
 mod parts;
+mod rivals;
 mod sqlite;

@@ -128,7 +128,7 @@ impl World {
         let now = Timestamp::from_millis(BEGIN + 1_000_000);
         block_on(async {
             loop {
-                let pass = node.spread.pass(&|_| ()).await.unwrap();
+                let pass = node.spread.pass(newest.version(), &|_| ()).await.unwrap();
                 if pass.moved == 0 {
                     node.spread.settle(&pass, now).await.unwrap();
                     break;
@@ -212,7 +212,7 @@ impl Node {
     /// Carries the key, as whoever moves all of them does.
     pub(crate) async fn carry(self) {
         // Somebody else may have gone further meanwhile.
-        let _ = self.spread.pass(&|_| ()).await;
+        let _ = self.spread.pass(self.spread.map().version(), &|_| ()).await;
     }
 
     pub(crate) async fn clean(self) {
