@@ -7,19 +7,19 @@
 use std::sync::Arc;
 
 use onlyonce_core::{Cause, Doubt, Evidence, Fence, History, KeyId, Record, Revision, State};
-use onlyonce_store::{Store, Swap};
+use onlyonce_store::{Store, Swap, transaction};
 
 use crate::exit::Exit;
 use crate::failure::Failure;
 use crate::place::now;
 
 /// Where the mark is. Ids of keys are the first half of a keyed digest; none of them is this one.
-pub(crate) const ID: KeyId = onlyonce_store::transaction::MARK;
+pub(crate) const ID: KeyId = transaction::MARK;
 
-/// Whether a record is of a key, and not what a store says of itself: its mark, or the names of the
-/// keys that its answers may need.
+/// Whether a record is of a key, and not what a store says of itself: its mark, the names of the
+/// keys that its answers may need, or word of sweepers for the next ones.
 pub(crate) fn is_of_key(id: KeyId) -> bool {
-    id != ID && id != onlyonce_store::transaction::NAMES
+    ![ID, transaction::NAMES, transaction::SWEPT].contains(&id)
 }
 
 /// What is going on with a store.

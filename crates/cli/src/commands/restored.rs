@@ -10,6 +10,7 @@ use clap::Args;
 use onlyonce::{Engine, Restored, Runtime as _, Settings};
 use onlyonce_core::{Holder, KeyId, Record, State, StateKind, Timestamp};
 use onlyonce_failpoint::failpoint;
+use onlyonce_store::transaction::SWEPT;
 use onlyonce_store::{Filter, Store};
 use onlyonce_tokio::TokioRuntime;
 
@@ -173,9 +174,10 @@ impl Restoring {
     /// How many keys have a record.
     async fn count(&self, opened: &Opened) -> Result<u64, Failure> {
         let Opened::Spread(set) = opened else {
-            // Without the mark, and the names of keys that answers may need.
+            // Without the mark, the names of keys that answers may need, and word of sweepers.
             let named = u64::from(!vault::names(opened).await?.is_empty());
-            return Ok(opened.records().await?.saturating_sub(1 + named));
+            let swept = u64::from(opened.store().get(SWEPT).await?.is_some());
+            return Ok(opened.records().await?.saturating_sub(1 + named + swept));
         };
         // A member that was put back may have some that live elsewhere by now.
         let (mut count, mut after) = (0, None);

@@ -185,3 +185,23 @@ fn output_that_is_not_kept_any_more_leaves_the_store_while_other_commands_run() 
     std::fs::write(place.path("go"), "").unwrap();
     assert_eq!(wrapper.ended().code, Some(0));
 }
+
+#[test]
+fn what_a_sweeper_leaves_for_the_next_one_is_counted_listed_and_copied_as_no_key() {
+    let place = Place::new();
+    let script = "echo x >> $EFFECTS; while test -e effects && ! test -e go; do sleep 0.01; done";
+    let wrapper = place.start(&["--key", "long"], script);
+    let file = rusqlite::Connection::open(place.path("onlyonce/run.db")).unwrap();
+    let count = || file.query_row("SELECT count(*) FROM records", (), |row| row.get::<_, i64>(0));
+    until("word of a sweeper", || (count().unwrap() == 2).then_some(()));
+    std::fs::write(place.path("go"), "").unwrap();
+    assert_eq!(wrapper.ended().code, Some(0));
+    assert_eq!(place.key()["state"], "completed");
+    let said = onlyonce(["store", "restored", "--at-rest", "--store", &place.store()]).done();
+    assert!(said.starts_with("1 records are in "), "{said}");
+    let copy = format!("journal:{}", place.path("copy").display());
+    let said = onlyonce(["store", "copy", &place.store(), &copy, "--at-rest"]).done();
+    assert!(said.contains("1 records of "), "{said}");
+    let listed = onlyonce(["keys", "list", "--json", "--store", &copy]).done();
+    assert_eq!(listed.lines().count(), 1, "{listed}");
+}
