@@ -109,7 +109,10 @@ fn a_probe_that_finds_nothing_has_it_run_again_and_one_that_cannot_tell_has_not(
     let place = in_doubt(&flags);
     for code in ["1", "3", "127", "255"] {
         std::fs::write(place.path("code"), code).unwrap();
-        place.run(&flags, PAY).refused(UNKNOWN, "nobody knows");
+        let ended = place.run(&flags, PAY);
+        let said = ended.said(UNKNOWN);
+        assert!(said.contains("the probe did not say") && said.contains("nobody knows"), "{ended}");
+        assert!(ended.out.is_empty(), "{ended}");
     }
     assert_eq!(place.effects(), 1);
     std::fs::write(place.path("code"), "5").unwrap();
