@@ -313,14 +313,17 @@ pub(crate) async fn join(file: &Path, at_rest: bool) -> Result<usize, Failure> {
         }
     }
     let known = seats.iter().flat_map(|(_, seat)| seat.map.all().into_iter().chain([seat.own]));
-    let mut number: Number = known.max().unwrap_or_default();
+    let mut known: Vec<Number> = known.collect();
     let joined = plain.len() + absent.len();
     for place in absent {
         place.make(Start::Strict { floor }, Some(&secret)).await?;
         plain.push((place, place.open_marked(Settings::default()).await?));
     }
     for (place, opened) in &plain {
-        number += 1;
+        let often =
+            || Failure::new(Exit::Refused, "this set was changed too often to grow any more");
+        let number = map.number_after(known.iter().copied()).ok_or_else(often)?;
+        known.push(number);
         let taken = Seat::take(&*opened.store(), number, &map, Some(set), now()).await?;
         taken.ok_or_else(|| gone(place))?;
         opened.close();

@@ -53,6 +53,17 @@ impl Map {
         Self { version: self.version + 1, members: self.members.clone(), from: Vec::new() }
     }
 
+    /// The number of a member that joins beside those that have one, and so on; `None` if this set
+    /// was changed too often to give one. No member that was in a map and has left had it: each
+    /// version has [`MEMBERS_MAX`] numbers of its own, and who leaves raises it. Else whoever has the
+    /// line of the one that left would take it for the new one.
+    pub fn number_after(&self, known: impl Iterator<Item = Number>) -> Option<Number> {
+        let before = self.version.checked_sub(1)?.checked_mul(MEMBERS_MAX as u64)?;
+        let last = known.max().unwrap_or_default().max(Number::try_from(before).ok()?);
+        let next = last.checked_add(1)?;
+        (next <= NUMBER_MAX).then_some(next)
+    }
+
     /// Raised by each change.
     pub const fn version(&self) -> u64 {
         self.version
@@ -149,6 +160,23 @@ mod tests {
     use onlyonce_conformance::id;
 
     const KEYS: u64 = 10_000;
+
+    #[test]
+    fn the_number_of_a_member_that_has_left_is_not_given_again() {
+        let first = Map::first(2).unwrap();
+        let joined = first.number_after([1, 2].into_iter()).unwrap();
+        assert_eq!(joined, 3);
+        let with_it = first.moving_to(&[1, 2, joined]).unwrap().settled();
+        let without = with_it.moving_to(&[1, 2]).unwrap().settled();
+        let next = without.number_after([1, 2].into_iter()).unwrap();
+        assert!(joined < next, "{next}");
+        // All that can join at once come no further than the next version's.
+        let full = (2..MEMBERS_MAX).fold(0, |last, _| first.number_after([2, last].into_iter()).unwrap());
+        assert!(full <= 16 && full < with_it.number_after([1].into_iter()).unwrap());
+        let often = Map::new(1 << 40, vec![1], Vec::new()).unwrap();
+        assert_eq!(often.number_after([1].into_iter()), None);
+        assert_eq!(first.number_after([NUMBER_MAX].into_iter()), None);
+    }
 
     #[test]
     fn a_member_that_joins_takes_its_share_and_no_other_key_moves() {
