@@ -101,8 +101,8 @@ impl Figures {
         let _ = writeln!(page, "# TYPE {name} gauge");
         let held = all.iter().filter(|it| is_held(&it.became)).count();
         let _ = writeln!(page, "{name}{{plan=\"{plan}\"}} {held}");
-        let help = "From the durable mark to the record of what became of it, if there is one: so long \
-                    nobody knew.";
+        let help = "From the durable mark to the record of what became of it, where there is one: \
+                    so long nobody knew.";
         self.doubt.render(&mut page, "onlyonce_resource_doubt_seconds", help);
         page
     }
