@@ -53,10 +53,10 @@ impl Map {
         Self { version: self.version + 1, members: self.members.clone(), from: Vec::new() }
     }
 
-    /// The number of a member that joins beside those that have one, and so on; `None` if this set
-    /// was changed too often to give one. No member that was in a map and has left had it: each
-    /// version has [`MEMBERS_MAX`] numbers of its own, and who leaves raises it. Else whoever has the
-    /// line of the one that left would take it for the new one.
+    /// The number of a member that joins beside those that have one; `None` if this set was changed
+    /// too often to give one. No member that was in a map and has left had it: each version has
+    /// [`MEMBERS_MAX`] numbers of its own, and who leaves raises it. Else whoever has the line of
+    /// that one would take it for the new one.
     pub fn number_after(&self, known: impl Iterator<Item = Number>) -> Option<Number> {
         let before = self.version.checked_sub(1)?.checked_mul(MEMBERS_MAX as u64)?;
         let last = known.max().unwrap_or_default().max(Number::try_from(before).ok()?);
@@ -171,7 +171,8 @@ mod tests {
         let next = without.number_after([1, 2].into_iter()).unwrap();
         assert!(joined < next, "{next}");
         // All that can join at once come no further than the next version's.
-        let full = (2..MEMBERS_MAX).fold(0, |last, _| first.number_after([2, last].into_iter()).unwrap());
+        let next = |last, _| first.number_after([2, last].into_iter()).unwrap();
+        let full = (2..MEMBERS_MAX).fold(0, next);
         assert!(full <= 16 && full < with_it.number_after([1].into_iter()).unwrap());
         let often = Map::new(1 << 40, vec![1], Vec::new()).unwrap();
         assert_eq!(often.number_after([1].into_iter()), None);
