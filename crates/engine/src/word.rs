@@ -8,9 +8,8 @@
 
 use std::time::Duration;
 
-use onlyonce_core::limits::FOREVER;
-use onlyonce_core::{Fence, Floor, History, Policy, Record, Reply, Revision, State, Timestamp};
-use onlyonce_store::{Store, StoreError, transaction};
+use onlyonce_core::{Floor, Policy, Record, Revision, State, Timestamp};
+use onlyonce_store::{Store, StoreError, own, transaction};
 
 use crate::engine::FLOOR_AGE_MAX;
 use crate::runtime::Uptime;
@@ -63,7 +62,7 @@ impl Word {
         before: Option<Revision>,
         now: Timestamp,
     ) -> Result<(), StoreError> {
-        let record = record(Revision::after(before, now), self.text(), now);
+        let record = own::record(Revision::after(before, now), self.text(), now);
         store.swap(transaction::SWEPT, before, Some(record)).await.map(drop)
     }
 
@@ -117,31 +116,6 @@ fn text(record: &Record) -> Option<&str> {
         | State::Released { .. }
         | State::Unknown(_)
         | State::Tombstone { .. } => None,
-    }
-}
-
-/// One that time never ends and nobody claims.
-fn record(revision: Revision, text: String, now: Timestamp) -> Record {
-    let fence = Fence::of(revision);
-    Record {
-        revision,
-        fingerprint: None,
-        credential: None,
-        first_fence: fence,
-        fence,
-        attempt: 0,
-        first_commit_at: None,
-        runs_authorised: 0,
-        rerun: false,
-        key_time: None,
-        evidence: None,
-        history: History::default(),
-        state: State::Completed {
-            reply: Reply::kept(0, text),
-            answered_at: now,
-            retain_until: Timestamp::default().plus(FOREVER),
-            sealed: true,
-        },
     }
 }
 

@@ -18,6 +18,7 @@ pub mod memory;
 pub mod notice;
 pub mod open;
 pub mod outbox;
+pub mod own;
 pub mod row;
 pub mod store;
 pub mod transaction;

@@ -15,9 +15,8 @@
 use std::fmt::Write as _;
 use std::time::Duration;
 
-use onlyonce_core::limits::FOREVER;
-use onlyonce_core::{Fence, History, KeyId, Record, Reply, Revision, State, Timestamp};
-use onlyonce_store::{Filter, Store, StoreError, StoreErrorKind, Swap, transaction};
+use onlyonce_core::{KeyId, Revision, Timestamp};
+use onlyonce_store::{Filter, Store, StoreError, StoreErrorKind, Swap, own, transaction};
 
 use crate::PLAIN;
 use crate::store::content;
@@ -207,7 +206,7 @@ impl Names {
             let _ = writeln!(text, "{name} {}", used.as_millis());
         }
         let revision = Revision::after(self.revision, now);
-        let record = record(revision, text, now);
+        let record = own::record(revision, text, now);
         let is_done = store.swap(ID, self.revision, Some(record)).await? == Swap::Done;
         self.revision = Some(revision);
         Ok(is_done)
@@ -229,29 +228,4 @@ async fn is_used(store: &dyn Store) -> Result<bool, StoreError> {
 fn busy() -> StoreError {
     let text = "others were faster each time that the names of keys were to be written";
     StoreError::new(StoreErrorKind::NotApplied, text)
-}
-
-/// It was answered, and is kept for ever: nothing makes anything else of it.
-fn record(revision: Revision, text: String, now: Timestamp) -> Record {
-    let fence = Fence::of(revision);
-    Record {
-        revision,
-        fingerprint: None,
-        credential: None,
-        first_fence: fence,
-        fence,
-        attempt: 0,
-        first_commit_at: None,
-        runs_authorised: 0,
-        rerun: false,
-        key_time: None,
-        evidence: None,
-        history: History::default(),
-        state: State::Completed {
-            reply: Reply::kept(0, text),
-            answered_at: now,
-            retain_until: Timestamp::default().plus(FOREVER),
-            sealed: true,
-        },
-    }
 }
