@@ -24,7 +24,12 @@ pub(crate) fn all(steps: &mut Steps, fast: bool) -> Outcome {
     steps.step("mail servers", unpack::mail_servers)?;
     steps.cargo("build binaries", &["build", "--workspace", "--bins", "--examples"])?;
     if repo::on_path("cargo-nextest") {
-        steps.cargo("tests", &["nextest", "run", "--workspace", "--no-fail-fast"])?;
+        // Slow and failed tests are told as they come, so that a run that is cut off says where.
+        let told = ["--cargo-quiet", "--status-level", "slow", "--final-status-level", "fail"];
+        steps.step("tests", || {
+            let run = ["nextest", "run", "--workspace", "--no-fail-fast", "--show-progress", "none"];
+            steps::loud(Command::new(repo::cargo()).args(run).args(told))
+        })?;
     } else {
         steps.cargo("tests", &["test", "--workspace", "--all-targets", "--no-fail-fast"])?;
     }
