@@ -27,7 +27,7 @@ pub(crate) fn all(steps: &mut Steps, fast: bool) -> Outcome {
         // Slow and failed tests are told as they come, so that a run that is cut off says where.
         let told = ["--cargo-quiet", "--status-level", "slow", "--final-status-level", "fail"];
         steps.step("tests", || {
-            let run = ["nextest", "run", "--workspace", "--no-fail-fast", "--show-progress", "none"];
+            let run = ["nextest", "run", "--workspace", "--no-fail-fast"];
             steps::loud(Command::new(repo::cargo()).args(run).args(told))
         })?;
     } else {
