@@ -5,7 +5,6 @@ use mysql_async::IsolationLevel::ReadCommitted;
 use mysql_async::ServerError;
 use mysql_async::prelude::Queryable as _;
 use onlyonce_conformance::{block_on, claimed};
-use onlyonce_core::KeyId;
 use onlyonce_mysql::Mysql;
 use onlyonce_store::{Store as _, Swap};
 use onlyonce_testbed::{MariaDb as Server, until};
@@ -25,25 +24,6 @@ fn refused(url: &str, statement: &str) -> ServerError {
         let mysql_async::Error::Server(said) = refused else { panic!("{refused}") };
         said
     })
-}
-
-#[test]
-fn what_one_door_has_run_the_other_one_answers() {
-    let shop = Shop::open();
-    for (first, second) in [(Door::Rust, Door::Sql), (Door::Sql, Door::Rust)] {
-        let key = format!("{first:?}");
-        let order = |door| {
-            RUNTIME.block_on(async {
-                let mut conn = connect(&shop.url()).await;
-                let told = shop.order(door, &mut conn, ReadCommitted, &key).await.unwrap();
-                conn.disconnect().await.unwrap();
-                told
-            })
-        };
-        let Told::Ran(content) = order(first) else { panic!("it is the first") };
-        assert_eq!(order(second), Told::Replayed(content));
-    }
-    assert_eq!(shop.counts(), (2, 2));
 }
 
 #[test]
@@ -141,7 +121,8 @@ fn a_user_needs_the_procedures_alone_and_sees_neither_secret_nor_table() {
     let shop = Shop::open();
     let name = &shop.name;
     shop.sql(&format!(
-        "CREATE USER app@'127.0.0.1'; GRANT ALL ON {name}.orders TO app@'127.0.0.1'"
+        "CREATE USER app@'127.0.0.1'; GRANT ALL ON {name}.orders TO app@'127.0.0.1'; \
+         GRANT ALL ON {name}.visits TO app@'127.0.0.1'"
     ));
     let url = shop.url().replace("root@", "app@");
     let order = |key: &'static str| {
@@ -189,7 +170,8 @@ fn a_program_of_the_rust_api_needs_what_a_proxy_needs() {
         )
     });
     shop.sql(&format!(
-        "CREATE USER app@'127.0.0.1'; GRANT ALL ON {name}.orders TO app@'127.0.0.1'; {}",
+        "CREATE USER app@'127.0.0.1'; GRANT ALL ON {name}.orders TO app@'127.0.0.1'; \
+         GRANT ALL ON {name}.visits TO app@'127.0.0.1'; {}",
         grant.concat()
     ));
     let url = shop.url().replace("root@", "app@");
@@ -248,26 +230,6 @@ fn an_owner_that_may_make_no_routines_has_a_store_without_them() {
     let made = RUNTIME.block_on(Mysql::install_procedures(url.parse().unwrap()));
     let error = made.unwrap_err().to_string();
     assert!(error.contains("denied") && error.contains("CREATE ROUTINE"), "{error}");
-}
-
-#[test]
-fn a_store_that_was_moved_or_is_encrypted_takes_no_claim_at_either_door() {
-    let moved = (b"onlyonce's mark!", "the store was moved");
-    let encrypted = (b"onlyonce's keys!", "answers in this store are encrypted");
-    for (id, says) in [moved, encrypted] {
-        let (shop, id) = (Shop::open(), KeyId::from_bytes(*id));
-        assert_eq!(block_on(shop.store.swap(id, None, Some(claimed(1)))), Ok(Swap::Done));
-        for door in DOORS {
-            let error = RUNTIME.block_on(async {
-                let mut conn = connect(&shop.url()).await;
-                let told = shop.order(door, &mut conn, ReadCommitted, "order").await;
-                conn.disconnect().await.unwrap();
-                told.unwrap_err()
-            });
-            assert!(error.to_string().contains(says), "{error}");
-        }
-        assert_eq!(shop.counts(), (0, 0));
-    }
 }
 
 /// With a binary log, in which every statement has to be as good the second time.

@@ -1,23 +1,24 @@
 //! A shop whose orders and records are in one database, and whose customers call at either door:
 //! the Rust API or the procedures in SQL.
 
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
 
 use mysql_async::prelude::Queryable as _;
 use mysql_async::{Conn, IsolationLevel, Opts, OptsBuilder, Row, Transaction, TxOpts};
+pub(crate) use onlyonce_conformance::transactions::Told;
+use onlyonce_conformance::transactions::{self, Ask, Counts, End, Line, Remote, name};
 use onlyonce_core::{
-    ClaimId, Command, Floor, Key, KeyId, Next, Policy, Record, Reply, Revision, Scope, State,
-    Timestamp, decide,
+    Fence, Key, KeyId, OnUnknown, Policy, Record, Reply, Scope, Secret, Timestamp,
 };
 use onlyonce_mysql::{Claimed, Mysql, Request, Transactions, TxError};
-use onlyonce_store::{Store as _, Swap};
-use onlyonce_testbed::MariaDb as Server;
+use onlyonce_store::Store;
+use onlyonce_testbed::{MariaDb as Server, Relay, Way, until};
 
-use crate::common::{RUNTIME, database, init, open};
+use crate::common::{RUNTIME, database, init, open, transactions};
 
 pub(crate) const LEVELS: [IsolationLevel; 4] = [
-    IsolationLevel::ReadUncommitted,
     IsolationLevel::ReadCommitted,
+    IsolationLevel::ReadUncommitted,
     IsolationLevel::RepeatableRead,
     IsolationLevel::Serializable,
 ];
@@ -30,14 +31,6 @@ pub(crate) enum Door {
 }
 
 pub(crate) const DOORS: [Door; 2] = [Door::Rust, Door::Sql];
-
-/// What a customer is told.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Told {
-    Ran(String),
-    Replayed(String),
-    Refused(String),
-}
 
 pub(crate) struct Shop {
     pub(crate) server: Server,
@@ -89,6 +82,7 @@ impl Shop {
         let name = database(&server);
         init(&server, &name).unwrap();
         server.sql(&name, "CREATE TABLE orders (name varchar(255) NOT NULL)");
+        server.sql(&name, "CREATE TABLE visits (name varchar(255) NOT NULL)");
         let store = open(&server, &name).unwrap();
         let once = store.transactions();
         Self { server, name, store, once }
@@ -115,37 +109,6 @@ impl Shop {
         RUNTIME.block_on(self.store.get(self.id(key))).unwrap()
     }
 
-    /// Leaves a record as an engine does whose operation did not happen.
-    pub(crate) fn release(&self, key: &str) {
-        let request = self.request(key);
-        let mut stands: Option<Record> = None;
-        let claim = request.claim(ClaimId::from_bytes([9; 16]));
-        for command in [Some(claim), None] {
-            let fence = stands.as_ref().map(|record| record.fence);
-            let release = fence.map(|fence| Command::Release { fence, stranger: false });
-            let command = command.or(release).unwrap();
-            let before = stands.as_ref();
-            let decision = decide(now(), Floor::NONE, &Policy::default(), before, &command);
-            let Next::Write(next) = decision.next else { panic!("{decision:?}") };
-            let expected = before.map(|record| record.revision);
-            let swap = self.store.swap(request.id, expected, Some(next.clone()));
-            assert_eq!(RUNTIME.block_on(swap), Ok(Swap::Done));
-            stands = Some(next);
-        }
-    }
-
-    /// Moves the end of a claim's lease back, as if this time had passed.
-    pub(crate) async fn age(&self, key: &str, by: Duration) {
-        let id = self.id(key);
-        let mut record = self.store.get(id).await.unwrap().unwrap();
-        let expected = record.revision;
-        let State::InFlight(flight) = &mut record.state else { panic!("{record:?}") };
-        flight.lease_until = flight.lease_until.minus(by);
-        record.revision = Revision::after(Some(expected), Timestamp::from_millis(0));
-        let swap = self.store.swap(id, Some(expected), Some(record)).await;
-        assert_eq!(swap, Ok(Swap::Done));
-    }
-
     /// How many orders there are, and how many records that say so.
     pub(crate) fn counts(&self) -> (u64, u64) {
         let told = self.sql(
@@ -164,14 +127,30 @@ impl Shop {
         level: IsolationLevel,
         key: &str,
     ) -> Result<Told, TxError> {
+        let door = DOORS.iter().position(|it| *it == door).unwrap();
+        self.ask(conn, level, Ask::at(door, key)).await
+    }
+
+    async fn ask(
+        &self,
+        conn: &mut Conn,
+        level: IsolationLevel,
+        ask: Ask<'_>,
+    ) -> Result<Told, TxError> {
+        let failed = |error: mysql_async::Error| self.once.failed(&error);
         let mut opts = TxOpts::default();
         opts.with_isolation_level(level);
-        let begun = conn.start_transaction(opts).await;
-        let mut tx = begun.map_err(|error| self.once.failed(&error))?;
-        let told = match door {
-            Door::Rust => self.by_rust(&mut tx, key).await?,
-            Door::Sql => self.by_sql(&mut tx, key).await?,
+        let mut tx = conn.start_transaction(opts).await.map_err(failed)?;
+        let told = match DOORS[ask.door] {
+            Door::Rust => self.by_rust(&mut tx, ask).await?,
+            Door::Sql => self.by_sql(&mut tx, ask).await?,
         };
+        tx.query_drop(format!("INSERT INTO visits VALUES ('{}')", ask.key))
+            .await
+            .map_err(failed)?;
+        if ask.end == End::RollBack {
+            return tx.rollback().await.map(|()| told).map_err(failed);
+        }
         self.once.commit(tx).await?;
         Ok(told)
     }
@@ -179,35 +158,36 @@ impl Shop {
     pub(crate) async fn by_rust(
         &self,
         tx: &mut Transaction<'_>,
-        key: &str,
+        ask: Ask<'_>,
     ) -> Result<Told, TxError> {
-        let request = self.request(key);
-        match self.once.claim(tx, &request, &Policy::default()).await? {
+        let request = transactions::Shop::request(self, ask.key, ask.content);
+        match self.once.claim(tx, &request, &ask.policy).await? {
             Claimed::Granted(granted) => {
-                let content = sell(tx, key).await.map_err(|error| self.once.failed(&error))?;
-                granted.complete(tx, Reply::kept(201, content.clone())).await?;
+                let sold = sell(tx, ask.key).await;
+                let content = sold.map_err(|error| self.once.failed(&error))?;
+                if ask.end != End::CommitHalf {
+                    granted.complete(tx, Reply::kept(201, content.clone())).await?;
+                }
                 Ok(Told::Ran(content))
             }
             Claimed::Replay(reply) => {
                 let content = reply.content().unwrap().to_vec();
                 Ok(Told::Replayed(String::from_utf8(content).unwrap()))
             }
-            Claimed::Refused(outcome) => Ok(Told::Refused(format!("{outcome:?}"))),
+            Claimed::Refused(outcome) => Ok(Told::Refused(name(&outcome).to_owned())),
         }
     }
 
-    async fn by_sql(&self, tx: &mut Transaction<'_>, key: &str) -> Result<Told, TxError> {
+    async fn by_sql(&self, tx: &mut Transaction<'_>, ask: Ask<'_>) -> Result<Told, TxError> {
         let failed = |error: mysql_async::Error| self.once.failed(&error);
-        let (outcome, fence, content) = claim(tx, key).await.map_err(failed)?;
+        let (outcome, fence, content) = claim_as(tx, ask).await.map_err(failed)?;
         let content = || String::from_utf8(content).unwrap();
         match outcome.as_str() {
             "granted" => {
-                let content = sell(tx, key).await.map_err(failed)?;
-                let said = hex(content.as_bytes());
-                let complete = format!(
-                    "CALL onlyonce_complete('orders', '{key}', {fence}, 201, {said}, NULL)"
-                );
-                tx.query_drop(complete).await.map_err(failed)?;
+                let content = sell(tx, ask.key).await.map_err(failed)?;
+                if ask.end != End::CommitHalf {
+                    tx.query_drop(said(ask.key, fence, &content)).await.map_err(failed)?;
+                }
                 Ok(Told::Ran(content))
             }
             "replay" => Ok(Told::Replayed(content())),
@@ -216,14 +196,29 @@ impl Shop {
     }
 }
 
+/// What completes a claim by the procedures.
+fn said(key: &str, fence: i64, content: &str) -> String {
+    let content = hex(content.as_bytes());
+    format!("CALL onlyonce_complete('orders', '{key}', {fence}, 201, {content}, NULL)")
+}
+
 /// What `onlyonce_claim` answers: outcome, fence and content.
 pub(crate) async fn claim(
     tx: &mut Transaction<'_>,
     key: &str,
 ) -> Result<(String, i64, Vec<u8>), mysql_async::Error> {
-    let request = hex(key.as_bytes());
+    claim_as(tx, Ask::at(0, key)).await
+}
+
+async fn claim_as(
+    tx: &mut Transaction<'_>,
+    ask: Ask<'_>,
+) -> Result<(String, i64, Vec<u8>), mysql_async::Error> {
+    let (key, request) = (ask.key, hex(ask.content.as_bytes()));
+    let retry = ask.policy.on_unknown == OnUnknown::Retry;
+    let options = if retry { r#"'{"on_unknown": "retry"}'"# } else { "NULL" };
     tx.query_drop(format!(
-        "CALL onlyonce_claim('orders', '{key}', {request}, NULL, @o, @f, @s, @c, @w, @x)"
+        "CALL onlyonce_claim('orders', '{key}', {request}, {options}, @o, @f, @s, @c, @w, @x)"
     ))
     .await?;
     let row: Option<Row> = tx.query_first("SELECT @o, COALESCE(@f, 0), COALESCE(@c, '')").await?;
@@ -236,4 +231,104 @@ async fn sell(tx: &mut Transaction<'_>, key: &str) -> Result<String, mysql_async
     tx.query_drop(format!("INSERT INTO orders VALUES ('{key}')")).await?;
     let said: Option<String> = tx.query_first("SELECT UUID()").await?;
     Ok(said.unwrap())
+}
+
+impl transactions::Shop for Shop {
+    fn store(&self) -> &dyn Store {
+        &self.store
+    }
+
+    fn secret(&self) -> &Secret {
+        self.store.secret()
+    }
+
+    fn now(&self) -> Timestamp {
+        now()
+    }
+
+    fn doors(&self) -> usize {
+        DOORS.len()
+    }
+
+    fn levels(&self) -> usize {
+        LEVELS.len()
+    }
+
+    fn sees_what_is_not_committed(&self, level: usize) -> bool {
+        LEVELS[level] == IsolationLevel::ReadUncommitted
+    }
+
+    async fn order(&self, ask: Ask<'_>) -> Result<Told, TxError> {
+        let mut conn = connect_counting_all(&self.url()).await;
+        let told = self.ask(&mut conn, LEVELS[ask.level], ask).await;
+        conn.disconnect().await.unwrap();
+        told
+    }
+
+    async fn complete(&self, door: usize, key: &str, fence: Fence) -> Result<(), TxError> {
+        let mut conn = connect(&self.url()).await;
+        let mut tx = begin(&mut conn, LEVELS[0]).await;
+        sell(&mut tx, key).await.unwrap();
+        let ended = match DOORS[door] {
+            Door::Rust => {
+                let (id, reply) = (self.id(key), Reply::kept(201, "done"));
+                self.once.complete(&mut tx, id, fence, reply, &Policy::default()).await
+            }
+            Door::Sql => {
+                let fence = i64::try_from(fence.get()).unwrap();
+                let ended = tx.query_drop(said(key, fence, "done")).await;
+                ended.map_err(|error| self.once.failed(&error))
+            }
+        };
+        let ended = match ended {
+            Ok(()) => self.once.commit(tx).await,
+            Err(error) => tx.rollback().await.map_or_else(|it| panic!("{it}"), |()| Err(error)),
+        };
+        conn.disconnect().await.unwrap();
+        ended
+    }
+
+    fn counts(&self) -> Counts {
+        let (orders, records) = self.counts();
+        let visits = self.sql("SELECT COUNT(*) FROM visits").parse().unwrap();
+        Counts { orders, records, visits }
+    }
+}
+
+/// A way to the server, and what is counted on it.
+pub(crate) struct Cable(Relay, Way);
+
+impl Line for Cable {
+    fn passed(&self) -> usize {
+        self.0.passed(self.1)
+    }
+
+    fn cut_after(&self, bytes: usize) {
+        self.0.cut_after(self.1, bytes);
+    }
+
+    fn mend(&self) {
+        self.0.mend();
+    }
+}
+
+impl Remote for Shop {
+    type Line = Cable;
+
+    fn line(&self, to_server: bool) -> Cable {
+        let way = if to_server { Way::ToServer } else { Way::ToClient };
+        Cable(Relay::to(self.server.address()), way)
+    }
+
+    async fn order_by(&self, line: &Cable, ask: Ask<'_>) -> Result<Told, TxError> {
+        let url = format!("mysql://root@{}/{}", line.0.address(), self.name);
+        let connected = try_connect(&url).await;
+        let mut conn = connected.map_err(|error| self.once.failed(&error))?;
+        self.ask(&mut conn, LEVELS[ask.level], ask).await
+    }
+
+    fn settle(&self) {
+        let open = || transactions(|sql| self.sql(sql), "%");
+        until("nothing is open", || (open() == "0").then_some(()));
+    }
 }

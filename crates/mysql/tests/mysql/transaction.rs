@@ -3,18 +3,19 @@
 use std::time::Duration;
 
 use futures_util::future::{join, join_all};
-use mysql_async::IsolationLevel::{self, ReadCommitted, ReadUncommitted, RepeatableRead};
+use mysql_async::Conn;
+use mysql_async::IsolationLevel::{self, ReadCommitted, RepeatableRead};
 use mysql_async::prelude::Queryable as _;
-use mysql_async::{Conn, TxOpts};
+use onlyonce_conformance::transactions::{Ask, release, uuid};
 use onlyonce_conformance::{block_on, claimed};
-use onlyonce_core::{Fence, Floor, Policy, Reply, StateKind, Timestamp};
-use onlyonce_mysql::{Claimed, TxError, TxErrorKind};
+use onlyonce_core::{Floor, Policy, Reply, StateKind, Timestamp};
+use onlyonce_mysql::{Claimed, TxErrorKind};
 use onlyonce_store::{Store as _, Swap};
-use onlyonce_testbed::{Relay, Way, until};
+use onlyonce_testbed::until;
 
-use crate::common::RUNTIME;
+use crate::common::{RUNTIME, transactions};
 use crate::shop::{
-    DOORS, Door, LEVELS, Shop, Told, begin, claim, connect, connect_counting_all, now, try_connect,
+    DOORS, Door, LEVELS, Shop, Told, begin, claim, connect, connect_counting_all, now,
 };
 
 /// Orders until it is told something that is no error to be sent again after.
@@ -41,77 +42,11 @@ async fn ordered(shop: &Shop, door: Door, level: IsolationLevel, key: &str) -> T
     told
 }
 
-fn is_in_flight(told: &Told) -> bool {
-    let says = |it: &String| it == "in-flight" || it.starts_with("InFlight");
-    matches!(told, Told::Refused(it) if says(it))
-}
+onlyonce_conformance::transaction_suite!(|case| RUNTIME.block_on(case), Shop::open());
+onlyonce_conformance::cut_suite!(|case| RUNTIME.block_on(case), Shop::open());
 
-/// Cases B83 and B88. Whatever the isolation, at whichever door, and whether the key is new or was
-/// released by an engine.
-#[test]
-fn fifty_at_once_with_one_key_run_it_once_and_all_get_its_answer() {
-    let shop = Shop::open();
-    let mut orders = 0;
-    for (level, is_new) in LEVELS.into_iter().flat_map(|it| [(it, true), (it, false)]) {
-        orders += 1;
-        let key = format!("order-{orders}");
-        if !is_new {
-            shop.release(&key);
-        }
-        let callers = (0..50).map(|caller| ordered(&shop, DOORS[caller % 2], level, &key));
-        let told = RUNTIME.block_on(join_all(callers));
-        let ran = |told: &Told| match told {
-            Told::Ran(content) => Some(content.clone()),
-            Told::Replayed(_) | Told::Refused(_) => None,
-        };
-        let ran: Vec<String> = told.iter().filter_map(ran).collect();
-        assert_eq!(ran.len(), 1, "{told:?}");
-        let replayed = Told::Replayed(ran[0].clone());
-        // Where the others see what is not committed yet they are told so, and do not wait.
-        let early = |told: &Told| level == ReadUncommitted && is_in_flight(told);
-        let others = told.iter().filter(|it| **it == replayed || early(it));
-        assert_eq!(others.count(), 49, "{told:?}");
-        assert_eq!(shop.counts(), (orders, orders));
-    }
-    // Engines that begin now know of every number that was used.
-    let revisions = shop.sql("SELECT MAX(revision) FROM onlyonce_records");
-    let max = block_on(shop.store.revision_max()).unwrap();
-    assert_eq!(max.to_string(), revisions);
-}
-
-/// Case B83. A duplicate, then its answer, then something else, and all of it is committed. Also on
-/// a connection that counts rows which were left as they are, as some libraries have them.
-#[test]
-fn a_transaction_goes_on_after_a_duplicate() {
-    let shop = Shop::open();
-    shop.sql("CREATE TABLE visits (n int)");
-    for (at, (door, level)) in DOORS.into_iter().flat_map(|it| LEVELS.map(|l| (it, l))).enumerate()
-    {
-        RUNTIME.block_on(async {
-            let key = format!("order-{at}");
-            let mut conn = connect_counting_all(&shop.url()).await;
-            let told = shop.order(door, &mut conn, level, &key).await.unwrap();
-            let Told::Ran(first) = told else { panic!("it runs") };
-            let mut tx = begin(&mut conn, level).await;
-            if door == Door::Rust {
-                let request = shop.request(&key);
-                let again = shop.once.claim(&mut tx, &request, &Policy::default()).await.unwrap();
-                let Claimed::Replay(reply) = again else { panic!("it was answered") };
-                assert_eq!(reply, Reply::kept(201, first));
-            } else {
-                let (outcome, _, content) = claim(&mut tx, &key).await.unwrap();
-                assert_eq!((outcome.as_str(), content), ("replay", first.into_bytes()));
-            }
-            tx.query_drop("INSERT INTO visits VALUES (1)").await.unwrap();
-            shop.once.commit(tx).await.unwrap();
-            conn.disconnect().await.unwrap();
-        });
-        assert_eq!(shop.sql("SELECT COUNT(*) FROM visits"), (at + 1).to_string());
-    }
-    assert_eq!(shop.counts(), (8, 8));
-}
-
-/// Two at once on such connections: the one that waited must not take the other's row for its own.
+/// Two at once on connections that count rows which were left as they are, as some libraries have
+/// them: the one that waited must not take the other's row for its own.
 #[test]
 fn who_has_waited_is_told_the_answer_also_where_rows_that_stay_are_counted() {
     let shop = Shop::open();
@@ -137,7 +72,7 @@ fn an_answer_is_told_once_it_is_committed_and_not_if_it_is_taken_back() {
         let before = shop.counts().0;
         let mut first = RUNTIME.block_on(connect(&shop.url()));
         let mut tx = RUNTIME.block_on(begin(&mut first, ReadCommitted));
-        let told = RUNTIME.block_on(shop.by_rust(&mut tx, key)).unwrap();
+        let told = RUNTIME.block_on(shop.by_rust(&mut tx, Ask::at(0, key))).unwrap();
         assert!(matches!(told, Told::Ran(_)));
         std::thread::scope(|scope| {
             let second = scope.spawn(move || RUNTIME.block_on(ordered(shop, door, level, key)));
@@ -149,24 +84,6 @@ fn an_answer_is_told_once_it_is_committed_and_not_if_it_is_taken_back() {
         RUNTIME.block_on(first.disconnect()).unwrap();
         assert_eq!(shop.counts().0, before + 1);
     }
-}
-
-#[test]
-fn what_is_rolled_back_has_left_no_record_and_runs_the_next_time() {
-    let shop = Shop::open();
-    RUNTIME.block_on(async {
-        let mut conn = connect(&shop.url()).await;
-        let mut tx = begin(&mut conn, ReadCommitted).await;
-        let request = shop.request("dropped");
-        let claim = shop.once.claim(&mut tx, &request, &Policy::default()).await.unwrap();
-        assert!(matches!(claim, Claimed::Granted(_)));
-        tx.rollback().await.unwrap();
-        conn.disconnect().await.unwrap();
-    });
-    assert_eq!(shop.record("dropped"), None);
-    let told = RUNTIME.block_on(ordered(&shop, Door::Rust, ReadCommitted, "dropped"));
-    assert!(matches!(told, Told::Ran(_)), "{told:?}");
-    assert_eq!(shop.counts(), (1, 1));
 }
 
 /// A deadlock whose error was not heeded, or a statement that commits by itself: what follows is in
@@ -208,79 +125,6 @@ fn a_transaction_that_has_ended_before_completes_nothing_and_is_not_committed() 
     assert_eq!(shop.sql("SELECT COUNT(*) FROM onlyonce_records"), "0");
 }
 
-/// It must not run again by itself, since nobody has said that it did not happen.
-#[test]
-fn a_claim_that_is_committed_without_its_answer_becomes_unknown_and_never_free() {
-    let shop = Shop::open();
-    let (request, policy) = (shop.request("half"), Policy::default());
-    RUNTIME.block_on(async {
-        let mut conn = connect(&shop.url()).await;
-        let mut tx = begin(&mut conn, ReadCommitted).await;
-        let claim = shop.once.claim(&mut tx, &request, &policy).await.unwrap();
-        assert!(matches!(claim, Claimed::Granted(_)));
-        tx.query_drop("INSERT INTO orders VALUES ('half')").await.unwrap();
-        shop.once.commit(tx).await.unwrap();
-        for says in ["InFlight", "OutcomeUnknown"] {
-            if says == "OutcomeUnknown" {
-                shop.age("half", policy.lease + policy.skew_max).await;
-            }
-            let mut tx = begin(&mut conn, ReadCommitted).await;
-            let claim = shop.once.claim(&mut tx, &request, &policy).await.unwrap();
-            let Claimed::Refused(outcome) = claim else { panic!("it is not to run") };
-            assert!(format!("{outcome:?}").starts_with(says), "{outcome:?}");
-            shop.once.commit(tx).await.unwrap();
-        }
-        conn.disconnect().await.unwrap();
-    });
-    let kind = shop.record("half").map(|record| record.state.kind());
-    assert_eq!(kind, Some(StateKind::Unknown));
-}
-
-/// The connection is cut after every few bytes that go either way, the commit and its answer among
-/// them. Whoever was cut off asks again.
-#[test]
-fn a_connection_that_is_cut_anywhere_leaves_the_order_and_its_record_or_neither() {
-    let shop = Shop::open();
-    let (mut whole, mut unknown) = (0, 0);
-    for (door, way) in DOORS.into_iter().flat_map(|it| [(it, Way::ToServer), (it, Way::ToClient)]) {
-        let relay = Relay::to(shop.server.address());
-        let url = format!("mysql://root@{}/{}", relay.address(), shop.name);
-        let try_once = |key: String| -> Result<Told, TxError> {
-            RUNTIME.block_on(async {
-                let connected = try_connect(&url).await;
-                let mut conn = connected.map_err(|error| shop.once.failed(&error))?;
-                shop.order(door, &mut conn, ReadCommitted, &key).await
-            })
-        };
-        let before = relay.passed(way);
-        try_once(format!("{door:?}-{way:?}-all")).unwrap();
-        let bytes = relay.passed(way) - before;
-        whole += 1;
-        for left in (0..=bytes).rev().step_by(bytes / 11) {
-            let key = format!("{door:?}-{way:?}-{left}");
-            relay.mend();
-            relay.cut_after(way, left.max(1));
-            let first = try_once(key.clone());
-            // The server may be at it for a moment longer than the connection lasts.
-            let ours = "SELECT COUNT(*) FROM information_schema.INNODB_TRX";
-            until("nothing is open", || (shop.sql(ours) == "0").then_some(()));
-            let counts = shop.counts();
-            assert_eq!(counts.0, counts.1, "{key}: {first:?}");
-            match &first {
-                Ok(_) => assert_eq!(counts.0, whole + 1, "{key}"),
-                Err(error) if error.may_have_happened() => unknown += 1,
-                Err(_) => assert_eq!(counts.0, whole, "{key}: {first:?}"),
-            }
-            let second = RUNTIME.block_on(ordered(&shop, door, ReadCommitted, &key));
-            let ran = matches!(second, Told::Ran(_));
-            assert_eq!(ran, counts.0 == whole, "{key}: {first:?}, then {second:?}");
-            whole += 1;
-            assert_eq!(shop.counts(), (whole, whole), "{key}");
-        }
-    }
-    assert!(0 < unknown, "no answer to a commit was lost");
-}
-
 #[test]
 fn a_server_that_is_killed_under_load_has_as_many_orders_as_records() {
     let mut shop = Shop::open();
@@ -312,12 +156,6 @@ fn a_server_that_is_killed_under_load_has_as_many_orders_as_records() {
     assert_eq!(orders, records);
     let distinct = shop.sql("SELECT COUNT(DISTINCT name) FROM orders");
     assert_eq!(distinct, orders.to_string());
-}
-
-/// A UUIDv7 of that time.
-fn uuid(time: Timestamp) -> String {
-    let hex = format!("{:012x}", time.as_millis());
-    format!("{}-{}-7000-8000-000000000000", &hex[..8], &hex[8..])
 }
 
 fn is_expired(told: &Told) -> bool {
@@ -402,8 +240,8 @@ fn await_waiting(shop: &Shop) {
 }
 
 fn await_waiting_or(shop: &Shop, ended: impl Fn() -> bool) {
-    let waits = "SELECT COUNT(*) FROM information_schema.INNODB_TRX WHERE trx_state = 'LOCK WAIT'";
-    until("somebody waits", || (ended() || shop.sql(waits) == "1").then_some(()));
+    let waiting = || transactions(|sql| shop.sql(sql), "LOCK WAIT");
+    until("somebody waits", || (ended() || waiting() == "1").then_some(()));
 }
 
 /// The record is deleted, and the floor raised, while the claim waits to see what becomes of it.
@@ -414,7 +252,7 @@ fn the_floor_is_read_after_the_record_was_found_missing() {
         time = time.plus_millis(10);
         let (key, shop) = (&uuid(time), &shop);
         // It is to be changed, so the claim waits for it.
-        shop.release(key);
+        RUNTIME.block_on(release(shop, key));
         let mut sweeper = RUNTIME.block_on(connect(&shop.url()));
         std::thread::scope(|scope| {
             let mut tx = RUNTIME.block_on(begin(&mut sweeper, ReadCommitted));
@@ -525,54 +363,6 @@ fn a_claim_that_has_waited_has_its_whole_lease() {
         let fence = shop.record(key).unwrap().fence.get();
         assert!(ended.as_millis() <= fence, "{door:?}: {fence} is before {ended:?}");
     }
-}
-
-/// A claim of an engine, completed with the order: whoever comes with an older claim, or a second
-/// time, takes its order back.
-#[test]
-fn a_claim_from_outside_completes_once_and_only_if_it_is_the_latest() {
-    let shop = Shop::open();
-    let policy = Policy::default();
-    let id = shop.id("outside");
-    let first = claimed(1);
-    assert_eq!(block_on(shop.store.swap(id, None, Some(first.clone()))).unwrap(), Swap::Done);
-    let say = async |fence: Fence, door, kind: Option<TxErrorKind>| {
-        let mut conn = connect(&shop.url()).await;
-        let mut tx = conn.start_transaction(TxOpts::default()).await.unwrap();
-        tx.query_drop("INSERT INTO orders VALUES ('outside')").await.unwrap();
-        let said = if door == Door::Rust {
-            shop.once.complete(&mut tx, id, fence, Reply::kept(201, "done"), &policy).await
-        } else {
-            let fence = fence.get();
-            let complete =
-                format!("CALL onlyonce_complete('orders', 'outside', {fence}, 201, 'done', NULL)");
-            tx.query_drop(complete).await.map_err(|error| shop.once.failed(&error))
-        };
-        match said {
-            Ok(()) => {
-                assert_eq!(kind, None);
-                shop.once.commit(tx).await.unwrap();
-            }
-            Err(error) => {
-                assert_eq!(Some(error.kind()), kind, "{error}");
-                tx.rollback().await.unwrap();
-            }
-        }
-        conn.disconnect().await.unwrap();
-    };
-    RUNTIME.block_on(async {
-        for door in DOORS {
-            for other in [first.fence.get() - 1, first.fence.get() + 1] {
-                say(Fence::new(other).unwrap(), door, Some(TxErrorKind::Fenced)).await;
-            }
-        }
-        say(first.fence, Door::Sql, None).await;
-        // The same answer under the same fence is another order all the same.
-        for door in DOORS {
-            say(first.fence, door, Some(TxErrorKind::Fenced)).await;
-        }
-    });
-    assert_eq!(shop.counts(), (1, 1));
 }
 
 #[test]

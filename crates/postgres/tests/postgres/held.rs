@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use futures_util::future::join_all;
+use onlyonce_conformance::transactions::release;
 use onlyonce_conformance::{block_on, claimed};
 use onlyonce_core::{KeyId, Policy, Record, Reply, State, StateKind};
 use onlyonce_postgres::{Claimed, TxError};
@@ -209,11 +210,11 @@ fn an_answer_that_is_too_large_for_the_functions_is_told_as_one() {
 fn a_role_with_the_rights_of_the_page_claims_by_the_rust_api() {
     let shop = Shop::open();
     shop.sql(
-        "CREATE ROLE app LOGIN; GRANT USAGE ON SCHEMA onlyonce TO app; GRANT ALL ON orders TO app;
+        "CREATE ROLE app LOGIN; GRANT USAGE ON SCHEMA onlyonce TO app; GRANT ALL ON orders, visits TO app;
          GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA onlyonce TO app;
          GRANT SELECT, UPDATE ON SEQUENCE onlyonce.noted TO app",
     );
-    shop.release("released");
+    RUNTIME.block_on(release(&shop, "released"));
     let url = shop.url().replace("postgres@", "app@");
     RUNTIME.block_on(async {
         let mut client = connect(&url).await;

@@ -1,10 +1,11 @@
 //! Claims and completions in the caller's own transaction: what happens, happens with its record.
 
+use onlyonce_conformance::transactions::uuid;
 use onlyonce_conformance::{block_on, claimed};
-use onlyonce_core::{Fence, Floor, Outcome, Policy, Reply, StateKind, Timestamp};
-use onlyonce_postgres::{Claimed, TxError, TxErrorKind};
+use onlyonce_core::{Floor, Outcome, Policy, Reply, StateKind, Timestamp};
+use onlyonce_postgres::{Claimed, TxErrorKind};
 use onlyonce_store::{Store as _, Swap};
-use onlyonce_testbed::{Relay, Way, until};
+use onlyonce_testbed::until;
 use tokio_postgres::IsolationLevel::ReadCommitted;
 
 use crate::common::RUNTIME;
@@ -27,157 +28,27 @@ async fn ordered(
     panic!("a hundred times in vain");
 }
 
-/// Cases B83 and B88. Whatever the isolation, at whichever door, and whether the key is new or was
-/// released by an engine.
-#[test]
-fn fifty_at_once_with_one_key_run_it_once_and_all_get_its_answer() {
-    let shop = Shop::open();
-    let mut orders = 0;
-    for (level, is_new) in LEVELS.into_iter().flat_map(|it| [(it, true), (it, false)]) {
-        orders += 1;
-        let key = format!("order-{orders}");
-        if !is_new {
-            shop.release(&key);
-        }
-        let told = RUNTIME.block_on(futures_util::future::join_all(
-            (0..50).map(|caller| ordered(&shop, DOORS[caller % 2], level, &key)),
-        ));
-        let ran = |told: &Told| match told {
-            Told::Ran(content) => Some(content.clone()),
-            Told::Replayed(_) | Told::Refused(_) => None,
-        };
-        let ran: Vec<String> = told.iter().filter_map(ran).collect();
-        assert_eq!(ran.len(), 1, "{told:?}");
-        let replayed = Told::Replayed(ran[0].clone());
-        assert_eq!(told.iter().filter(|it| **it == replayed).count(), 49, "{told:?}");
-        assert_eq!(shop.counts(), (orders, orders));
-    }
-}
+onlyonce_conformance::transaction_suite!(|case| RUNTIME.block_on(case), Shop::open());
+onlyonce_conformance::cut_suite!(|case| RUNTIME.block_on(case), Shop::open());
 
-/// Case B83. A duplicate, then its answer, then something else, and all of it is committed.
+/// The server would answer the commit as if it were one.
 #[test]
-fn a_transaction_goes_on_after_a_duplicate() {
+fn a_transaction_in_which_a_statement_has_failed_is_not_committed() {
     let shop = Shop::open();
-    for (at, (door, level)) in DOORS.into_iter().flat_map(|it| LEVELS.map(|l| (it, l))).enumerate()
-    {
-        RUNTIME.block_on(async {
-            let key = format!("order-{at}");
-            let mut client = connect(&shop.url()).await;
-            let Told::Ran(first) = shop.order(door, &mut client, level, &key).await.unwrap() else {
-                panic!("it runs");
-            };
-            let tx = begin(&mut client, level).await;
-            let request = shop.request(&key);
-            let again = shop.once.claim(&tx, &request, &Policy::default()).await.unwrap();
-            let Claimed::Replay(reply) = again else { panic!("it was answered") };
-            assert_eq!(reply, Reply::kept(201, first));
-            tx.execute("CREATE TABLE IF NOT EXISTS visits (n int)", &[]).await.unwrap();
-            tx.execute("INSERT INTO visits VALUES (1)", &[]).await.unwrap();
-            shop.once.commit(tx).await.unwrap();
-        });
-        assert_eq!(shop.sql("SELECT count(*) FROM visits"), (at + 1).to_string());
-    }
-    assert_eq!(shop.counts(), (6, 6));
-}
-
-#[test]
-fn what_is_rolled_back_has_left_no_record_and_runs_the_next_time() {
-    let shop = Shop::open();
-    RUNTIME.block_on(async {
-        let mut client = connect(&shop.url()).await;
-        for key in ["dropped", "failed"] {
-            let tx = begin(&mut client, ReadCommitted).await;
-            let request = shop.request(key);
-            let claim = shop.once.claim(&tx, &request, &Policy::default()).await.unwrap();
-            assert!(matches!(claim, Claimed::Granted(_)));
-            if key == "failed" {
-                tx.execute("SELECT 1 / 0", &[]).await.unwrap_err();
-                // The server would answer the commit as if it were one.
-                let error = shop.once.commit(tx).await.unwrap_err();
-                assert_eq!(error.kind(), TxErrorKind::Again, "{error}");
-            }
-        }
-    });
-    for key in ["dropped", "failed"] {
-        assert_eq!(shop.record(key), None);
-        let told = RUNTIME.block_on(ordered(&shop, Door::Rust, ReadCommitted, key));
-        assert!(matches!(told, Told::Ran(_)), "{told:?}");
-    }
-    assert_eq!(shop.counts(), (2, 2));
-}
-
-/// It must not run again by itself, since nobody has said that it did not happen.
-#[test]
-fn a_claim_that_is_committed_without_its_answer_becomes_unknown_and_never_free() {
-    let shop = Shop::open();
-    let (request, policy) = (shop.request("half"), Policy::default());
     RUNTIME.block_on(async {
         let mut client = connect(&shop.url()).await;
         let tx = begin(&mut client, ReadCommitted).await;
-        let claim = shop.once.claim(&tx, &request, &policy).await.unwrap();
+        let request = shop.request("failed");
+        let claim = shop.once.claim(&tx, &request, &Policy::default()).await.unwrap();
         assert!(matches!(claim, Claimed::Granted(_)));
-        tx.execute("INSERT INTO orders VALUES ('half')", &[]).await.unwrap();
-        shop.once.commit(tx).await.unwrap();
-        for says in ["InFlight", "OutcomeUnknown"] {
-            if says == "OutcomeUnknown" {
-                shop.age("half", policy.lease + policy.skew_max).await;
-            }
-            let tx = begin(&mut client, ReadCommitted).await;
-            let claim = shop.once.claim(&tx, &request, &policy).await.unwrap();
-            let Claimed::Refused(outcome) = claim else { panic!("it is not to run") };
-            assert!(format!("{outcome:?}").starts_with(says), "{outcome:?}");
-            shop.once.commit(tx).await.unwrap();
-        }
+        tx.execute("SELECT 1 / 0", &[]).await.unwrap_err();
+        let error = shop.once.commit(tx).await.unwrap_err();
+        assert_eq!(error.kind(), TxErrorKind::Again, "{error}");
     });
-    let kind = shop.record("half").map(|record| record.state.kind());
-    assert_eq!(kind, Some(StateKind::Unknown));
-}
-
-/// The connection is cut after every few bytes that go either way, the commit and its answer among
-/// them. Whoever was cut off asks again.
-#[test]
-fn a_connection_that_is_cut_anywhere_leaves_the_order_and_its_record_or_neither() {
-    let shop = Shop::open();
-    let (mut whole, mut unknown) = (0, 0);
-    for door in DOORS {
-        for way in [Way::ToServer, Way::ToClient] {
-            let relay = Relay::to(shop.server.address());
-            let url = format!("postgres://postgres@{}/{}", relay.address(), shop.name);
-            let try_once = |key: String| -> Result<Told, TxError> {
-                let connecting =
-                    async { tokio_postgres::connect(&url, tokio_postgres::NoTls).await };
-                RUNTIME.block_on(async {
-                    let (mut client, connection) =
-                        connecting.await.map_err(|error| shop.once.failed(&error))?;
-                    tokio::spawn(connection);
-                    shop.order(door, &mut client, ReadCommitted, &key).await
-                })
-            };
-            let before = relay.passed(way);
-            try_once(format!("{door:?}-{way:?}-all")).unwrap();
-            let bytes = relay.passed(way) - before;
-            whole += 1;
-            for left in (0..=bytes).rev().step_by(bytes / 11) {
-                let key = format!("{door:?}-{way:?}-{left}");
-                relay.mend();
-                relay.cut_after(way, left.max(1));
-                let first = try_once(key.clone());
-                let counts = shop.counts();
-                assert_eq!(counts.0, counts.1, "{key}: {first:?}");
-                match &first {
-                    Ok(_) => assert_eq!(counts.0, whole + 1, "{key}"),
-                    Err(error) if error.may_have_happened() => unknown += 1,
-                    Err(_) => assert_eq!(counts.0, whole, "{key}: {first:?}"),
-                }
-                let second = RUNTIME.block_on(ordered(&shop, door, ReadCommitted, &key));
-                let ran = matches!(second, Told::Ran(_));
-                assert_eq!(ran, counts.0 == whole, "{key}: {first:?}, then {second:?}");
-                whole += 1;
-                assert_eq!(shop.counts(), (whole, whole), "{key}");
-            }
-        }
-    }
-    assert!(0 < unknown, "no answer to a commit was lost");
+    assert_eq!(shop.record("failed"), None);
+    let told = RUNTIME.block_on(ordered(&shop, Door::Rust, ReadCommitted, "failed"));
+    assert!(matches!(told, Told::Ran(_)), "{told:?}");
+    assert_eq!(shop.counts(), (1, 1));
 }
 
 #[test]
@@ -245,12 +116,6 @@ fn an_error_with_which_the_server_ends_a_connection_does_not_say_that_nothing_ha
     wait("");
     let told = RUNTIME.block_on(ordered(&shop, Door::Rust, ReadCommitted, "lost"));
     assert!(matches!(told, Told::Replayed(_)), "{told:?}");
-}
-
-/// A UUIDv7 of that time.
-fn uuid(time: Timestamp) -> String {
-    let hex = format!("{:012x}", time.as_millis());
-    format!("{}-{}-7000-8000-000000000000", &hex[..8], &hex[8..])
 }
 
 /// What a sweeper does that has waited: the floor is above the key's time, and its record is gone.
@@ -389,39 +254,6 @@ fn a_duplicate_that_waits_longer_than_its_transaction_may_is_told_to_send_it_aga
         let claim = shop.once.claim(&two, &request, &policy).await.unwrap();
         assert!(matches!(claim, Claimed::Replay(reply) if reply == Reply::kept(201, "done")));
     });
-}
-
-/// A claim of an engine, completed with the order: whoever comes with an older claim, or a second
-/// time, takes its order back.
-#[test]
-fn a_claim_from_outside_completes_once_and_only_if_it_is_the_latest() {
-    let shop = Shop::open();
-    let policy = Policy::default();
-    let id = shop.id("outside");
-    let first = claimed(1);
-    assert_eq!(block_on(shop.store.swap(id, None, Some(first.clone()))).unwrap(), Swap::Done);
-    let say = async |fence, kind: Option<TxErrorKind>| {
-        let mut client = connect(&shop.url()).await;
-        let tx = begin(&mut client, ReadCommitted).await;
-        tx.execute("INSERT INTO orders VALUES ('outside')", &[]).await.unwrap();
-        let reply = Reply::kept(201, "done");
-        match shop.once.complete(&tx, id, fence, reply, &policy).await {
-            Ok(()) => {
-                assert_eq!(kind, None);
-                shop.once.commit(tx).await.unwrap();
-            }
-            Err(error) => assert_eq!(Some(error.kind()), kind, "{error}"),
-        }
-    };
-    RUNTIME.block_on(async {
-        for other in [first.fence.get() - 1, first.fence.get() + 1] {
-            say(Fence::new(other).unwrap(), Some(TxErrorKind::Fenced)).await;
-        }
-        say(first.fence, None).await;
-        // The same answer under the same fence is another order all the same.
-        say(first.fence, Some(TxErrorKind::Fenced)).await;
-    });
-    assert_eq!(shop.counts(), (1, 1));
 }
 
 #[test]
