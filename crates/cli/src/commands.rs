@@ -9,6 +9,7 @@ pub(crate) mod generate;
 pub(crate) mod journal;
 pub(crate) mod keys;
 pub(crate) mod mail;
+pub(crate) mod migrate;
 pub(crate) mod provision;
 pub(crate) mod proxy;
 pub(crate) mod restored;

@@ -96,7 +96,7 @@ impl Place {
     }
 
     /// The same place, with the risks that a flag takes.
-    fn taking(&self) -> Self {
+    pub(crate) fn taking(&self) -> Self {
         let mut place = self.clone();
         for risk in risk::taken().iter().map(|risk| risk.name()) {
             // That there is no such risk here is told at the start.
@@ -282,12 +282,13 @@ impl Place {
         }
     }
 
-    fn failure(&self, error: &OpenError) -> Failure {
+    pub(crate) fn failure(&self, error: &OpenError) -> Failure {
         let exit = match error.kind() {
             OpenErrorKind::Exists => Exit::Refused,
             OpenErrorKind::Missing
             | OpenErrorKind::Foreign
             | OpenErrorKind::Newer
+            | OpenErrorKind::Older
             | OpenErrorKind::Refused
             | OpenErrorKind::Unavailable => Exit::StoreUnavailable,
         };

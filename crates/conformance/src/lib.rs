@@ -5,8 +5,8 @@
 //! claims to survive its process also calls [`durable_suite!`], one whose bytes can be spoiled
 //! behind its back [`damage_suite!`], and one that tells when records have changed
 //! [`notice_suite!`]. No case is skipped: a store that
-//! cannot do something does not pass. Claims in transactions of a caller's have a suite of their own,
-//! [`transactions`]. [`FaultyStore`] loses and delays calls for tests of whoever
+//! cannot do something does not pass. Claims in transactions of a caller's have a suite of their
+//! own, [`transactions`]. [`FaultyStore`] loses and delays calls for tests of whoever
 //! uses stores.
 
 #![allow(clippy::unwrap_used, clippy::missing_panics_doc, reason = "cases fail by panicking")]

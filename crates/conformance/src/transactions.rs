@@ -1,6 +1,7 @@
 //! What holds for claims in transactions of a caller's, in every database and at each of its doors:
-//! a shop whose orders and records are in one database. [`transaction_suite!`](crate::transaction_suite)
-//! makes a test of each case, and [`cut_suite!`](crate::cut_suite) of those about connections.
+//! a shop whose orders and records are in one database.
+//! [`transaction_suite!`](crate::transaction_suite) makes a test of each case, and
+//! [`cut_suite!`](crate::cut_suite) of those about connections.
 
 mod cases;
 mod cut;

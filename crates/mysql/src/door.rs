@@ -4,8 +4,8 @@
 use mysql_async::prelude::Queryable as _;
 use mysql_async::{Conn, Row};
 use onlyonce_core::{Floor, Secret};
-use onlyonce_store::OpenErrorKind::{Exists, Foreign, Missing, Newer, Refused, Unavailable};
-use onlyonce_store::{Check, Checks, Need, OpenError, Warning, row};
+use onlyonce_store::OpenErrorKind::{Exists, Foreign, Missing, Refused, Unavailable};
+use onlyonce_store::{Check, Checks, FORMAT, Formats, Need, OpenError, Warning, row};
 
 use crate::address::{Accepts, Address, CONNECT_MAX};
 use crate::error::{DENIED, DUPLICATE, NOT_TOLD, code, text};
@@ -19,7 +19,6 @@ const REPLICA: Need = Need::new("replica", "of no other server");
 const STORE: Need = Need::new("store", "made by `onlyonce store init`");
 const ENGINE: Need = Need::new("engine", "InnoDB");
 const PRIVILEGES: Need = Need::new("privileges", "SELECT, INSERT, UPDATE, DELETE");
-const FORMAT: Need = Need::new("format", "one that this program knows");
 const SECRET: Need = Need::new("secret", "32 bytes");
 
 /// All that is looked at.
@@ -98,6 +97,25 @@ async fn look(
     accepts: Accepts,
     checks: &mut Checks,
 ) -> Result<Checked, OpenError> {
+    let (settings, store) = stored(conn, place, accepts, checks).await?;
+    formats(&store).look(checks)?;
+    let secret = value::<Vec<u8>>(&store, 1).and_then(|bytes| <[u8; 32]>::try_from(bytes).ok());
+    let Some(secret) = secret else {
+        return Err(checks.refuse(Foreign, SECRET, "something else", "its secret is none", ""));
+    };
+    checks.good(SECRET, "there");
+    let (packet, syncs) = (settings.packet(), settings.shows_unsynced());
+    let warnings = checks.accepted().map(Warning::of).collect();
+    Ok(Checked { secret: Secret::from_bytes(secret), packet, syncs, warnings })
+}
+
+/// Looks at all that is the same in each format; the server's settings, and the row of the store.
+pub(crate) async fn stored(
+    conn: &mut Conn,
+    place: &str,
+    accepts: Accepts,
+    checks: &mut Checks,
+) -> Result<(Settings, Row), OpenError> {
     let settings = server(conn, place, accepts, checks).await?;
     let tables = ask(conn, place, schema::ENGINES).await?;
     let engines: Vec<(String, String)> = tables.iter().filter_map(pair).collect();
@@ -107,27 +125,17 @@ async fn look(
     }
     engine(&engines, checks);
     privileges(conn, place, checks).await?;
-    let rows = ask(conn, place, schema::STORE).await?;
-    let Some(store) = rows.first() else {
+    let Some(store) = ask(conn, place, schema::STORE).await?.into_iter().next() else {
         let why = "the store's row is missing";
         return Err(checks.refuse(Missing, STORE, "no row", why, INIT));
     };
     checks.good(STORE, "there");
-    let version: i64 = value(store, 0).unwrap_or_default();
-    if version != schema::VERSION {
-        let why = format!("its format is {version}, and this program knows {}", schema::VERSION);
-        let fix = "use a newer onlyonce";
-        return Err(checks.refuse(Newer, FORMAT, version.to_string(), &why, fix));
-    }
-    checks.good(FORMAT, version.to_string());
-    let secret = value::<Vec<u8>>(store, 1).and_then(|bytes| <[u8; 32]>::try_from(bytes).ok());
-    let Some(secret) = secret else {
-        return Err(checks.refuse(Foreign, SECRET, "something else", "its secret is none", ""));
-    };
-    checks.good(SECRET, "there");
-    let (packet, syncs) = (settings.packet(), settings.shows_unsynced());
-    let warnings = checks.accepted().map(Warning::of).collect();
-    Ok(Checked { secret: Secret::from_bytes(secret), packet, syncs, warnings })
+    Ok((settings, store))
+}
+
+/// The formats that the row of a store speaks of.
+pub(crate) fn formats(store: &Row) -> Formats {
+    Formats { found: value(store, 0).unwrap_or_default(), known: schema::VERSION }
 }
 
 /// Looks at the server itself.
@@ -227,8 +235,8 @@ pub(crate) async fn init(
     server(conn, place, accepts, &mut checks).await?;
     checks.verdict()?;
     let exists = || OpenError::new(Exists, place, "there is a store already; it is left as it is");
-    for table in schema::TABLES {
-        say(conn, place, table).await?;
+    for statement in schema::STEPS.into_iter().flatten() {
+        say(conn, place, statement).await?;
     }
     if !ask(conn, place, schema::STORE).await?.is_empty() {
         return Err(exists());

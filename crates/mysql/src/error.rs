@@ -14,6 +14,8 @@ pub(crate) const LATE: u16 = 1242;
 pub(crate) const NOT_LET_IN: [u16; 2] = [3159, 1045];
 /// The user may not do that.
 pub(crate) const DENIED: [u16; 2] = [1142, 1143];
+/// Somebody else's lock was waited for too long.
+pub(crate) const LOCKED: u16 = 1205;
 /// The user may not ask that.
 pub(crate) const NOT_TOLD: u16 = 1227;
 /// There is a row with this key.

@@ -6,19 +6,27 @@
 use onlyonce_core::KeyId;
 use onlyonce_store::Row;
 
-/// The format of the tables. A program refuses a database with a higher one.
+/// The format of the tables: how many of [`STEPS`] were taken. A program refuses a database with
+/// another one. The procedures name it too.
 pub(crate) const VERSION: i64 = 1;
+const _: () = assert!(STEPS.len() == VERSION as usize);
+
+/// The steps that make the tables. A new store takes all of them, and an older one those above its
+/// format. Once it was released no step is changed: what is to be otherwise is a step more. The
+/// server commits each statement that changes a table by itself, so whoever was cut off repeats
+/// some: each must be one that can be (`IF NOT EXISTS`), also with none but the tables there.
+pub(crate) const STEPS: [&[&str]; 1] = [&TABLES];
 
 /// Rows in which processes note their largest revision. One for all would be locked by one
 /// transaction until it is synced, and make all others wait.
 pub(crate) const SLOTS: u8 = 64;
 
-/// Makes the tables. A server commits each of these statements by itself, so a store is there when
+/// The first step. A server commits each of these statements by itself, so a store is there when
 /// its row is; what an init that was cut short has left is used by the next.
 ///
 /// `onlyonce_due` serves the sweeper and listings of one state. Ids are bytes, and are compared as
 /// bytes: a collation would take some of them for equal.
-pub(crate) const TABLES: [&str; 3] = [
+const TABLES: [&str; 3] = [
     "CREATE TABLE IF NOT EXISTS onlyonce_records (
   id binary(16) NOT NULL PRIMARY KEY,
   revision bigint NOT NULL,

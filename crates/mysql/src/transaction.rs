@@ -312,7 +312,9 @@ impl Transactions {
         let Some(store) = rows.first() else { return Err(refused("the store's row is gone")) };
         let number = |at| value::<i64>(store, at);
         if number(0) != Some(schema::VERSION) {
-            return Err(refused("the store's format is another one: use a newer onlyonce"));
+            return Err(refused(
+                "the store's format is another one: `onlyonce doctor` says what to do",
+            ));
         }
         if value::<Vec<u8>>(store, 1).as_deref() != Some(&self.secret.as_bytes()[..]) {
             return Err(refused("the transaction is in the database of another store"));

@@ -2,13 +2,14 @@
 //! server does not keep what it has confirmed, and whose tables it has.
 
 use onlyonce_core::{Floor, Secret};
-use onlyonce_store::OpenErrorKind::{Exists, Foreign, Missing, Newer, Refused, Unavailable};
-use onlyonce_store::{Check, Checks, Need, OpenError, Warning, row};
+use onlyonce_store::OpenErrorKind::{Exists, Foreign, Missing, Refused, Unavailable};
+use onlyonce_store::{Check, Checks, FORMAT, Formats, Need, OpenError, Warning, format, row};
 use tokio_postgres::types::Type;
-use tokio_postgres::{Client, Row};
+use tokio_postgres::{Client, Error, Row, Transaction};
 
 use crate::address::{Address, CONNECT_MAX};
 use crate::error::text;
+use crate::migrate::refusal;
 use crate::notice;
 use crate::schema;
 use crate::session::Way;
@@ -24,7 +25,6 @@ const STANDBYS: Need = Need::new("standbys", "none, or one that commits wait for
 const STORE: Need = Need::new("store", "made by `onlyonce store init`");
 const TABLES_KEPT: Need = Need::new("tables", "logged");
 const PRIVILEGES: Need = Need::new("privileges", "SELECT, INSERT, UPDATE, DELETE");
-const FORMAT: Need = Need::new("format", "one that this program knows");
 const SECRET: Need = Need::new("secret", "32 bytes");
 const NOTICES: Need = Need::new("notices", "come, or others' answers are polled for");
 
@@ -115,6 +115,23 @@ pub async fn doctor(address: Address) -> Vec<Check> {
 
 /// Looks through it, and says why nothing more can be asked.
 async fn look(client: &Client, way: &Way, checks: &mut Checks) -> Result<Checked, OpenError> {
+    let (synchronous_commit, store) = stored(client, way, checks).await?;
+    formats(&store).look(checks)?;
+    let Ok(secret) = <[u8; 32]>::try_from(store.get::<_, &[u8]>(1)) else {
+        return Err(checks.refuse(Foreign, SECRET, "something else", "its secret is none", ""));
+    };
+    checks.good(SECRET, "there");
+    let warnings = checks.accepted().map(Warning::of).collect();
+    Ok(Checked { synchronous_commit, secret: Secret::from_bytes(secret), warnings })
+}
+
+/// Looks at all that is the same in each format; what a transaction is begun with, and the row of
+/// the store.
+pub(crate) async fn stored(
+    client: &Client,
+    way: &Way,
+    checks: &mut Checks,
+) -> Result<(String, Row), OpenError> {
     let place = &*way.place;
     let settings = settings(client, way, checks).await?;
     if !settings.has_store {
@@ -123,24 +140,14 @@ async fn look(client: &Client, way: &Way, checks: &mut Checks) -> Result<Checked
     }
     checks.good(STORE, "there");
     tables(client, place, checks).await?;
-    let rows = ask(client, place, ROW).await?;
-    let Some(store) = rows.first() else {
-        return Err(checks.refuse(Missing, FORMAT, "none", "the store's row is gone", ""));
-    };
-    let version: i32 = store.get(0);
-    if version != schema::VERSION {
-        let why = format!("its format is {version}, and this program knows {}", schema::VERSION);
-        let fix = "use a newer onlyonce";
-        return Err(checks.refuse(Newer, FORMAT, version.to_string(), &why, fix));
-    }
-    checks.good(FORMAT, version.to_string());
-    let Ok(secret) = <[u8; 32]>::try_from(store.get::<_, &[u8]>(1)) else {
-        return Err(checks.refuse(Foreign, SECRET, "something else", "its secret is none", ""));
-    };
-    checks.good(SECRET, "there");
-    let synchronous_commit = settings.synchronous_commit;
-    let warnings = checks.accepted().map(Warning::of).collect();
-    Ok(Checked { synchronous_commit, secret: Secret::from_bytes(secret), warnings })
+    let row = ask(client, place, ROW).await?.into_iter().next();
+    let gone = || checks.refuse(Missing, FORMAT, "none", "the store's row is gone", "");
+    Ok((settings.synchronous_commit, row.ok_or_else(gone)?))
+}
+
+/// The formats that the row of a store speaks of.
+pub(crate) fn formats(store: &Row) -> Formats {
+    Formats { found: store.get::<_, i32>(0).into(), known: schema::VERSION.into() }
 }
 
 /// Whether the tables are kept, and ours to use.
@@ -193,9 +200,10 @@ pub(crate) async fn init(
         if is_missing {
             making.batch_execute("CREATE SCHEMA onlyonce").await?;
         }
-        making.batch_execute(schema::TABLES).await?;
-        making.batch_execute(schema::NOTED).await?;
-        making.batch_execute(schema::FUNCTIONS).await?;
+        for step in schema::STEPS {
+            making.batch_execute(step).await?;
+        }
+        make_functions(&making).await?;
         let (slots, secret) = (i32::from(schema::SLOTS) - 1, &secret[..]);
         making.query_typed(schema::MAKE_SLOTS, &[(&slots, Type::INT4)]).await?;
         let floor = row::millis(floor.time());
@@ -209,15 +217,23 @@ pub(crate) async fn init(
 
 /// Makes what transactions of callers need, in a store that there is already.
 pub(crate) async fn install(client: &mut Client, way: &Way) -> Result<(), OpenError> {
-    let place = &*way.place;
     check(client, way).await?;
     let make = async {
         let making = client.transaction().await?;
-        making.batch_execute(schema::NOTED).await?;
-        making.batch_execute(schema::FUNCTIONS).await?;
+        // Two at once take turns.
+        making.query_typed(schema::LOCK_STORE, &[]).await?;
+        make_functions(&making).await?;
         making.commit().await
     };
-    make.await.map_err(|error| OpenError::new(Unavailable, place, text(&error)))
+    make.await.map_err(|error| refusal(way, &error))
+}
+
+/// With a word of which program has made them.
+async fn make_functions(making: &Transaction<'_>) -> Result<(), Error> {
+    making.batch_execute(schema::NOTED).await?;
+    making.batch_execute(schema::FUNCTIONS).await?;
+    let mark = format::mark(schema::FUNCTIONS);
+    making.batch_execute(&format!("COMMENT ON FUNCTION onlyonce.claim IS '{mark}'")).await
 }
 
 struct Settings {

@@ -15,6 +15,7 @@ mod address;
 mod batch;
 mod door;
 mod error;
+mod migrate;
 mod notice;
 mod others;
 mod outbox;
@@ -28,6 +29,7 @@ mod writer;
 
 pub use address::{Address, AddressError, RISKS};
 pub use door::doctor;
+pub use onlyonce_store::Formats;
 pub use onlyonce_store::transaction::{Claimed, Request, TxError, TxErrorKind};
 pub use outbox::{OUTBOX, Outbox};
 pub use postgres::Postgres;

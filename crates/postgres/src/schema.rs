@@ -1,19 +1,26 @@
 //! The tables, and the statements about them. All of them name the schema, since nothing can be
 //! set for a session.
 
-/// The format of the tables. A program refuses a database with a higher one.
+/// The format of the tables: how many of [`STEPS`] were taken. A program refuses a database with
+/// another one. The functions in SQL name it too.
 pub(crate) const VERSION: i32 = 1;
+const _: () = assert!(STEPS.len() == VERSION as usize);
+
+/// The steps that make the tables. A new store takes all of them, and an older one those above its
+/// format, in one transaction. Once it was released no step is changed: what is to be otherwise is
+/// a step more. A new table must be granted, and is told with the release.
+pub(crate) const STEPS: [&str; 1] = [TABLES];
 
 /// Rows in which processes note their largest revision. One for all would be locked by one
 /// transaction until it is synced, and make all others wait.
 pub(crate) const SLOTS: i16 = 64;
 
-/// Makes the tables.
+/// The first step.
 ///
 /// `records_due` serves the sweeper and listings of one state. A key id carries no time, so rows
 /// cannot be dropped by the partition; they are deleted one by one, in batches like all writes, and
 /// a vacuum that begins early and does not pause gives the room to the rows that come.
-pub(crate) const TABLES: &str = "
+const TABLES: &str = "
 CREATE TABLE onlyonce.store (
   only_row boolean NOT NULL PRIMARY KEY CHECK (only_row),
   version integer NOT NULL,
@@ -49,12 +56,22 @@ CREATE SEQUENCE IF NOT EXISTS onlyonce.noted;
 GRANT SELECT ON SEQUENCE onlyonce.noted TO PUBLIC;
 ";
 
-/// The functions for callers in other languages, made anew over older ones.
+/// The functions for callers in other languages, made anew over older ones. Only one at a time may
+/// do that, or the server would fail one of the two.
 pub(crate) const FUNCTIONS: &str = concat!(
     include_str!("functions/record.sql"),
     include_str!("functions/decide.sql"),
     include_str!("functions/calls.sql"),
 );
+
+/// The mark of the program that has made the functions, if all that belongs to them is there.
+pub(crate) const FUNCTIONS_MARK: &str = "
+SELECT pg_catalog.obj_description(to_regproc('onlyonce.claim'), 'pg_proc')
+WHERE to_regproc('onlyonce.complete') IS NOT NULL AND to_regclass('onlyonce.noted') IS NOT NULL";
+
+/// The format, once nobody else changes it; until the end of the transaction.
+pub(crate) const LOCK_STORE: &str = "SELECT version FROM onlyonce.store FOR UPDATE";
+pub(crate) const SET_VERSION: &str = "UPDATE onlyonce.store SET version = $1";
 
 pub(crate) const MAKE_STORE: &str = "INSERT INTO onlyonce.store (only_row, version, secret, floor) \
                                      VALUES (true, $1, $2, $3)";

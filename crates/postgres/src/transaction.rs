@@ -253,7 +253,9 @@ impl Transactions {
         let refused = |text: &str| self.error(TxErrorKind::NotExecuted, text);
         let Some(store) = rows.first() else { return Err(refused("the store's row is gone")) };
         if store.get::<_, i32>(0) != schema::VERSION {
-            return Err(refused("the store's format is another one: use a newer onlyonce"));
+            return Err(refused(
+                "the store's format is another one: `onlyonce doctor` says what to do",
+            ));
         }
         if store.get::<_, &[u8]>(1) != &self.secret.as_bytes()[..] {
             return Err(refused("the transaction is in the database of another store"));

@@ -8,8 +8,8 @@ use std::path::Path;
 use std::time::Duration;
 
 use onlyonce_core::Floor;
-use onlyonce_store::OpenErrorKind::{Missing, Newer};
-use onlyonce_store::{Check, Checks, Need, OpenError, OpenErrorKind, row};
+use onlyonce_store::OpenErrorKind::Missing;
+use onlyonce_store::{Check, Checks, FORMAT, Formats, Need, OpenError, OpenErrorKind, row};
 use rusqlite::{Connection, OpenFlags};
 
 use crate::error::{at, code, of_open};
@@ -36,7 +36,6 @@ const SHARED: [(u64, &str); 9] = [
 const FILE: Need = Need::new("file", "there, and readable for us");
 const FILE_SYSTEM: Need = Need::new("file system", "one of this machine alone");
 const STORE: Need = Need::new("store", "made by `onlyonce store init`");
-const FORMAT: Need = Need::new("format", "one that this program knows");
 const WRITABLE: Need = Need::new("writable", "yes");
 const JOURNAL_MODE: Need = Need::new("journal_mode", "wal");
 const SYNCHRONOUS: Need = Need::new("synchronous", "2 (full) or more, once we have asked for it");
@@ -92,7 +91,7 @@ pub(crate) fn init(path: &Path, secret: &[u8; 32], floor: Floor) -> Result<(), O
         return Err(at(path, OpenErrorKind::Exists, text));
     }
     let make = || {
-        transaction.execute_batch(schema::TABLES)?;
+        schema::STEPS.iter().try_for_each(|step| transaction.execute_batch(step))?;
         let floor = row::millis(floor.time());
         transaction.execute(schema::MAKE_STORE, (&secret[..], floor))?;
         transaction.pragma_update(None, "user_version", schema::VERSION)?;
@@ -131,6 +130,30 @@ pub fn doctor(file: &Path) -> Vec<Check> {
 
 /// Looks at a file, and says why nothing more can be asked of it.
 fn look(path: &Path, checks: &mut Checks) -> Result<Connection, OpenError> {
+    let (connection, found) = stored(path, checks)?;
+    let known = schema::VERSION.into();
+    Formats { found: found.into(), known }.look(checks)?;
+    let sqlite = |error: rusqlite::Error| of_open(path, &error);
+    let readonly = connection.is_readonly(rusqlite::MAIN_DB).map_err(sqlite)?;
+    let why = "it cannot be written to: the file or its file system is read-only";
+    let fix = "let our user write to the file and to its folder";
+    checks.must(WRITABLE, if readonly { "no" } else { "yes" }, !readonly, why, fix);
+    let mode: String =
+        connection.pragma_query_value(None, "journal_mode", |row| row.get(0)).map_err(sqlite)?;
+    let why = format!("journal_mode is {mode}, and what is confirmed is kept with wal only");
+    let fix = "`PRAGMA journal_mode = wal` while nobody uses the file";
+    checks.must(JOURNAL_MODE, &*mode, mode == "wal", &why, fix);
+    pragma(&connection, "synchronous", "full").map_err(sqlite)?;
+    let level: i64 =
+        connection.pragma_query_value(None, "synchronous", |row| row.get(0)).map_err(sqlite)?;
+    let why = format!("synchronous stays at {level}, and a crash would lose what was confirmed");
+    let fix = "it must be 2 (full) or more";
+    checks.must(SYNCHRONOUS, level.to_string(), 2 <= level, &why, fix);
+    Ok(connection)
+}
+
+/// Looks at what is the same in each format, and finds that.
+pub(crate) fn stored(path: &Path, checks: &mut Checks) -> Result<(Connection, i32), OpenError> {
     if let Err(error) = fs::metadata(path) {
         let text = error.to_string();
         if error.kind() == io::ErrorKind::NotFound {
@@ -161,28 +184,7 @@ fn look(path: &Path, checks: &mut Checks) -> Result<Connection, OpenError> {
         }
     };
     checks.good(STORE, "there");
-    if version != schema::VERSION {
-        let why = format!("its format is {version}, and this program knows {}", schema::VERSION);
-        let fix = "use a newer onlyonce";
-        return Err(checks.refuse(Newer, FORMAT, version.to_string(), &why, fix));
-    }
-    checks.good(FORMAT, version.to_string());
-    let readonly = connection.is_readonly(rusqlite::MAIN_DB).map_err(sqlite)?;
-    let why = "it cannot be written to: the file or its file system is read-only";
-    let fix = "let our user write to the file and to its folder";
-    checks.must(WRITABLE, if readonly { "no" } else { "yes" }, !readonly, why, fix);
-    let mode: String =
-        connection.pragma_query_value(None, "journal_mode", |row| row.get(0)).map_err(sqlite)?;
-    let why = format!("journal_mode is {mode}, and what is confirmed is kept with wal only");
-    let fix = "`PRAGMA journal_mode = wal` while nobody uses the file";
-    checks.must(JOURNAL_MODE, &*mode, mode == "wal", &why, fix);
-    pragma(&connection, "synchronous", "full").map_err(sqlite)?;
-    let level: i64 =
-        connection.pragma_query_value(None, "synchronous", |row| row.get(0)).map_err(sqlite)?;
-    let why = format!("synchronous stays at {level}, and a crash would lose what was confirmed");
-    let fix = "it must be 2 (full) or more";
-    checks.must(SYNCHRONOUS, level.to_string(), 2 <= level, &why, fix);
-    Ok(connection)
+    Ok((connection, version))
 }
 
 /// Opens a file that is known to be a store, for reading.

@@ -28,6 +28,7 @@
 mod door;
 mod error;
 mod keeper;
+mod migrate;
 mod outbox;
 mod queue;
 mod readers;
@@ -38,6 +39,7 @@ mod transaction;
 mod writer;
 
 pub use door::doctor;
+pub use onlyonce_store::Formats;
 pub use onlyonce_store::outbox::{Counted, Posted};
 pub use onlyonce_store::transaction::{Claimed, Request, TxError, TxErrorKind};
 pub use outbox::{OUTBOX, Outbox};

@@ -2,13 +2,20 @@
 
 /// Says in the file's header that it is ours: "once" in ASCII (`PRAGMA application_id`).
 pub(crate) const APPLICATION_ID: i32 = 0x6F6E_6365;
-/// The format of the tables (`PRAGMA user_version`). A program refuses a file with a higher one.
+/// The format of the tables (`PRAGMA user_version`): how many of [`STEPS`] were taken. A program
+/// refuses a file with another one.
 pub(crate) const VERSION: i32 = 1;
+const _: () = assert!(STEPS.len() == VERSION as usize);
 
-/// Makes the tables. `records_due` serves the sweeper and listings of one state; it holds the id,
+/// The steps that make the tables. A new store takes all of them, and an older one those above its
+/// format, in one transaction. Once it was released no step is changed: what is to be otherwise is
+/// a step more.
+pub(crate) const STEPS: [&str; 1] = [TABLES];
+
+/// The first step. `records_due` serves the sweeper and listings of one state; it holds the id,
 /// so that neither reads a record to find it. `WITHOUT ROWID` would put whole replies into the
 /// inner pages of the tree.
-pub(crate) const TABLES: &str = "
+const TABLES: &str = "
 CREATE TABLE store (
   only_row INTEGER NOT NULL PRIMARY KEY CHECK (only_row = 1),
   secret BLOB NOT NULL,

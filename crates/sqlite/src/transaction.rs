@@ -205,7 +205,7 @@ impl Transactions {
         let read = |row: &rusqlite::Row<'_>| row.get::<_, i64>(0);
         let version = tx.query_row(schema::TX_VERSION, (), read);
         if version.map_err(|error| self.failed(&error))? != i64::from(schema::VERSION) {
-            let text = "the store's format is another one: use a newer onlyonce";
+            let text = "the store's format is another one: `onlyonce doctor` says what to do";
             return Err(self.error(TxErrorKind::NotExecuted, text));
         }
         if secret != self.secret.as_bytes() {

@@ -293,7 +293,7 @@ fn a_connection_whose_commit_would_not_be_one_or_not_durable_is_refused() {
     let newer = shop.connect();
     newer.execute_batch("PRAGMA user_version = 99").unwrap();
     let error = shop.order(&mut shop.connect(), "refused").unwrap_err();
-    assert!(error.to_string().contains("use a newer onlyonce"), "{error}");
+    assert!(error.to_string().contains("format is another one"), "{error}");
     newer.execute_batch("PRAGMA user_version = 1").unwrap();
     let wrong = Policy { skew_max: Duration::MAX, ..Policy::default() };
     let tx = connection.transaction_with_behavior(Immediate).unwrap();

@@ -14,6 +14,7 @@
 pub mod check;
 pub mod codec;
 pub mod error;
+pub mod format;
 pub mod memory;
 pub mod notice;
 pub mod open;
@@ -26,6 +27,7 @@ pub mod transaction;
 pub use check::{Check, Checks, Found, Need, Warning};
 pub use codec::{CodecError, decode, encode};
 pub use error::{StoreError, StoreErrorKind};
+pub use format::{FORMAT, Formats};
 pub use memory::MemoryStore;
 pub use notice::{Notice, Notices, Router, Teller, Want, notices};
 pub use open::{OpenError, OpenErrorKind};

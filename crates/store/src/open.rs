@@ -21,6 +21,8 @@ pub enum OpenErrorKind {
     Foreign,
     /// A newer program has made it.
     Newer,
+    /// An older program has made it, and its tables are to be brought up to date first.
+    Older,
     /// A setting would break what a store promises; the text names it and what it must be.
     Refused,
     /// The system or the server does not let us in.

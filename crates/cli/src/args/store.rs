@@ -4,6 +4,7 @@ use clap::Subcommand;
 
 use super::StoreArgs;
 use crate::commands::copy::CopyArgs;
+use crate::commands::migrate::MigrateArgs;
 use crate::commands::restored::RestoredArgs;
 use crate::commands::spread::{RebalanceArgs, SpreadArgs};
 use crate::place::Place;
@@ -22,6 +23,21 @@ already. Where there has never been a store there is nothing to lose: say --firs
         #[arg(long)]
         first: bool,
     },
+    /// Bring the tables and functions of a store to what this onlyonce makes
+    #[command(after_help = "\
+Say it after an update of onlyonce, as the owner of the store. If its tables are of the newest \
+format, it says so; only functions in PostgreSQL or procedures in MariaDB of another onlyonce are \
+made anew then. Else stop every process that uses the store and say --at-rest: an older onlyonce \
+refuses the tables from then on, and a newer one those from before. A newer format is never taken \
+back.
+
+Cut off, it has changed nothing, or in MariaDB some of it; the same command goes on. Say the \
+GRANTs of the store's users again after it: what is new is its owner's. A journal, Redis and etcd \
+have no tables.
+
+  onlyonce store migrate --store postgres://owner@db.example/shop
+  onlyonce store migrate --at-rest --store sqlite:/var/lib/once.db")]
+    Migrate(MigrateArgs),
     /// Let databases join several that are used as one, with a line for each in a file
     #[command(after_help = "\
 FILE has a line for each store, all of one kind and none of them a journal; each key lives in one \

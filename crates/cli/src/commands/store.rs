@@ -1,13 +1,14 @@
-//! `onlyonce store init`, `copy`, `spread`, `rebalance`, `restored` and `functions`
+//! `onlyonce store init`, `migrate`, `copy`, `spread`, `rebalance`, `restored` and `functions`
 
 use crate::args::StoreCommand;
-use crate::commands::{copy, functions, restored, spread};
+use crate::commands::{copy, functions, migrate, restored, spread};
 use crate::failure::Failure;
 use crate::output;
 
 pub(crate) async fn run(command: StoreCommand) -> Result<(), Failure> {
     let (store, first) = match command {
         StoreCommand::Init { store, first } => (store, first),
+        StoreCommand::Migrate(args) => return migrate::run(args).await,
         StoreCommand::Spread(args) => return spread::join(args).await,
         StoreCommand::Rebalance(args) => return spread::rebalance(args).await,
         StoreCommand::Copy(args) => return copy::run(args).await,

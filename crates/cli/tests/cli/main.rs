@@ -20,6 +20,7 @@ mod functions;
 mod help;
 mod log;
 mod mail;
+mod migrate;
 mod notices;
 mod operate;
 mod process;

@@ -93,7 +93,8 @@ fn a_call_that_is_wrong_says_what_is_wrong_and_that_nothing_happened() {
 fn a_role_needs_the_functions_alone_and_sees_neither_secret_nor_table() {
     let shop = Shop::open();
     shop.sql(
-        "CREATE ROLE app LOGIN; GRANT USAGE ON SCHEMA onlyonce TO app; GRANT ALL ON orders, visits TO app",
+        "CREATE ROLE app LOGIN; GRANT USAGE ON SCHEMA onlyonce TO app;
+         GRANT ALL ON orders, visits TO app",
     );
     let url = shop.url().replace("postgres@", "app@");
     let order = |key: &'static str| {

@@ -210,7 +210,8 @@ fn an_answer_that_is_too_large_for_the_functions_is_told_as_one() {
 fn a_role_with_the_rights_of_the_page_claims_by_the_rust_api() {
     let shop = Shop::open();
     shop.sql(
-        "CREATE ROLE app LOGIN; GRANT USAGE ON SCHEMA onlyonce TO app; GRANT ALL ON orders, visits TO app;
+        "CREATE ROLE app LOGIN; GRANT USAGE ON SCHEMA onlyonce TO app;
+         GRANT ALL ON orders, visits TO app;
          GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA onlyonce TO app;
          GRANT SELECT, UPDATE ON SEQUENCE onlyonce.noted TO app",
     );
