@@ -69,6 +69,15 @@ impl Template {
         }
     }
 
+    /// The text with its references as they are written.
+    pub fn text(&self) -> String {
+        let written = self.0.iter().map(|piece| match piece {
+            Piece::Text(plain) => plain.replace("${", "$${"),
+            Piece::Reference(name) => format!("${{{name}}}"),
+        });
+        written.collect()
+    }
+
     /// The text.
     ///
     /// # Errors

@@ -211,7 +211,7 @@ impl Inner {
                 Step::Swap { expected, next } => {
                     failpoint!("engine.swap.before", act);
                     let swap = self.store.swap(id, expected, next).await?;
-                    failpoint!("engine.swap.after", act);
+                    failpoint!("engine.swap.after", (&*act, &swap));
                     if let Some(acted) = act.swapped(swap) {
                         return Ok(acted);
                     }

@@ -17,7 +17,7 @@ use crate::destruction::{Destruction, is_visible, why_not};
 use crate::error::ProvisionError;
 use crate::identity::token_of_destroying;
 use crate::plan::Resource;
-use crate::provisioner::{Place, Provisioner, policy_of_verdicts, receipt_of};
+use crate::provisioner::{NO_ID, Place, Provisioner, policy_of_verdicts, receipt_of};
 use crate::receipt::{self, Departure, Receipt};
 
 /// What has become of a resource that was to be destroyed. Texts are for a person.
@@ -129,7 +129,7 @@ impl Provisioner {
             Destroyed::Unrecorded { departure, remedy, why: course.words() }
         };
         let Answer::Refused(Outcome::OutcomeUnknown { .. }) = answer else {
-            return Ok(ended(answer, &course, unrecorded));
+            return Ok(ended(answer, &course, &departure.id, unrecorded));
         };
         Ok(match self.engine.get(request.id).await {
             Ok(Some(record)) if record.state.kind() == StateKind::Unknown => {
@@ -160,9 +160,7 @@ impl Provisioner {
                 State::Released { .. } => "nothing was made",
                 State::InFlight(_) => "an apply is at it, or was cut off: apply it again first",
                 State::Unknown(_) => "nobody knows whether it was made: resolve that first",
-                State::Completed { .. } | State::Tombstone { .. } => {
-                    "its record was settled by other means, and says no id"
-                }
+                State::Completed { .. } | State::Tombstone { .. } => NO_ID,
             }
             .into()));
         };
@@ -306,10 +304,14 @@ impl Provisioner {
 /// looked at, if it carries the marker. What it offers to settle that of its making, such as that
 /// names are given once, says nothing about this.
 fn policy(resource: &Resource, receipt: &Receipt) -> Policy {
-    let Receiver { settle, late, .. } = resource.policy.receiver;
+    let receiver = resource.kind.receiver_of_destroying();
+    let Receiver { settle, late, .. } = receiver.unwrap_or(resource.policy.receiver);
     let settle = settle.filter(|_| is_visible(resource, receipt));
     Policy { receiver: Receiver { always: None, keyed: None, settle, late }, ..resource.policy }
 }
+
+/// Whoever wanted it gone is not known: it was said by other means, or there was no room for it.
+const NOT_KEPT: &str = "who has said so, and why, is not kept";
 
 fn departure_of(record: &Record, made: Receipt) -> Departure {
     let kept = match &record.state {
@@ -319,12 +321,20 @@ fn departure_of(record: &Record, made: Receipt) -> Departure {
         | State::Unknown(_)
         | State::Tombstone { .. } => None,
     };
-    let (by, why) = (String::new(), "settled by other means".into());
-    kept.unwrap_or(Departure { id: made.id, by, why })
+    kept.unwrap_or_else(|| nobodys(made.id))
+}
+
+fn nobodys(id: String) -> Departure {
+    Departure { id, by: String::new(), why: NOT_KEPT.into() }
 }
 
 /// What an answer says, unless that nobody knows.
-fn ended(answer: Answer, course: &Course, unrecorded: impl Fn() -> Destroyed) -> Destroyed {
+fn ended(
+    answer: Answer,
+    course: &Course,
+    id: &str,
+    unrecorded: impl Fn() -> Destroyed,
+) -> Destroyed {
     match answer {
         Answer::Reply(reply) | Answer::Replayed(reply) => gone(&reply),
         Answer::NotExecuted(reply) => Destroyed::Refused(why_not(course.met.as_ref(), &reply)),
@@ -332,6 +342,10 @@ fn ended(answer: Answer, course: &Course, unrecorded: impl Fn() -> Destroyed) ->
         // Its claim was settled by somebody else while it went on.
         Answer::Refused(_) | _ if course.is_sent => unrecorded(),
         Answer::Refused(Outcome::InFlight { .. }) => Destroyed::Busy,
+        // Another one has destroyed it while this one waited.
+        Answer::Refused(Outcome::Gone { sealed: false, .. }) => {
+            Destroyed::Gone(nobodys(id.to_owned()))
+        }
         Answer::Refused(_) | _ => Destroyed::Refused("its record was changed meanwhile".into()),
     }
 }

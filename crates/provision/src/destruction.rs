@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex};
 
 use onlyonce::{Acted, Attempt, Effect, InDoubt, Probed, Ran};
 use onlyonce_core::{Evidence, Fence, KeyId, Outcome, Policy, Reply};
+use onlyonce_failpoint::failpoint;
 
 use crate::creation::{Course, Met, hold, told};
 use crate::identity::Identity;
@@ -45,8 +46,8 @@ const NEVER_SHOWN: &str = "nothing is there by a `check` that did not show it wh
 pub(crate) const fn is_visible(resource: &Resource, receipt: &Receipt) -> bool {
     match receipt.how {
         How::Created | How::Found => resource.kind.can_check(),
-        // It need not carry our marker.
-        How::Told => false,
+        // It need not carry our marker, where a script knows what to do with such a one.
+        How::Told => resource.kind.must_show() && resource.kind.can_check(),
     }
 }
 
@@ -94,8 +95,8 @@ impl Destruction {
     /// That the `check` of this plan has shown it. A `check` that has not, since it came into the
     /// plan later or was another one then, can look where the thing never was.
     fn sight(&self) -> Option<Evidence> {
-        let check = self.resource().kind.check_script()?;
-        let script = [("check".to_owned(), check.to_owned())].into();
+        let check = self.resource().kind.sight(&self.call(None, None))?;
+        let script = [("check".to_owned(), check)].into();
         let digest = receipt::digests(&self.provisioner.secret, &script).remove("check")?;
         Evidence::new(format!("shown by check {digest}"))
     }
@@ -131,6 +132,7 @@ impl Effect for Destruction {
             return Ok(hold);
         }
         let seen = self.resource().kind.check(&self.call(Some(attempt), hold.as_ref())).await;
+        failpoint!("resource.look.after", seen);
         match seen {
             Seen::Ours(id) if id == self.receipt.id => {
                 self.note(attempt.fence).await.map_err(|met| self.stop(met))?;
@@ -146,8 +148,10 @@ impl Effect for Destruction {
     }
 
     async fn commit(&mut self, hold: Option<Hold>, attempt: Attempt) -> Ran {
+        failpoint!("resource.destroy.before", attempt);
         Course::sent(&self.course);
         let undone = self.resource().kind.destroy(&self.call(Some(attempt), hold.as_ref())).await;
+        failpoint!("resource.destroy.after", undone);
         match undone {
             Undone::Gone => {
                 Course::done(&self.course);

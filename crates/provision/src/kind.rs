@@ -20,7 +20,9 @@ use crate::script::Hold;
 pub(crate) use aws::{Aws, Thing};
 pub(crate) use command::Command;
 pub(crate) use file::File;
-pub(crate) use http::{Check, Create, Http, IdIn, Json, REFUSED, Ready, Request, TAKEN};
+pub(crate) use http::{
+    Check, Create, Destroy, GONE, Http, IdIn, Json, REFUSED, REFUSED_GONE, Ready, Request, TAKEN,
+};
 pub(crate) use postgres::{Postgres, What, wrong as too_long};
 
 /// What there is of a resource where it is.
@@ -117,19 +119,33 @@ impl Kind {
         }
     }
 
-    /// The script that looks for it. Only what scripts make is destroyed, so no other kind has one.
-    pub(crate) fn check_script(&self) -> Option<&str> {
+    /// What a look for it goes by, the same as long as it looks at the same place. `None` where
+    /// nothing is destroyed, or where that cannot be said.
+    pub(crate) fn sight(&self, call: &Call<'_>) -> Option<String> {
         match self {
-            Self::Command(command) => command.check.as_deref(),
-            Self::File(_) | Self::Http(_) | Self::Postgres(_) | Self::Aws(_) => None,
+            Self::Command(command) => command.check.clone(),
+            Self::File(file) => file.sight(call),
+            Self::Http(http) => http.sight(call),
+            Self::Postgres(_) | Self::Aws(_) => None,
         }
     }
 
-    /// Whether its plan says how it is destroyed.
+    /// Whether it is known how it is destroyed.
     pub(crate) const fn can_destroy(&self) -> bool {
         match self {
             Self::Command(command) => command.destroy.is_some(),
-            Self::File(_) | Self::Http(_) | Self::Postgres(_) | Self::Aws(_) => false,
+            Self::Http(http) => http.destroy.is_some(),
+            Self::File(_) => true,
+            Self::Postgres(_) | Self::Aws(_) => false,
+        }
+    }
+
+    /// Whether it is destroyed only if a look shows our marker, also if somebody has said that it
+    /// is there. A script may be for things that have none.
+    pub(crate) const fn must_show(&self) -> bool {
+        match self {
+            Self::Command(_) => false,
+            Self::File(_) | Self::Http(_) | Self::Postgres(_) | Self::Aws(_) => true,
         }
     }
 
@@ -170,6 +186,16 @@ impl Kind {
         }
     }
 
+    /// What it offers to settle an unknown outcome of its destroying, where the kind knows it and
+    /// the plan does not say.
+    pub(crate) const fn receiver_of_destroying(&self) -> Option<Receiver> {
+        match self {
+            // Nobody is on the way to it, and what is gone is seen to be gone at once.
+            Self::File(_) => Some(Receiver::queryable(Duration::ZERO, Duration::ZERO)),
+            Self::Command(_) | Self::Http(_) | Self::Postgres(_) | Self::Aws(_) => None,
+        }
+    }
+
     /// Looks for it. Where it cannot be looked for, nobody can tell.
     pub(crate) async fn check(&self, call: &Call<'_>) -> Seen {
         match self {
@@ -196,7 +222,9 @@ impl Kind {
     pub(crate) async fn destroy(&self, call: &Call<'_>) -> Undone {
         match self {
             Self::Command(command) => command.destroy(call).await,
-            Self::File(_) | Self::Http(_) | Self::Postgres(_) | Self::Aws(_) => {
+            Self::File(file) => file.destroy(call),
+            Self::Http(http) => http.destroy(call).await,
+            Self::Postgres(_) | Self::Aws(_) => {
                 Undone::Refused(format!("a resource of the kind {} is not destroyed", self.name()))
             }
         }

@@ -46,7 +46,7 @@ pub enum Known {
     Created {
         /// When that was recorded.
         at: Timestamp,
-        /// What it is; `None` if its record was settled by other means.
+        /// What it is; `None` if its record does not say.
         receipt: Option<Receipt>,
     },
     /// Somebody is destroying it.

@@ -161,6 +161,11 @@ pub(crate) fn is_over(record: &Record) -> bool {
     }
 }
 
+/// Why nothing is done about one that is there by a record that does not say which: it was settled
+/// by other means, or the store had no room for more.
+pub(crate) const NO_ID: &str =
+    "its record says no id: forget it, and it is found if it has the marker; else import it";
+
 /// What is kept of a resource that is there.
 pub(crate) fn receipt_of(record: &Record) -> Option<Receipt> {
     match &record.state {

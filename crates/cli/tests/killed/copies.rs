@@ -1,4 +1,4 @@
-//! `onlyonce journal backup` and `restore`, killed at each named place that they pass.
+//! `onlyonce journal backup`, `restore` and `salvage`, killed at each named place that they pass.
 
 use std::collections::BTreeMap;
 use std::os::unix::process::ExitStatusExt as _;
@@ -41,6 +41,13 @@ const RESTORE: &str = "\
     at which something unfinished does, and when all of it does, a restore is gone through with: \
     a proxy on it gives the same answers, does not know what became of the order that was at \
     work, and runs nothing.";
+
+const SALVAGE: &str = "\
+    `onlyonce journal salvage` of such a journal, in which the entry is damaged that an order was \
+    answered, is killed. Each time the journal has not changed by a byte. When nothing lies there, \
+    at the last moment at which something unfinished does, and when all of it does, a salvage is \
+    gone through with: a proxy on it gives the same answers, does not know what became of the \
+    order whose answer is lost, and runs nothing.";
 
 const KEY: &str = "1111111111111111111111111111111111111111111111111111111111111111";
 
@@ -89,8 +96,8 @@ fn backup_rows() -> Vec<Row> {
     ])
 }
 
-/// Those of a restore.
-fn restore_rows() -> Vec<Row> {
+/// Those of a restore, and of a salvage: both make a journal of records.
+fn rebuild_rows() -> Vec<Row> {
     within(vec![
         row("file.write.before", &["\"secret\""], "before the secret is written"),
         row("file.rename.after", &["\"secret\""], "after the secret has its name"),
@@ -113,7 +120,7 @@ fn restore_rows() -> Vec<Row> {
 
 /// All of them.
 pub(crate) fn rows() -> impl Iterator<Item = Row> {
-    backup_rows().into_iter().chain(restore_rows())
+    backup_rows().into_iter().chain(rebuild_rows())
 }
 
 /// A proxy with what can be in a journal.
@@ -187,9 +194,12 @@ fn backups(binary: &Path) {
     }
 }
 
+/// What is in its files, but for the note of who has it. Where a process has the journal there is
+/// its socket too, which nobody can open as a file (ENXIO).
 fn contents(folder: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
     let paths = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
-    paths.map(|path| (path.clone(), std::fs::read(path).unwrap())).collect()
+    let files = paths.filter(|path| path.is_file() && !path.ends_with("lock"));
+    files.map(|path| (path.clone(), std::fs::read(path).unwrap())).collect()
 }
 
 /// The same for a restore.
@@ -206,30 +216,64 @@ fn restores(binary: &Path) {
     assert!(held.saw().whole().is_some_and(|it| it.is_the_shops()));
     bench.shop.manner(Manner::Answer);
     bench.stop();
-    let before = contents(&backup);
-    for (number, Row { place, killed, there: expected }) in restore_rows().into_iter().enumerate() {
+    rebuilds(&mut world, "restore", &backup, "held");
+}
+
+/// The same for a salvage.
+fn salvages(binary: &Path) {
+    let mut world = World::new(binary);
+    let bench = &mut world.bench;
+    let journal = bench.journal().to_owned();
+    let before = used(&journal);
+    assert!(bench.asks("/orders", "lost", 0).is_the_shops());
+    // The last that was written is that it was answered.
+    let after = used(&journal);
+    let (file, end) = after.iter().find(|(file, end)| before.get(*file) != Some(*end)).unwrap();
+    assert!(bench.asks("/orders", "later", 0).is_the_shops());
+    bench.stop();
+    let mut bytes = std::fs::read(file).unwrap();
+    bytes[end - 40..end - 32].iter_mut().for_each(|byte| *byte ^= 0xff);
+    std::fs::write(file, bytes).unwrap();
+    let found = bench.on_journal("check", &[&journal]);
+    assert_eq!(found.status.code(), Some(1), "{found:?}");
+    rebuilds(&mut world, "salvage", &journal, "lost");
+}
+
+/// How much of each segment is written.
+fn used(journal: &Path) -> BTreeMap<PathBuf, usize> {
+    let mut segments = contents(journal);
+    segments.retain(|path, _| path.extension().is_some_and(|it| it == "log"));
+    let end = |bytes: &[u8]| bytes.iter().rposition(|byte| *byte != 0).map_or(0, |at| at + 1);
+    segments.into_iter().map(|(path, bytes)| (path, end(&bytes))).collect()
+}
+
+/// Has a journal made of what is in `from`, and holds each row to what is promised. What became of
+/// the order `in_doubt` is not in it.
+fn rebuilds(world: &mut World, command: &str, from: &Path, in_doubt: &str) {
+    let before = contents(from);
+    for (number, Row { place, killed, there: expected }) in rebuild_rows().into_iter().enumerate() {
         let bench = &mut world.bench;
-        let to = bench.path(&format!("restored-{number}"));
+        let to = bench.path(&format!("{command}-{number}"));
         bench.kill_at(place);
-        let doomed = bench.on_journal("restore", &[&backup, &to]);
+        let doomed = bench.on_journal(command, &[from, &to]);
         assert_eq!(doomed.status.signal(), Some(9), "{killed}: {doomed:?}");
         bench.no_order();
         assert_eq!(there(&to), expected, "{killed}");
-        assert!(contents(&backup) == before, "{killed}: it has changed the backup");
+        assert!(contents(from) == before, "{killed}: it has changed what it reads");
         if expected != There::Whole {
             if !["staging.create.before", "staging.rename.before"].contains(&place.name) {
                 continue;
             }
-            let again = bench.on_journal("restore", &[&backup, &to]);
+            let again = bench.on_journal(command, &[from, &to]);
             assert!(again.status.success(), "{killed}: {again:?}");
         }
         bench.check(&to);
         bench.move_to(to.clone());
         world.judge();
         let bench = &mut world.bench;
-        let held = bench.asks("/orders", "held", 0);
-        assert_eq!(held.problem().as_deref(), Some("outcome-unknown"), "{killed}");
-        assert_eq!(bench.shop.effects_of("held"), 1, "{killed}");
+        let unknown = bench.asks("/orders", in_doubt, 0);
+        assert_eq!(unknown.problem().as_deref(), Some("outcome-unknown"), "{killed}");
+        assert_eq!(bench.shop.effects_of(in_doubt), 1, "{killed}");
         bench.stop();
         std::fs::remove_dir_all(to).unwrap();
     }
@@ -239,6 +283,7 @@ fn restores(binary: &Path) {
 pub(crate) fn section(binary: &Path) -> String {
     backups(binary);
     restores(binary);
+    salvages(binary);
     let table = |title, story, rows: Vec<Row>| {
         let mut page = format!("\n## {title}\n\n{story}\n\n");
         page += "| killed | what lies there |\n|---|---|\n";
@@ -252,5 +297,7 @@ pub(crate) fn section(binary: &Path) -> String {
         }
         page
     };
-    table("A backup", BACKUP, backup_rows()) + &table("A restore", RESTORE, restore_rows())
+    table("A backup", BACKUP, backup_rows())
+        + &table("A restore", RESTORE, rebuild_rows())
+        + &table("A salvage", SALVAGE, rebuild_rows())
 }

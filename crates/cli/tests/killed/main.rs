@@ -11,6 +11,7 @@ mod bench;
 mod caller;
 mod command;
 mod copies;
+mod departure;
 mod frozen;
 mod judge;
 mod mail;
@@ -102,7 +103,8 @@ fn wherever_it_is_killed_nothing_runs_twice_and_no_answer_is_lost() {
     found.sort_by_key(|(number, ..)| *number);
     let found: Vec<_> = found.into_iter().map(|(_, scene, rows)| (scene, rows)).collect();
     let (commands, resources) = (command::found(&binary), resource::found(&binary));
-    let others = command::section(&commands) + &resource::section(&resources) + &others;
+    let resources = resource::section(&resources) + &departure::section(&binary);
+    let others = command::section(&commands) + &resources + &others;
     let page = page::page(&found, &others);
     let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/killed-at.md");
     if std::env::var_os("ONLYONCE_BLESS").is_some() {
@@ -119,6 +121,8 @@ fn every_place_in_the_code_is_in_the_table() {
     let requests = scenes.iter().flat_map(|it| &it.rows).map(|it| it.place);
     let commands = command::rows().into_iter().map(|it| it.place);
     let resources = resource::rows().into_iter().map(|it| it.place);
+    let resources = resources.chain(departure::rows().into_iter().map(|it| it.place));
+    let resources = resources.chain(departure::file_rows().into_iter().map(|it| it.place));
     let copies = copies::rows().map(|it| it.place);
     let names = names::rows().into_iter().map(|it| it.place);
     let restored = restored::rows().into_iter().map(|it| it.place);

@@ -50,17 +50,20 @@ pub(crate) fn rows() -> Vec<Row> {
     };
     let (claim, commit, complete): (&'static [_], &'static [_], &'static [_]) =
         (&["Claim("], &["Commit {"], &["Complete {"]);
+    // Of a swap that took place, and not of one that was lost.
+    let (claimed, committed, completed): (&'static [_], &'static [_], &'static [_]) =
+        (&["Claim(", ", Done)"], &["Commit {", ", Done)"], &["Complete {", ", Done)"]);
     let (before, after) = ("engine.swap.before", "engine.swap.after");
     vec![
         row(before, claim, "before the claim is written", 0, Next::Makes),
-        row(after, claim, "after the claim is granted", 0, Next::Makes),
+        row(after, claimed, "after the claim is granted", 0, Next::Makes),
         row("resource.look.after", &[], "after it was looked for", 0, Next::Makes),
         row(before, commit, "before the mark is written", 0, Next::Makes),
-        row(after, commit, "after the mark is written", 0, Next::Unknown),
+        row(after, committed, "after the mark is written", 0, Next::Unknown),
         row("resource.create.before", &[], "before it is asked for", 0, Next::Unknown),
         row("resource.create.after", &[], "after it was made", 1, Next::Finds),
         row(before, complete, "before its id is written", 1, Next::Finds),
-        row(after, complete, "after its id is written", 1, Next::Has),
+        row(after, completed, "after its id is written", 1, Next::Has),
     ]
 }
 

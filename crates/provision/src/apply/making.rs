@@ -10,10 +10,11 @@ use tokio::time::sleep;
 
 use super::{Became, InDoubt, Step, Work};
 use crate::creation::{Course, Creation, Met, Tell, told};
+use crate::destroy::Departing;
 use crate::error::ProvisionError;
 use crate::kind::{Readiness, Seen};
 use crate::plan::Resource;
-use crate::provisioner::{Place, Provisioner, policy_of_verdicts, receipt_of};
+use crate::provisioner::{NO_ID, Place, Provisioner, policy_of_verdicts, receipt_of};
 use crate::receipt::{How, Receipt};
 
 /// How often one that is not ready is asked again.
@@ -56,11 +57,11 @@ impl Provisioner {
             let course = Course::taken(&course);
             let outcome = match answer {
                 Answer::Reply(reply) => {
-                    return self.there(at, &place, &inputs, &reply, true, tell).await;
+                    return Ok(self.there(at, &place, &inputs, &reply, true, tell).await);
                 }
                 Answer::Replayed(reply) => {
                     let fresh = course.met.is_some();
-                    return self.there(at, &place, &inputs, &reply, fresh, tell).await;
+                    return Ok(self.there(at, &place, &inputs, &reply, fresh, tell).await);
                 }
                 Answer::NotExecuted(reply) => return Ok(not_executed(course.met, &reply)),
                 Answer::Unrecorded(reply) => {
@@ -101,7 +102,8 @@ impl Provisioner {
         Ok(sealed.outcome == Outcome::Done || sealed.record.is_some())
     }
 
-    /// It is there by the record: whether it still is, and whether it can be used.
+    /// It is there by the record: whether it still is, and whether it can be used. If not, somebody
+    /// may have destroyed it since that was asked: then that is why.
     async fn there(
         &self,
         at: usize,
@@ -110,15 +112,33 @@ impl Provisioner {
         reply: &Reply,
         fresh: bool,
         tell: &Tell,
-    ) -> Result<Became, ProvisionError> {
+    ) -> Became {
+        let became = self.stands_by(at, place, inputs, reply, fresh, tell).await;
+        if matches!(became, Became::Ready(_)) {
+            return became;
+        }
+        let resource = &self.plan.resources[at];
+        // What is known already is true, whatever the store says now.
+        let Ok(place) = self.place(&resource.key).await else { return became };
+        let departing = self.departing(&place, resource).await;
+        departing.ok().and_then(Departing::in_the_way).unwrap_or(became)
+    }
+
+    async fn stands_by(
+        &self,
+        at: usize,
+        place: &Place,
+        inputs: &BTreeMap<String, String>,
+        reply: &Reply,
+        fresh: bool,
+        tell: &Tell,
+    ) -> Became {
         let resource = &self.plan.resources[at];
         let Some(receipt) = Receipt::of(reply) else {
-            let text =
-                "its record was settled by other means, and says no id: forget and import it";
-            return Ok(Became::CannotTell(text.into()));
+            return Became::CannotTell(NO_ID.into());
         };
         if !fresh && let Some(drifted) = self.drifted(place, resource, inputs, &receipt).await {
-            return Ok(drifted);
+            return drifted;
         }
         // Whoever listened may be gone.
         let _ = tell.send((at, Step::There(receipt.clone())));
@@ -128,12 +148,12 @@ impl Provisioner {
         let mut last = String::new();
         loop {
             let why = match resource.kind.ready(&call).await {
-                Readiness::Ready => return Ok(Became::Ready(receipt)),
-                Readiness::Failed(why) => return Ok(Became::NotReady { receipt, why }),
+                Readiness::Ready => return Became::Ready(receipt),
+                Readiness::Failed(why) => return Became::NotReady { receipt, why },
                 Readiness::NotYet(why) => why,
             };
             if until <= self.engine.now() {
-                return Ok(Became::NotReady { receipt, why });
+                return Became::NotReady { receipt, why };
             }
             if why != last {
                 let _ = tell.send((at, Step::Waiting(why.clone())));
@@ -199,12 +219,14 @@ impl Provisioner {
             }
             (Outcome::Mismatch, record) => self.changed(record.as_ref(), inputs),
             (Outcome::InFlight { .. }, _) => Became::Busy("another apply is at it".into()),
+            // The store had no room for more when it was made.
+            (Outcome::Gone { sealed: false, .. }, _) => Became::CannotTell(NO_ID.into()),
             (
                 Outcome::OutcomeUnknown { .. }
                 | Outcome::Granted(_)
                 | Outcome::Replay { .. }
                 | Outcome::CredentialChanged
-                | Outcome::Gone { .. }
+                | Outcome::Gone { sealed: true, .. }
                 | Outcome::Expired
                 | Outcome::Done
                 | Outcome::Fenced

@@ -3,16 +3,18 @@
 //! Its mark is a second name of the same file in the same folder, `.NAME.MARKER`: the file is made
 //! under that name first and linked to its own in one step (link(2)), which fails if anything is
 //! there. So it is ours if both names are one file, whatever the answer to the link was. What
-//! somebody puts in its place later is another file, and never taken for ours.
+//! somebody puts in its place later is another file, and never taken for ours. It is removed only
+//! as it was written: what somebody has written into it since is his.
 
 use std::fs;
-use std::io::{self, Write as _};
+use std::io::{self, Read as _, Seek as _, Write as _};
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
 use onlyonce_core::Cause;
+use onlyonce_failpoint::failpoint;
 
-use super::{Call, Made, Seen};
+use super::{Call, Made, Seen, Undone};
 
 /// Who may do what with it, if the plan does not say.
 const MODE_USUAL: u32 = 0o644;
@@ -28,6 +30,9 @@ struct Places {
     path: PathBuf,
     folder: PathBuf,
     mark: PathBuf,
+    /// Where it is put aside before it is removed: no call removes a name only if it is still that
+    /// of this file.
+    aside: PathBuf,
 }
 
 impl File {
@@ -75,6 +80,38 @@ impl File {
         }
     }
 
+    /// What a look goes by: the place, wherever the plan is.
+    pub(super) fn sight(self, call: &Call<'_>) -> Option<String> {
+        Some(Places::of(call).path.display().to_string())
+    }
+
+    pub(super) fn destroy(self, call: &Call<'_>) -> Undone {
+        let places = Places::of(call);
+        let content = call.inputs.get(Self::CONTENT).map(String::as_str).unwrap_or_default();
+        let refused =
+            |path: &Path, text: &str| Undone::Refused(format!("{}: {text}", path.display()));
+        // Held open, so that no other file can be taken for it.
+        let mut ours = match fs::File::open(&places.mark) {
+            Ok(ours) => ours,
+            Err(error) => return refused(&places.mark, &error.to_string()),
+        };
+        if matches!(inode(&places.path), Ok(None)) {
+            return Undone::Gone;
+        }
+        match why_not(&places.path, &mut ours, content) {
+            Ok(None) => {}
+            Ok(Some(why)) => return refused(&places.path, why),
+            Err(error) => return refused(&places.path, &error.to_string()),
+        }
+        match fs::rename(&places.path, &places.aside) {
+            Ok(()) => {
+                failpoint!("resource.aside.after", places.aside);
+                end(&places, &mut ours, content)
+            }
+            Err(error) => refused(&places.path, &error.to_string()),
+        }
+    }
+
     pub(super) fn create(self, call: &Call<'_>) -> Made {
         let places = Places::of(call);
         if let Err(error) = prepare(&places, call) {
@@ -111,7 +148,50 @@ impl Places {
         let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
         let folder = path.parent().unwrap_or(call.folder).to_owned();
         let mark = folder.join(format!(".{name}.{}", call.identity.marker));
-        Self { shown, path, folder, mark }
+        let aside = folder.join(format!(".{name}.{}.end", call.identity.marker));
+        Self { shown, path, folder, mark, aside }
+    }
+}
+
+/// Why a file is left that is ours.
+const EDITED: &str = "what is in it is not what was written: remove it by hand, and forget it";
+
+/// Why what has this name is not to be removed; `None` if it is this file, as it was written.
+fn why_not(path: &Path, ours: &mut fs::File, content: &str) -> io::Result<Option<&'static str>> {
+    let about = ours.metadata()?;
+    if inode(path)? != Some((about.dev(), about.ino())) {
+        return Ok(Some("it is not the file that was made"));
+    }
+    let mut there = Vec::new();
+    ours.rewind()?;
+    let most = content.len() as u64 + 1;
+    io::Read::take(&mut *ours, most).read_to_end(&mut there)?;
+    let is_same = there == content.as_bytes();
+    Ok((!is_same).then_some(EDITED))
+}
+
+/// Removes what was put aside, or brings it back if it is not ours as it was written: somebody may
+/// have put another file in its place, or written into it, since it was looked at.
+fn end(places: &Places, ours: &mut fs::File, content: &str) -> Undone {
+    let (path, aside) = (places.path.display(), places.aside.display());
+    let lost = |text: String| Undone::Unknown(Cause::Abandoned, text);
+    let why = match why_not(&places.aside, ours, content) {
+        Ok(None) => {
+            let removed =
+                fs::remove_file(&places.aside).and_then(|()| fs::remove_file(&places.mark));
+            return match removed.and_then(|()| sync(&places.folder)) {
+                Ok(()) => Undone::Gone,
+                Err(error) => lost(format!("{path}: it was put aside as {aside}, and {error}")),
+            };
+        }
+        Ok(Some(why)) => why.to_owned(),
+        Err(error) => error.to_string(),
+    };
+    // Never over what has that name by now.
+    let back = fs::hard_link(&places.aside, &places.path);
+    match back.and_then(|()| fs::remove_file(&places.aside)) {
+        Ok(()) => Undone::Refused(format!("{path}: {why}")),
+        Err(error) => lost(format!("{path}: {why}; it was put aside as {aside}: {error}")),
     }
 }
 
@@ -174,5 +254,24 @@ mod tests {
         assert_eq!(fs::read_to_string(folder.join("a.conf")).unwrap(), "ours");
         // The answer to the first was lost.
         assert_eq!(File.check(&call), Seen::Ours("a.conf".into()));
+
+        // Somebody does the same, or writes into it, after it was looked at and before it is
+        // removed.
+        let places = Places::of(&call);
+        let mut ours = fs::File::open(&places.mark).unwrap();
+        fs::write(&places.aside, "ours").unwrap();
+        fs::remove_file(&places.path).unwrap();
+        assert!(matches!(end(&places, &mut ours, "ours"), Undone::Refused(_)));
+        fs::rename(&places.path, &places.aside).unwrap();
+        fs::write(&places.path, "mine").unwrap();
+        assert!(matches!(end(&places, &mut ours, "ours"), Undone::Unknown(..)));
+        assert_eq!(fs::read_to_string(&places.path).unwrap(), "mine");
+        assert_eq!(fs::read_to_string(&places.aside).unwrap(), "ours");
+        fs::rename(&places.aside, &places.path).unwrap();
+        fs::remove_file(&places.path).unwrap();
+        fs::hard_link(&places.mark, &places.aside).unwrap();
+        fs::write(&places.aside, "edited").unwrap();
+        assert!(matches!(end(&places, &mut ours, "ours"), Undone::Refused(_)));
+        assert_eq!(fs::read_to_string(&places.path).unwrap(), "edited");
     }
 }

@@ -1,6 +1,6 @@
 //! A resource behind an HTTP API: a call that looks for it, one that makes it, one that asks
-//! whether it is ready. What an answer means is the plan's word; what it does not mention says
-//! nothing.
+//! whether it is ready, one that destroys it. What an answer means is the plan's word; what it does
+//! not mention says nothing.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -11,7 +11,7 @@ use http_body_util::Full;
 use onlyonce_core::Cause;
 use serde_json::Value;
 
-use super::{Call, Made, Readiness, Seen, id, last_line};
+use super::{Call, Made, Readiness, Seen, Undone, id, last_line};
 use crate::client::{self, Answer, Failed, encoded};
 use crate::template::Template;
 
@@ -21,6 +21,7 @@ pub(crate) struct Http {
     pub(crate) check: Option<Check>,
     pub(crate) create: Create,
     pub(crate) ready: Option<Ready>,
+    pub(crate) destroy: Option<Destroy>,
     /// How long each of them may take.
     pub(crate) within: Duration,
 }
@@ -74,6 +75,16 @@ pub(crate) struct Ready {
     pub(crate) failed: Vec<String>,
 }
 
+/// How it is destroyed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Destroy {
+    pub(crate) request: Request,
+    /// Statuses that say that it is gone.
+    pub(crate) gone: Vec<u16>,
+    /// Statuses that say that nothing was done.
+    pub(crate) refused: Vec<u16>,
+}
+
 /// A request whose references are not filled in yet.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Request {
@@ -99,6 +110,13 @@ pub(crate) enum Json {
 /// and 412, which may be about what an earlier attempt has made.
 pub(crate) const REFUSED: [u16; 15] =
     [400, 401, 402, 403, 404, 405, 406, 411, 413, 414, 415, 421, 422, 429, 431];
+/// What says that it is gone, as HTTP has it for DELETE (RFC 9110, section 9.3.5). Not 202, which
+/// says that it is not carried out yet.
+pub(crate) const GONE: [u16; 2] = [200, 204];
+/// What is refused when something is to be destroyed. Not 404, by which a second one of the same
+/// request may be answered, that somebody on the way has sent.
+pub(crate) const REFUSED_GONE: [u16; 14] =
+    [400, 401, 402, 403, 405, 406, 411, 413, 414, 415, 421, 422, 429, 431];
 /// What may be about what is there already.
 pub(crate) const TAKEN: [u16; 2] = [409, 412];
 
@@ -158,6 +176,35 @@ impl Http {
                 Readiness::NotYet(text)
             }
         }
+    }
+
+    pub(super) async fn destroy(&self, call: &Call<'_>) -> Undone {
+        let Some(Destroy { request, gone, refused }) = &self.destroy else {
+            return Undone::Refused("the plan has no `destroy` for it".into());
+        };
+        let (status, text) = match self.ask(request, call).await {
+            Ok(answer) => {
+                (answer.status, format!("answered with {}: {}", answer.status, said(&answer)))
+            }
+            Err(Failed::NotSent(text)) => return Undone::Refused(text),
+            Err(Failed::Lost(cause, text)) => return Undone::Unknown(cause, text),
+            // The status counts, whatever is lost of the rest.
+            Err(Failed::Cut(status, text)) => (status, text),
+        };
+        match status {
+            status if gone.contains(&status) => Undone::Gone,
+            status if refused.contains(&status) => Undone::Refused(text),
+            _ => Undone::Unknown(Cause::GatewayAnswer, text),
+        }
+    }
+
+    /// The call that looks for it, as the plan has it, and where it leads to now. Fields may hold
+    /// secrets that change: those count as they are written.
+    pub(super) fn sight(&self, call: &Call<'_>) -> Option<String> {
+        let Check { request, items, id, marker, more, absent } = self.check.as_ref()?;
+        let url = request.filled(call).ok()?.uri().to_string();
+        let headers: Vec<_> = request.headers.iter().map(|(name, it)| (name, it.text())).collect();
+        serde_json::to_string(&(url, headers, items, id, marker, more, absent)).ok()
     }
 
     async fn ask(&self, request: &Request, call: &Call<'_>) -> Result<Answer, Failed> {

@@ -7,7 +7,9 @@ use http::{HeaderName, Method};
 use serde::Deserialize;
 use toml::Value;
 
-use crate::kind::{Check, Create, Http, IdIn, Json, REFUSED, Ready, Request, TAKEN};
+use crate::kind::{
+    Check, Create, Destroy, GONE, Http, IdIn, Json, REFUSED, REFUSED_GONE, Ready, Request, TAKEN,
+};
 use crate::template::Template;
 
 #[derive(Deserialize)]
@@ -50,6 +52,18 @@ struct ReadyTable {
     failed: Vec<String>,
 }
 
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct DestroyTable {
+    method: Option<String>,
+    url: String,
+    #[serde(default)]
+    headers: BTreeMap<String, String>,
+    body: Option<Value>,
+    gone: Option<Vec<u16>>,
+    refused: Option<Vec<u16>>,
+}
+
 /// What a call may refer to.
 pub(super) struct Names<'a> {
     /// All inputs, and those that are numbers, true or false.
@@ -60,9 +74,9 @@ pub(super) struct Names<'a> {
 /// A mistake: the field that it is in, and what is wrong with it.
 pub(super) type Wrong = (&'static str, String);
 
-/// The three tables of a resource, each as it stands in the file.
+/// The four tables of a resource, each as it stands in the file.
 pub(super) fn http(
-    [check, create, ready]: [Option<Value>; 3],
+    [check, create, ready, destroy]: [Option<Value>; 4],
     names: &Names<'_>,
     within: Duration,
 ) -> Result<Http, Wrong> {
@@ -74,7 +88,13 @@ pub(super) fn http(
     let create = self::create(create, names).map_err(|text| ("create", text))?;
     let ready =
         ready.map(|it| self::ready(it, names).map_err(|text| ("ready", text))).transpose()?;
-    Ok(Http { check, create, ready, within })
+    let destroy =
+        destroy.map(|it| self::destroy(it, names).map_err(|text| ("destroy", text))).transpose()?;
+    if destroy.is_some() && check.is_none() {
+        let text = "there is no `check`: only what is seen to have the marker is destroyed";
+        return Err(("destroy", text.into()));
+    }
+    Ok(Http { check, create, ready, destroy, within })
 }
 
 fn check(value: Value, names: &Names<'_>) -> Result<Check, String> {
@@ -112,13 +132,11 @@ fn create(value: Value, names: &Names<'_>) -> Result<Create, String> {
             IdIn::Body(id)
         }
     };
-    let body = body.map(|body| json(body, names)).transpose()?;
+    let body = body.map(|body| json(body, names, false)).transpose()?;
     let request = request(method, &url, headers, body, names, false)?;
     let refused = refused.unwrap_or_else(|| REFUSED.to_vec());
     let taken = taken.unwrap_or_else(|| TAKEN.to_vec());
-    if let Some(status) = refused.iter().chain(&taken).find(|it| !(400..600).contains(*it)) {
-        return Err(format!("{status} refuses nothing: write statuses from 400 to 599"));
-    }
+    refuse(refused.iter().chain(&taken))?;
     if let Some(status) = refused.iter().find(|it| taken.contains(it)) {
         return Err(format!("{status} is listed under `refused` and `taken`"));
     }
@@ -130,6 +148,51 @@ fn ready(value: Value, names: &Names<'_>) -> Result<Ready, String> {
     is_pointer(&field)?;
     let request = request(Method::GET, &url, headers, None, names, true)?;
     Ok(Ready { request, field, is, failed })
+}
+
+fn destroy(value: Value, names: &Names<'_>) -> Result<Destroy, String> {
+    let DestroyTable { method, url, headers, body, gone, refused } = table(value)?;
+    let method = match method.as_deref() {
+        None | Some("DELETE") => Method::DELETE,
+        Some("POST") => Method::POST,
+        Some("PUT") => Method::PUT,
+        Some("PATCH") => Method::PATCH,
+        Some(other) => return Err(format!("`method` {other:?}: write DELETE, POST, PUT or PATCH")),
+    };
+    let body = body.map(|body| json(body, names, true)).transpose()?;
+    let request = request(method, &url, headers, body, names, true)?;
+    let in_body = request.body.as_ref().is_some_and(|body| refers(body, "id"));
+    if !request.url.references().contains("id") && !in_body {
+        return Err("say which one it is: `${id}` in `url` or `body`".into());
+    }
+    let gone = gone.unwrap_or_else(|| GONE.to_vec());
+    let refused = refused.unwrap_or_else(|| REFUSED_GONE.to_vec());
+    refuse(refused.iter())?;
+    if let Some(status) = gone.iter().find(|it| !(200..600).contains(*it)) {
+        return Err(format!("`gone`: {status} answers nothing: write statuses from 200 to 599"));
+    }
+    if let Some(status) = gone.iter().find(|it| refused.contains(it)) {
+        return Err(format!("{status} is listed under `gone` and `refused`"));
+    }
+    Ok(Destroy { request, gone, refused })
+}
+
+/// That these statuses can say that nothing was done.
+fn refuse<'a>(mut statuses: impl Iterator<Item = &'a u16>) -> Result<(), String> {
+    match statuses.find(|it| !(400..600).contains(*it)) {
+        Some(status) => Err(format!("{status} refuses nothing: write statuses from 400 to 599")),
+        None => Ok(()),
+    }
+}
+
+/// Whether a document has this reference.
+fn refers(json: &Json, name: &str) -> bool {
+    match json {
+        Json::Text(text) | Json::Bare(text) => text.references().contains(name),
+        Json::Plain(_) => false,
+        Json::List(items) => items.iter().any(|it| refers(it, name)),
+        Json::Object(members) => members.iter().any(|(_, it)| refers(it, name)),
+    }
 }
 
 fn table<T: for<'de> Deserialize<'de>>(value: Value) -> Result<T, String> {
@@ -172,11 +235,11 @@ fn request(
 }
 
 /// A document of the file as one of JSON.
-fn json(value: Value, names: &Names<'_>) -> Result<Json, String> {
+fn json(value: Value, names: &Names<'_>, has_id: bool) -> Result<Json, String> {
     Ok(match value {
         Value::String(text) => {
             let template = Template::parse(&text)?;
-            names.check(&template, false)?;
+            names.check(&template, has_id)?;
             let only = text.strip_prefix("${input.").and_then(|rest| rest.strip_suffix('}'));
             match only {
                 Some(input) if names.bare.contains(input) => Json::Bare(template),
@@ -188,10 +251,12 @@ fn json(value: Value, names: &Names<'_>) -> Result<Json, String> {
         Value::Boolean(it) => Json::Plain(it.into()),
         Value::Datetime(at) => Json::Plain(at.to_string().into()),
         Value::Array(items) => {
-            Json::List(items.into_iter().map(|it| json(it, names)).collect::<Result<_, _>>()?)
+            let items = items.into_iter().map(|it| json(it, names, has_id));
+            Json::List(items.collect::<Result<_, _>>()?)
         }
         Value::Table(members) => {
-            let members = members.into_iter().map(|(name, it)| Ok((name, json(it, names)?)));
+            let members = members.into_iter();
+            let members = members.map(|(name, it)| Ok((name, json(it, names, has_id)?)));
             Json::Object(members.collect::<Result<_, String>>()?)
         }
     })
@@ -209,7 +274,7 @@ impl Names<'_> {
             None => Ok(()),
             Some(name) => Err(format!(
                 "`${{{name}}}` is not known here: there are ${{key}}, ${{marker}}, ${{name}}, \
-                 ${{token}}, ${{input.NAME}}, ${{env.NAME}} and, for `ready`, ${{id}}"
+                 ${{token}}, ${{input.NAME}}, ${{env.NAME}} and, for `ready` and `destroy`, ${{id}}"
             )),
         }
     }

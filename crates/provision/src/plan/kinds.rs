@@ -87,14 +87,13 @@ impl Reading<'_> {
         within: Duration,
         inputs: &BTreeMap<String, Template>,
     ) -> Result<Kind, ConfigError> {
-        self.no_destroy(table)?;
-        let calls = [&table.check, &table.create, &table.ready];
+        let calls = [&table.check, &table.create, &table.ready, &table.destroy];
         let values = calls.map(|it| it.as_ref().map(|it| it.get_ref().clone()));
         let inputs = inputs.keys().map(String::as_str).collect();
         let names = calls::Names { inputs, bare: table.bare() };
         let made = calls::http(values, &names, within);
         let kind = made.map_err(|(field, text)| {
-            let at = [("check", 0), ("create", 1), ("ready", 2)].into_iter();
+            let at = [("check", 0), ("create", 1), ("ready", 2), ("destroy", 3)].into_iter();
             let said = at.filter(|(name, _)| *name == field).find_map(|(_, at)| calls[at].as_ref());
             let span = said.map_or(self.head.clone(), |it| self.source.head(it.span()));
             self.wrong(span, &format!("`{field}`: {text}"))
@@ -142,16 +141,14 @@ impl Reading<'_> {
         wrong.map_or(Ok(()), |text| Err(self.wrong(self.head.clone(), &text)))
     }
 
-    fn no_destroy(&self, table: &ResourceTable) -> Result<(), ConfigError> {
-        let Some(said) = &table.destroy else { return Ok(()) };
-        let text = "`destroy` is for commands: nothing else is ever deleted";
-        Err(self.wrong(said.span(), text))
-    }
-
     /// What is looked for and made by us has no calls, and its kind says what it offers.
     fn no_calls(&self, table: &ResourceTable, what: &str) -> Result<(), ConfigError> {
-        self.no_destroy(table)?;
-        let own = [("check", &table.check), ("create", &table.create), ("ready", &table.ready)];
+        let own = [
+            ("check", &table.check),
+            ("create", &table.create),
+            ("ready", &table.ready),
+            ("destroy", &table.destroy),
+        ];
         for (field, said) in own {
             if let Some(said) = said {
                 let text = format!("`{field}` is not for {what}: it is looked for and made by us");

@@ -47,7 +47,7 @@ fn a_mistake_is_named_with_its_line_and_field() {
         (with("chek = \"x\""), "6:1", "did you mean `check`"),
         (with("check = 7"), "6:9", "`check` of a command is a script"),
         (with("destroy = 7"), "6:11", "`destroy` of a command is a script"),
-        (format!("{file}destroy = \"./end\"\n"), "5:11", "`destroy` is for commands"),
+        (format!("{file}destroy = \"./end\"\n"), "5:11", "`destroy` is not for a file"),
         (with("").replace("create", "check"), "2:1", "`create` is missing"),
         (with("after = [\"db\"]"), "6:10", "`after`: there is no resource with the key \"db\""),
         (with("inputs = { a = \"${db.id}\" }"), "6:16", "`inputs.a`: there is no resource"),
@@ -100,6 +100,11 @@ fn a_mistake_in_a_call_is_named_with_its_field() {
     let made =
         |more: &str| with(&format!("create = {{ url = \"http://a/\", id = \"/id\", {more} }}"));
     let looked = |text: &str| with(&format!("{create}\ncheck = {{ {text} }}"));
+    let ended = |text: &str| {
+        let check = "url = \"http://a/\", id = \"/id\", marker = \"/tags\"";
+        looked(&format!("{check} }}\ndestroy = {{ {text}"))
+    };
+    assert!(read(&ended("url = \"http://a/\", body = { a = [\"${id}\"] }")).is_ok());
     for (text, place, says) in [
         (with(""), "2:1", "`create`: it is missing"),
         (made("metod = \"PUT\""), "5:10", "unknown field `metod`"),
@@ -113,6 +118,17 @@ fn a_mistake_in_a_call_is_named_with_its_field() {
         (with(&create.replace("/id", "id")), "5:10", "no JSON pointer"),
         (looked("url = \"http://a/\", id = \"/id\""), "6:9", "would else be taken for ours"),
         (looked("url = \"http://a/\""), "6:9", "missing field `id`"),
+        (
+            with(&format!("{create}\ndestroy = {{ url = \"http://a/${{id}}\" }}")),
+            "6:11",
+            "no `check`",
+        ),
+        (ended("url = \"http://a/\""), "7:11", "say which one it is"),
+        (ended("url = \"http://a/\", body = [\"${name}\"]"), "7:11", "say which one it is"),
+        (ended("url = \"http://a/${id}\", method = \"GET\""), "7:11", "write DELETE, POST"),
+        (ended("url = \"http://a/${id}\", gone = [404, 422]"), "7:11", "422 is listed under"),
+        (ended("url = \"http://a/${id}\", gone = [100]"), "7:11", "100 answers nothing"),
+        (ended("url = \"http://a/${id}\", refused = [302]"), "7:11", "302 refuses nothing"),
     ] {
         let error = read(&text).unwrap_err();
         assert!(error.starts_with(&format!("plan.toml:{place}: ")), "{place}\n{text}\n{error}");

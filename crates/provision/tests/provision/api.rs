@@ -1,4 +1,5 @@
-//! An API that makes things and misbehaves where it is told to. All that was ever made is counted.
+//! An API that makes and ends things and misbehaves where it is told to. All that was ever made is
+//! counted, and all that was ever asked for.
 
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -8,7 +9,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-/// What it does when a thing is to be made.
+/// What it does when a thing is to be made; or, in the same way, to be ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Manner {
     /// Makes it and says so.
@@ -31,7 +32,7 @@ pub(crate) enum Manner {
     GatewayAfter,
     /// Cuts the connection, and makes it a little later.
     Late,
-    /// Makes it, and says so without the id.
+    /// Makes it, and says so without the id; ends it a little later, and says that it will.
     NoId,
     /// Makes nothing and says so.
     Refuse,
@@ -69,7 +70,10 @@ pub(crate) struct Thing {
 #[derive(Debug)]
 struct State {
     manner: Manner,
+    ending: Manner,
     things: Vec<Thing>,
+    /// Requests to end one: its id and the token, as far as they were read.
+    ended: Vec<(String, Value)>,
     /// Requests to make one, as far as they were read.
     asked: Vec<Value>,
     /// Whether a token is acted on once.
@@ -92,7 +96,9 @@ impl Api {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let state = State {
             manner: Manner::Answer,
+            ending: Manner::Answer,
             things: Vec::new(),
+            ended: Vec::new(),
             asked: Vec::new(),
             keyed: false,
             status: "active",
@@ -117,6 +123,15 @@ impl Api {
 
     pub(crate) fn manner(&self, manner: Manner) {
         self.state.lock().unwrap().manner = manner;
+    }
+
+    /// What it does when a thing is to be ended.
+    pub(crate) fn ending(&self, manner: Manner) {
+        self.state.lock().unwrap().ending = manner;
+    }
+
+    pub(crate) fn ended(&self) -> Vec<(String, Value)> {
+        self.state.lock().unwrap().ended.clone()
     }
 
     pub(crate) fn keyed(&self) {
@@ -155,11 +170,15 @@ impl Api {
     }
 
     fn serve(&self, mut stream: &TcpStream) -> std::io::Result<()> {
-        if self.state.lock().unwrap().manner == Manner::CloseAtOnce {
-            // Only what would make something is lost: it is seen by its first byte.
+        let closes = {
+            let state = self.state.lock().unwrap();
+            [(b'P', state.manner), (b'D', state.ending)]
+        };
+        if closes.iter().any(|(_, manner)| *manner == Manner::CloseAtOnce) {
+            // Only what would make or end something is lost: it is seen by its first byte.
             let mut first = [0];
             stream.peek(&mut first)?;
-            if first == *b"P" {
+            if closes.contains(&(first[0], Manner::CloseAtOnce)) {
                 return Ok(());
             }
         }
@@ -176,7 +195,11 @@ impl Api {
         let mut body = vec![0; length];
         reader.read_exact(&mut body)?;
         let body: Value = serde_json::from_slice(&body).unwrap_or_default();
-        let answer = if line.starts_with("POST") { self.create(&body) } else { self.show(&line) };
+        let answer = match line.split(' ').next() {
+            Some("POST") => self.create(&body),
+            Some("DELETE") => self.end(&line, &body),
+            _ => self.show(&line),
+        };
         match answer {
             Some((status, text)) => {
                 let length = text.len() + usize::from(text.is_empty());
@@ -238,6 +261,68 @@ impl Api {
             Manner::Repeated => {
                 self.make(body);
                 Some((409, refusal("the name is taken")))
+            }
+        }
+    }
+
+    /// The same when a thing is to be ended.
+    fn end(&self, line: &str, body: &Value) -> Option<(u16, String)> {
+        let id = line.split(' ').nth(1)?.strip_prefix("/things/")?.to_owned();
+        let manner = {
+            let mut state = self.state.lock().unwrap();
+            state.ended.push((id.clone(), body["token"].clone()));
+            state.ending
+        };
+        let api = self.clone();
+        let end = move || api.state.lock().unwrap().things.retain(|it| it.id != id);
+        let later = |end: Box<dyn FnOnce() + Send>| {
+            thread::spawn(move || {
+                thread::sleep(LATE);
+                end();
+            });
+        };
+        let silence = || loop {
+            thread::sleep(Duration::from_secs(60));
+        };
+        let said = |status: u16| Some((status, "{}".to_owned()));
+        match manner {
+            Manner::Answer => {
+                end();
+                said(200)
+            }
+            Manner::CloseAtOnce | Manner::CutBefore => None,
+            Manner::CutAfter => {
+                end();
+                None
+            }
+            Manner::CutInAnswer => {
+                end();
+                Some((200, String::new()))
+            }
+            Manner::SilentBefore => silence(),
+            Manner::SilentAfter => {
+                end();
+                silence()
+            }
+            Manner::GatewayBefore => said(502),
+            Manner::GatewayAfter => {
+                end();
+                said(504)
+            }
+            Manner::Late => {
+                later(Box::new(end));
+                None
+            }
+            Manner::NoId => {
+                later(Box::new(end));
+                said(202)
+            }
+            Manner::Refuse => said(422),
+            Manner::Taken => said(409),
+            // The second of the two finds nothing.
+            Manner::Repeated => {
+                end();
+                said(404)
             }
         }
     }

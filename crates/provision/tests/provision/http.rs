@@ -24,7 +24,7 @@ fn plan(api: &Api, more: &str) -> String {
     )
 }
 
-fn bounded(api: &Api) -> String {
+pub(crate) fn bounded(api: &Api) -> String {
     plan(api, &format!("receiver = {{ settle = \"10ms\", late = \"{}ms\" }}", 2 * LATE.as_millis()))
 }
 

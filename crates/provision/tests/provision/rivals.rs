@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use onlyonce_core::{Floor, KeyId, Record, Revision};
-use onlyonce_provision::{Destroyed, Known, Provisioner};
+use onlyonce_provision::{Became, Destroyed, Known, Provisioner};
 use onlyonce_store::{BoxFuture, Cursor, Due, Filter, MemoryStore, Page, Store, StoreError, Swap};
 use tokio::sync::Semaphore;
 
@@ -80,6 +80,57 @@ async fn what_somebody_has_built_upon_meanwhile_is_not_destroyed() {
     let Destroyed::Refused(text) = destroyed else { panic!("{destroyed:?}") };
     assert!(text.contains("app waits for it"), "{text}");
     assert_eq!((site.made(), site.ended()), (2, 0));
+}
+
+/// An apply has found it recorded, and looks whether it is still there, or ready, meanwhile.
+#[tokio::test]
+async fn what_is_destroyed_while_an_apply_looks_at_it_is_not_called_missing() {
+    let held = "[ -e hold ] || exit 0; touch looking; while [ -e hold ]; do sleep 0.01; done";
+    for (check, ready_script) in [
+        // Who destroys it looks for it too, and says which attempt that is.
+        (format!("if [ -z \"$ONLYONCE_ATTEMPT\" ]; then ({held}); fi"), "exit 0".to_owned()),
+        (String::new(), format!("{held}; exit 20")),
+    ] {
+        let site = Site::open();
+        site.write("check", &check);
+        site.write("ready", &ready_script);
+        let plan = one(&format!("{DESTROY}ready = \". ./ready\"\n"));
+        let provisioner = site.provisioner(&plan).await;
+        assert_eq!(ready(&apply(&provisioner).await[0].became), "web-0");
+        site.write("hold", "");
+        let meanwhile = async {
+            until(|| async { site.path("looking").exists() }).await;
+            let destroyed = destroy(&provisioner).await;
+            site.remove("hold");
+            destroyed
+        };
+        let (all, destroyed) = tokio::join!(apply(&provisioner), meanwhile);
+        let Destroyed::Gone(departure) = destroyed else { panic!("{destroyed:?}") };
+        assert_eq!(all[0].became, Became::Destroyed(departure));
+        assert_eq!((site.made(), site.tried(), site.ended()), (0, 1, 1));
+    }
+}
+
+/// Nothing is recorded of it yet: there is no id to confirm.
+#[tokio::test]
+async fn what_an_apply_is_making_is_not_destroyed() {
+    let (site, plan) = (Site::open(), one(DESTROY));
+    let provisioner = site.provisioner(&plan).await;
+    site.write("hold", "");
+    site.write("after", "while [ -e hold ]; do sleep 0.01; done");
+    let meanwhile = async {
+        until(|| async { site.made() == 1 }).await;
+        let destroyed = destroy(&provisioner).await;
+        site.remove("hold");
+        destroyed
+    };
+    let (all, destroyed) = tokio::join!(apply(&provisioner), meanwhile);
+    let Destroyed::Refused(text) = destroyed else { panic!("{destroyed:?}") };
+    assert!(text.contains("an apply is at it"), "{text}");
+    assert_eq!(ready(&all[0].became), "web-0");
+    assert_eq!((site.made(), site.ended()), (1, 0));
+    assert!(matches!(destroy(&provisioner).await, Destroyed::Gone(_)));
+    assert_eq!((site.made(), site.ended()), (0, 1));
 }
 
 /// A store in memory that holds up the first new record after it was shut.

@@ -76,7 +76,7 @@ fn told(known: &Known) -> Told {
             Told { id, since, about, ..Told::default() }
         }
         Known::Created { at, receipt: None } => {
-            let about = "settled by other means, without an id".to_owned();
+            let about = "recorded without an id".to_owned();
             Told { since: Some(time(*at)), about, ..Told::default() }
         }
         Known::Destroying { attempt, process, may_be_gone } => {
