@@ -51,6 +51,7 @@ pub(crate) struct Cli {
 }
 
 #[derive(Subcommand)]
+#[allow(clippy::large_enum_variant, reason = "made once a process, boxing would cost more")]
 pub(crate) enum Command {
     /// A ticket shop behind a bad connection, and a page to tap Purchase three times
     Demo(DemoArgs),

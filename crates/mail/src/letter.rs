@@ -7,7 +7,7 @@ use onlyonce::{Attempt, Effect, InDoubt, Probed, Ran};
 use onlyonce_core::{Cause, Reply, Timestamp};
 use onlyonce_provider::{Provider, Ready as Request, Refused, Sent};
 use onlyonce_smtp::{Answer, Committed, Failed, Relay, Session, Staged};
-use serde_json::json;
+use serde_json::{Value, json};
 use tokio::time::Instant;
 
 use crate::message::Message;
@@ -42,8 +42,18 @@ pub struct Letter {
     message: Arc<Message>,
     route: Arc<Route>,
     asking: Option<Arc<Asking>>,
+    bounds: Bounds,
     now: Timestamp,
     begun: Option<Instant>,
+}
+
+/// When a message that is refused for now is given up.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Bounds {
+    /// After so many attempts.
+    pub tries: Option<u32>,
+    /// From this moment on nothing is begun.
+    pub until: Option<Timestamp>,
 }
 
 /// What is left to do.
@@ -171,12 +181,34 @@ fn is_about_the_connection(failed: &Failed) -> bool {
 impl Letter {
     /// This message, this way, to be handed over now.
     pub const fn new(message: Arc<Message>, route: Arc<Route>, now: Timestamp) -> Self {
-        Self { message, route, asking: None, now, begun: None }
+        let bounds = Bounds { tries: None, until: None };
+        Self { message, route, asking: None, bounds, now, begun: None }
     }
 
     /// The same; this is asked if nobody knows what became of an earlier attempt.
     pub fn asking(self, asking: Option<Arc<Asking>>) -> Self {
         Self { asking, ..self }
+    }
+
+    /// The same; it is given up at these bounds.
+    pub fn within(self, bounds: Bounds) -> Self {
+        Self { bounds, ..self }
+    }
+
+    /// Whether a refusal of this attempt is final, whatever was said.
+    fn is_last(&self, attempt: Attempt) -> bool {
+        self.bounds.tries.is_some_and(|tries| tries <= attempt.number)
+            && !self.route.may_be_again(attempt)
+    }
+
+    /// All before the end; nothing is begun once the time for it is over.
+    async fn ready(&self) -> Result<Ready, Not> {
+        if self.bounds.until.is_some_and(|until| until <= self.now) {
+            return Err(Not::Ever(said(NEVER, "given up: the time for which it is tried is over")));
+        }
+        let whom = self.asking.as_ref().map(|it| &it.whom);
+        let with_marker = matches!(whom, Some(Whom::Archive(_)));
+        self.route.prepared(&self.message, with_marker, self.now).await
     }
 
     async fn end(&self, staged: Staged, marked: Instant) -> Ran {
@@ -216,12 +248,13 @@ impl Effect for Letter {
 
     async fn prepare(&mut self, attempt: Attempt) -> Result<Ready, Reply> {
         self.begun = Some(Instant::now());
-        let whom = self.asking.as_ref().map(|it| &it.whom);
-        let with_marker = matches!(whom, Some(Whom::Archive(_)));
-        match self.route.prepared(&self.message, with_marker, self.now).await {
+        match self.ready().await {
             Ok(ready) => Ok(ready),
             // An answer for good is an answer: it is recorded, and the message not sent again.
             Err(Not::Ever(reply)) if !self.route.may_be_again(attempt) => Ok(Ready::Refused(reply)),
+            Err(Not::Now(reply)) if self.is_last(attempt) => {
+                Ok(Ready::Refused(given_up(&reply, attempt)))
+            }
             Err(Not::Ever(reply) | Not::Now(reply)) => Err(reply),
         }
     }
@@ -229,10 +262,16 @@ impl Effect for Letter {
     async fn commit(&mut self, ready: Ready, attempt: Attempt) -> Ran {
         // The mark is durable by now.
         let marked = Instant::now();
-        match ready {
+        let ran = match ready {
             Ready::Staged(staged) => self.end(staged, marked).await,
             Ready::Request(request) => self.send(request, attempt, marked).await,
             Ready::Refused(reply) => Ran::Happened(reply),
+        };
+        match ran {
+            Ran::NotExecuted(reply) if self.is_last(attempt) => {
+                Ran::Happened(given_up(&reply, attempt))
+            }
+            ran @ (Ran::NotExecuted(_) | Ran::Happened(_) | Ran::CannotTell(_)) => ran,
         }
     }
 
@@ -265,6 +304,13 @@ fn refusal(failed: &Failed, otherwise: u16) -> Reply {
 
 fn declined(refused: &Refused, otherwise: u16) -> Reply {
     said(refused.status.unwrap_or(otherwise), &refused.text)
+}
+
+/// A refusal for now that is made the last word.
+fn given_up(reply: &Reply, attempt: Attempt) -> Reply {
+    let said_last = reply.content().and_then(|it| serde_json::from_slice::<Value>(it).ok());
+    let why = said_last.as_ref().and_then(|it| it.get("refused")?.as_str()).unwrap_or_default();
+    said(reply.status(), &format!("given up after attempt {}: {why}", attempt.number))
 }
 
 fn said(status: u16, text: &str) -> Reply {

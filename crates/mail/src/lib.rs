@@ -6,12 +6,15 @@
 //!
 //! - [`frozen`] makes of a text one [`Message`] a recipient, whose bytes never change again.
 //! - [`Spool`] is the folder where they wait. Nothing disappears from it by itself.
-//! - [`Outbox`] is a table of a caller's, and [`Feed`] brings its rows to the spool.
+//! - [`Feed`] brings the rows of a caller's table
+//!   ([`Outbox`](onlyonce::store::outbox::Outbox)) to the spool.
 //! - [`Letter`] is the effect: what cannot deliver anything, then the end of the content.
 //! - [`Rules`] say what becomes of an outcome that nobody knows: it is held, or somebody is asked,
-//!   such as the server's own queue and log.
+//!   such as the server's own queue and log. A [`Class`] of messages may have rules of its own, a
+//!   [`Destination`] limits of its own.
 //! - [`Sender`] takes what waits and sends it, several at once, with pauses after refusals for now.
 
+mod kinds;
 mod lanes;
 mod letter;
 mod message;
@@ -23,11 +26,12 @@ mod sender;
 mod spool;
 mod trust;
 
-pub use letter::{Letter, Ready, Route};
+pub use kinds::{Class, Destination};
+pub use letter::{Bounds, Letter, Ready, Route};
 pub use message::{Message, MessageError, frozen, item_key};
 pub use meter::{Histogram, Meter};
 pub use onlyonce_provider as provider;
-pub use outbox::{Feed, FeedError, Outbox, OutboxError, Posted, Told, sender_name};
+pub use outbox::{Feed, FeedError, sender_name};
 pub use probe::{Archive, Asking, Place, Whom};
 pub use rules::{Keyed, Rules};
 pub use sender::{Became, Pace, Sender, SenderError};

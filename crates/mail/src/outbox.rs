@@ -8,7 +8,8 @@
 use std::collections::{HashMap, VecDeque};
 use std::fmt;
 
-use onlyonce::store::BoxFuture;
+use onlyonce::store::StoreError;
+use onlyonce::store::outbox::{Outbox, Posted, Told};
 use onlyonce_core::{Secret, Timestamp};
 use onlyonce_failpoint::failpoint;
 use onlyonce_smtp::Mailbox;
@@ -22,76 +23,11 @@ const PAGE: usize = 200;
 /// The longest text that a row is told, in characters.
 const SAID_MAX: usize = 500;
 
-/// A row: a message to one recipient, as the caller wrote it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Posted {
-    /// What names the row in its table.
-    pub number: i64,
-    /// The caller's name for the message.
-    pub key: String,
-    /// Who is told if it cannot be delivered.
-    pub from: String,
-    /// The recipient.
-    pub to: String,
-    /// The message, in the form of RFC 5322.
-    pub text: Vec<u8>,
-    /// When the caller wrote it, by the database's clock: its Date, if it names none.
-    pub posted: Timestamp,
-    /// When it was made ours, by our clock. Before that moment nobody can have sent it.
-    pub taken: Timestamp,
-}
-
-/// What a row is told of its message.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Told {
-    /// Nobody knows whether it was sent; somebody may still find out.
-    Unknown,
-    /// The server has it. The last word.
-    Sent,
-    /// It was refused for good. The last word.
-    Refused,
-}
-
-impl Told {
-    /// As it stands in the row.
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Unknown => "unknown",
-            Self::Sent => "sent",
-            Self::Refused => "refused",
-        }
-    }
-}
-
-/// The table cannot be reached or does not answer. Nothing is lost: what was to be done is done
-/// again.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct OutboxError(pub String);
-
-/// A table of messages, and who we are to it.
-pub trait Outbox: Send + Sync {
-    /// Makes rows that nobody has taken ours, at most `most` of them, and returns them. From then
-    /// on no other sender is given them. This is durable before it returns.
-    fn take(&self, now: Timestamp, most: usize) -> BoxFuture<'_, Result<Vec<Posted>, OutboxError>>;
-
-    /// Rows that are ours and have not ended, by their number, after this one.
-    fn ours(&self, after: i64, most: usize) -> BoxFuture<'_, Result<Vec<Posted>, OutboxError>>;
-
-    /// Writes into a row of ours what became of its message. Repeating it changes nothing, and the
-    /// last word of a row is never written over.
-    fn tell<'a>(
-        &'a self,
-        number: i64,
-        told: Told,
-        said: &'a str,
-    ) -> BoxFuture<'a, Result<(), OutboxError>>;
-}
-
 /// A row could not be brought to the spool, or be told what became of it. It is tried again.
 #[derive(Debug)]
 pub enum FeedError {
-    /// The table.
-    Outbox(OutboxError),
+    /// The table cannot be reached or does not answer.
+    Outbox(StoreError),
     /// The spool.
     Spool(SpoolError),
 }
@@ -195,7 +131,7 @@ impl Feed {
     /// Brings a row that is ours to the spool, unless its message is there.
     fn put(&mut self, row: &Posted) -> Result<(), FeedError> {
         let refused = |why: &str| (row.number, Told::Refused, format!("nothing was sent: {why}"));
-        let message = match row.frozen() {
+        let message = match message(row) {
             Ok(message) => message,
             Err(why) => {
                 self.later.push_back(refused(&shown(&why)));
@@ -223,19 +159,17 @@ impl Feed {
     }
 }
 
-impl Posted {
-    /// The message, the same each time; or why it cannot be sent, for a person.
-    fn frozen(&self) -> Result<Message, String> {
-        let mailbox = |what: &str, text: &str| {
-            Mailbox::new(text).map_err(|error| format!("{what} {text:?}: {error}"))
-        };
-        let from = mailbox("sender", &self.from)?;
-        let to = [mailbox("recipient", &self.to)?];
-        let frozen = frozen(&self.key, Some(&from), &to, &self.text, self.posted);
-        let frozen = frozen.map_err(|error| error.to_string())?;
-        let message = frozen.into_iter().next().ok_or("there is no recipient")?;
-        Ok(message.known_since(self.taken))
-    }
+/// The message of a row, the same each time; or why it cannot be sent, for a person.
+fn message(row: &Posted) -> Result<Message, String> {
+    let mailbox = |what: &str, text: &str| {
+        Mailbox::new(text).map_err(|error| format!("{what} {text:?}: {error}"))
+    };
+    let from = mailbox("sender", &row.sender)?;
+    let to = [mailbox("recipient", &row.recipient)?];
+    let frozen = frozen(&row.key, Some(&from), &to, &row.message, row.posted);
+    let frozen = frozen.map_err(|error| error.to_string())?;
+    let message = frozen.into_iter().next().ok_or("there is no recipient")?;
+    Ok(message.known_since(row.taken))
 }
 
 /// As a row can keep it: on one line, and not too long.
@@ -244,8 +178,8 @@ fn shown(text: &str) -> String {
     text.chars().take(SAID_MAX).map(plain).collect()
 }
 
-impl From<OutboxError> for FeedError {
-    fn from(error: OutboxError) -> Self {
+impl From<StoreError> for FeedError {
+    fn from(error: StoreError) -> Self {
         Self::Outbox(error)
     }
 }
@@ -255,14 +189,6 @@ impl From<SpoolError> for FeedError {
         Self::Spool(error)
     }
 }
-
-impl fmt::Display for OutboxError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
-    }
-}
-
-impl std::error::Error for OutboxError {}
 
 impl fmt::Display for FeedError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

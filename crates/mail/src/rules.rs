@@ -18,6 +18,12 @@ pub struct Rules {
     /// For how long the receiver remembers a message's key: within this time an unknown outcome is
     /// sent again with it. Default not at all.
     pub keyed: Option<Keyed>,
+    /// How often a message is tried at most: the last refusal for now is final. Default without
+    /// an end.
+    pub tries: Option<u32>,
+    /// For how long it is tried, from when it was taken in: nothing is begun later. Default without
+    /// an end.
+    pub try_for: Option<Duration>,
 }
 
 /// A receiver that remembers keys.
@@ -31,7 +37,8 @@ pub struct Keyed {
 
 impl Default for Rules {
     fn default() -> Self {
-        Self { retention: Duration::from_secs(30 * 24 * 60 * 60), asking: None, keyed: None }
+        let retention = Duration::from_secs(30 * 24 * 60 * 60);
+        Self { retention, asking: None, keyed: None, tries: None, try_for: None }
     }
 }
 

@@ -9,14 +9,14 @@ use std::time::Duration;
 
 use onlyonce::store::StoreErrorKind;
 use onlyonce::{Answer, Engine, EngineError, Request};
-use onlyonce_core::{KeyId, Outcome, Policy, Reply, Scope, ScopeError, Secret, Timestamp};
+use onlyonce_core::{KeyId, Outcome, Reply, Scope, ScopeError, Secret, Timestamp};
 use tokio::task::JoinSet;
 use tokio::time::sleep;
 
-use crate::lanes::{Lanes, Limits};
-use crate::letter::{Letter, Route};
+use crate::kinds::{Class, Destination, Kinds, flows};
+use crate::lanes::{Flow, Lane, Lanes, Limits};
+use crate::letter::{Bounds, Letter, Route};
 use crate::message::Message;
-use crate::probe::Asking;
 use crate::rules::Rules;
 use crate::spool::{Shelf, Spool, SpoolError};
 
@@ -97,8 +97,8 @@ pub struct Sender {
     spool: Spool,
     route: Arc<Route>,
     pace: Pace,
-    policy: Policy,
-    asking: Option<Arc<Asking>>,
+    kinds: Arc<Kinds>,
+    destinations: Arc<[Destination]>,
 }
 
 impl Sender {
@@ -114,13 +114,21 @@ impl Sender {
         pace: Pace,
     ) -> Result<Self, ScopeError> {
         let scope = Scope::new(SCOPE)?;
-        let (policy, asking) = (Rules::default().policy(), None);
-        Ok(Self { engine, secret, scope, spool, route, pace, policy, asking })
+        let (kinds, destinations) = (Kinds::new(Rules::default(), Vec::new(), &[]), Vec::new());
+        let (kinds, destinations) = (Arc::new(kinds), destinations.into());
+        Ok(Self { engine, secret, scope, spool, route, pace, kinds, destinations })
     }
 
     /// The same by other rules.
     pub fn by(self, rules: Rules) -> Self {
-        Self { policy: rules.policy(), asking: rules.asking.map(Arc::new), ..self }
+        self.by_kind(rules, Vec::new(), Vec::new())
+    }
+
+    /// The same by the rules of each class, and by these for messages of no class. The domains of
+    /// a destination have its limits in place of those of [`Pace`].
+    pub fn by_kind(self, usual: Rules, classes: Vec<Class>, to: Vec<Destination>) -> Self {
+        let kinds = Arc::new(Kinds::new(usual, classes, &to));
+        Self { kinds, destinations: to.into(), ..self }
     }
 
     /// The id under which a message is recorded in the store with this secret.
@@ -145,21 +153,20 @@ impl Sender {
         mut tell: impl FnMut(&str, &Became),
     ) -> Result<(), SenderError> {
         let mut stop = pin!(stop);
-        let Pace { apart, per_domain, apart_there, .. } = self.pace;
-        let mut lanes = Lanes::new(Limits { apart, per_domain, apart_there });
+        let mut lanes = Lanes::new(self.limits());
         let mut later: HashMap<String, Later> = HashMap::new();
-        let mut running: JoinSet<(String, String, Result<Became, SenderError>)> = JoinSet::new();
+        let mut running: JoinSet<(String, Lane, Result<Became, SenderError>)> = JoinSet::new();
         lanes.put(self.spool.names(Shelf::Queue)?);
         let mut failed = None;
         loop {
             while running.len() < self.pace.workers.max(1)
-                && let Some((name, domain)) =
-                    lanes.take(self.engine.now(), |name| self.domain(name, later.get(name)))
+                && let Some((name, lane)) =
+                    lanes.take(self.engine.now(), |name| self.lane(name, later.get(name)))
             {
                 let sender = self.clone();
                 running.spawn(async move {
                     let became = sender.send(&name).await;
-                    (name, domain, became)
+                    (name, lane, became)
                 });
             }
             if once && running.is_empty() && lanes.is_empty() {
@@ -171,8 +178,8 @@ impl Sender {
             tokio::select! {
                 () = &mut stop => break,
                 joined = running.join_next(), if !running.is_empty() => {
-                    if let Some(Ok((name, domain, became))) = joined {
-                        lanes.ended(&name, &domain);
+                    if let Some(Ok((name, lane, became))) = joined {
+                        lanes.ended(&name, &lane);
                         failed = self.ended(&mut later, &name, became, &mut tell).err();
                     }
                     if failed.is_some() {
@@ -196,12 +203,18 @@ impl Sender {
         failed.map_or(Ok(()), Err)
     }
 
+    fn limits(&self) -> Limits {
+        let Pace { apart, per_domain, apart_there, .. } = self.pace;
+        let usual = Flow { at_once: per_domain, apart: apart_there };
+        Limits { apart, usual, named: flows(&self.destinations), classes: self.kinds.apart() }
+    }
+
     /// Where a message goes, if it is due.
-    fn domain(&self, name: &str, later: Option<&Later>) -> Option<String> {
+    fn lane(&self, name: &str, later: Option<&Later>) -> Option<Lane> {
         let is_due = later.is_none_or(|(_, from)| *from <= self.engine.now());
         // One that cannot be read is told when it is tried.
         let read = is_due.then(|| self.spool.read(Shelf::Queue, name))?;
-        Some(read.map(|it| it.to().domain().to_lowercase()).unwrap_or_default())
+        Some(read.map(|it| self.kinds.lane(&it)).unwrap_or_default())
     }
 
     fn ended(
@@ -240,9 +253,11 @@ impl Sender {
         // A store that was lost and made anew refuses what is older than itself.
         request.key_time = Some(message.taken());
         let (route, now) = (Arc::clone(&self.route), self.engine.now());
+        let kind = self.kinds.of(&message);
+        let until = kind.try_for.map(|it| message.taken().plus(it));
         let letter = Letter::new(Arc::clone(&message), route, now);
-        let letter = letter.asking(self.asking.clone());
-        let answer = self.engine.once(&request, &self.policy, Duration::ZERO, letter).await;
+        let letter = letter.asking(kind.asking.clone()).within(Bounds { tries: kind.tries, until });
+        let answer = self.engine.once(&request, &kind.policy, Duration::ZERO, letter).await;
         let became = match answer {
             Ok(answer) => became(answer),
             Err(EngineError::Store(error)) if error.kind() == StoreErrorKind::Poisoned => {

@@ -11,16 +11,20 @@
 //! server that would lose what it has confirmed, and looks again at every new connection. In a
 //! transaction of the caller's it writes what `onlyonce-core` decides; `functions` does the same in
 //! SQL, for other languages, and is held to the core cell by cell. That is for MariaDB alone.
+//!
+//! [`Outbox`] is another thing: a table of messages beside a caller's own tables, which a sender of
+//! mail takes out. It is for MariaDB alone too.
 
 mod address;
 mod batch;
 mod door;
 mod error;
 mod many;
+mod migrate;
 mod mysql;
+mod outbox;
 mod procedures;
 mod queue;
-mod migrate;
 mod reader;
 mod schema;
 mod script;
@@ -32,6 +36,7 @@ mod writer;
 pub use address::{Address, AddressError, RISKS};
 pub use door::doctor;
 pub use mysql::Mysql;
-pub use onlyonce_store::transaction::{Claimed, Request, TxError, TxErrorKind};
-pub use transaction::{Granted, Transactions};
 pub use onlyonce_store::Formats;
+pub use onlyonce_store::transaction::{Claimed, Request, TxError, TxErrorKind};
+pub use outbox::{OUTBOX, Outbox};
+pub use transaction::{Granted, Transactions};

@@ -7,8 +7,8 @@
 use std::time::Duration;
 
 use onlyonce_core::Timestamp;
-use onlyonce_store::outbox::{Counted, Posted};
-use onlyonce_store::{OpenError, OpenErrorKind, StoreError, row};
+use onlyonce_store::outbox::{self, Counted, MISSING, Posted, Told};
+use onlyonce_store::{BoxFuture, OpenError, OpenErrorKind, StoreError, row};
 use tokio::sync::Mutex;
 use tokio_postgres::types::{ToSql, Type};
 use tokio_postgres::{Client, Row};
@@ -74,7 +74,7 @@ impl Outbox {
         let client = way.connect().await?;
         let there = "SELECT to_regnamespace('onlyonce_mail') IS NOT NULL";
         for (question, why) in [
-            (there, "there is no outbox: `onlyonce mail outbox` makes one"),
+            (there, MISSING),
             (
                 MAY_TAKE,
                 "our role may not take messages: GRANT USAGE ON SCHEMA onlyonce_mail and GRANT \
@@ -89,51 +89,6 @@ impl Outbox {
             }
         }
         Ok(Self { way, who, client: Mutex::new(Some(client)) })
-    }
-
-    /// Makes at most `most` rows that nobody has ours, and returns them. It is durable then.
-    ///
-    /// # Errors
-    /// The server does not do it, or nobody knows: then rows may be ours that were not returned.
-    pub async fn take(&self, now: Timestamp, most: usize) -> Result<Vec<Posted>, StoreError> {
-        let now = row::millis(now);
-        let most = i32::try_from(most).unwrap_or(i32::MAX);
-        let values: [(&(dyn ToSql + Sync), Type); 3] =
-            [(&self.who, Type::TEXT), (&now, Type::INT8), (&most, Type::INT4)];
-        Ok(self.call(TAKE, &values).await?.iter().map(posted).collect())
-    }
-
-    /// Rows of ours that have not ended, in the order of their numbers, after this one.
-    ///
-    /// # Errors
-    /// The server does not say.
-    pub async fn ours(&self, after: i64, most: usize) -> Result<Vec<Posted>, StoreError> {
-        let most = i32::try_from(most).unwrap_or(i32::MAX);
-        let values: [(&(dyn ToSql + Sync), Type); 3] =
-            [(&self.who, Type::TEXT), (&after, Type::INT8), (&most, Type::INT4)];
-        Ok(self.call(OURS, &values).await?.iter().map(posted).collect())
-    }
-
-    /// Writes into a row of ours what became of it: `unknown`, or `sent` or `refused`, which stay.
-    ///
-    /// # Errors
-    /// The server does not do it, or nobody knows: repeat it.
-    pub async fn tell(&self, number: i64, state: &str, said: &str) -> Result<(), StoreError> {
-        let values: [(&(dyn ToSql + Sync), Type); 4] = [
-            (&self.who, Type::TEXT),
-            (&number, Type::INT8),
-            (&state, Type::TEXT),
-            (&said, Type::TEXT),
-        ];
-        self.call(TELL, &values).await.map(drop)
-    }
-
-    /// How many rows there are of each kind.
-    ///
-    /// # Errors
-    /// The server does not say; also where the functions were made by an older onlyonce.
-    pub async fn counts(&self) -> Result<Vec<Counted>, StoreError> {
-        Ok(self.call(COUNTS, &[(&self.who, Type::TEXT)]).await?.iter().map(counted).collect())
     }
 
     /// One statement, committed so that a crash or a failover does not lose it.
@@ -160,6 +115,52 @@ impl Outbox {
         // One on which something went wrong is not used again.
         *kept = Some(client);
         Ok(rows)
+    }
+}
+
+impl outbox::Outbox for Outbox {
+    fn take(&self, now: Timestamp, most: usize) -> BoxFuture<'_, Result<Vec<Posted>, StoreError>> {
+        Box::pin(async move {
+            let now = row::millis(now);
+            let most = i32::try_from(most).unwrap_or(i32::MAX);
+            let values: [(&(dyn ToSql + Sync), Type); 3] =
+                [(&self.who, Type::TEXT), (&now, Type::INT8), (&most, Type::INT4)];
+            Ok(self.call(TAKE, &values).await?.iter().map(posted).collect())
+        })
+    }
+
+    fn ours(&self, after: i64, most: usize) -> BoxFuture<'_, Result<Vec<Posted>, StoreError>> {
+        Box::pin(async move {
+            let most = i32::try_from(most).unwrap_or(i32::MAX);
+            let values: [(&(dyn ToSql + Sync), Type); 3] =
+                [(&self.who, Type::TEXT), (&after, Type::INT8), (&most, Type::INT4)];
+            Ok(self.call(OURS, &values).await?.iter().map(posted).collect())
+        })
+    }
+
+    fn tell<'a>(
+        &'a self,
+        number: i64,
+        told: Told,
+        said: &'a str,
+    ) -> BoxFuture<'a, Result<(), StoreError>> {
+        Box::pin(async move {
+            let state = told.name();
+            let values: [(&(dyn ToSql + Sync), Type); 4] = [
+                (&self.who, Type::TEXT),
+                (&number, Type::INT8),
+                (&state, Type::TEXT),
+                (&said, Type::TEXT),
+            ];
+            self.call(TELL, &values).await.map(drop)
+        })
+    }
+
+    fn counts(&self) -> BoxFuture<'_, Result<Vec<Counted>, StoreError>> {
+        Box::pin(async move {
+            let counts = self.call(COUNTS, &[(&self.who, Type::TEXT)]).await?;
+            Ok(counts.iter().map(counted).collect())
+        })
     }
 }
 

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 
 use onlyonce_core::Timestamp;
 use onlyonce_store::OpenErrorKind::{Missing, Unavailable};
-use onlyonce_store::outbox::{Counted, Posted};
+use onlyonce_store::outbox::{Counted, MISSING, Posted, Told};
 use onlyonce_store::{Checks, OpenError, StoreError, StoreErrorKind, row};
 use rusqlite::{Connection, Row, TransactionBehavior};
 
@@ -72,10 +72,10 @@ impl Outbox {
         Ok(table)
     }
 
-    /// Makes at most `most` rows that nobody has ours, and returns them. It is durable then.
+    /// What [`onlyonce_store::outbox::Outbox::take`] promises.
     ///
     /// # Errors
-    /// It was not done, or nobody knows: then rows may be ours that were not returned.
+    /// As there.
     pub fn take(&mut self, now: Timestamp, most: usize) -> Result<Vec<Posted>, StoreError> {
         let (now, most) = (row::millis(now), i64::try_from(most).unwrap_or(i64::MAX));
         self.call(|connection, who, path| {
@@ -88,10 +88,10 @@ impl Outbox {
         })
     }
 
-    /// Rows of ours that have not ended, in the order of their numbers, after this one.
+    /// What [`onlyonce_store::outbox::Outbox::ours`] promises.
     ///
     /// # Errors
-    /// The file does not say.
+    /// As there.
     pub fn ours(&mut self, after: i64, most: usize) -> Result<Vec<Posted>, StoreError> {
         let most = i64::try_from(most).unwrap_or(i64::MAX);
         self.call(|connection, who, path| {
@@ -99,20 +99,21 @@ impl Outbox {
         })
     }
 
-    /// Writes into a row of ours what became of it: `unknown`, or `sent` or `refused`, which stay.
+    /// What [`onlyonce_store::outbox::Outbox::tell`] promises.
     ///
     /// # Errors
-    /// It was not done, or nobody knows: repeat it.
-    pub fn tell(&mut self, number: i64, state: &str, said: &str) -> Result<(), StoreError> {
+    /// As there.
+    pub fn tell(&mut self, number: i64, told: Told, said: &str) -> Result<(), StoreError> {
+        let state = told.name();
         self.call(|connection, who, path| {
             changed(connection, path, |tx| tx.execute(TELL, (who, number, state, said)).map(drop))
         })
     }
 
-    /// How many rows there are of each kind.
+    /// What [`onlyonce_store::outbox::Outbox::counts`] promises.
     ///
     /// # Errors
-    /// The file does not say.
+    /// As there.
     pub fn counts(&mut self) -> Result<Vec<Counted>, StoreError> {
         self.call(|connection, who, path| {
             let count = || {
@@ -132,8 +133,7 @@ impl Outbox {
             .query_row(THERE, (), |row| row.get(0))
             .map_err(|error| of_open(path, &error))?;
         if there < 2 {
-            let text = "there is no outbox: `onlyonce mail outbox` makes one";
-            return Err(at(path, Missing, text));
+            return Err(at(path, Missing, MISSING));
         }
         Ok((inode, connection))
     }

@@ -8,6 +8,7 @@ use std::path::PathBuf;
 use onlyonce_core::Timestamp;
 use onlyonce_sqlite::{OUTBOX, Outbox, Posted};
 use onlyonce_store::StoreErrorKind;
+use onlyonce_store::outbox::Told;
 use rusqlite::{Connection, Params};
 use tempfile::TempDir;
 
@@ -102,7 +103,7 @@ fn the_same_again_changes_nothing_and_another_message_is_refused_whatever_the_st
     let mut sender = desk.sender("one");
     desk.send("INSERT", WELCOME).unwrap();
     let row = sender.take(NOW, 9).unwrap().remove(0);
-    sender.tell(row.number, "sent", "queued").unwrap();
+    sender.tell(row.number, Told::Sent, "queued").unwrap();
     for how in ["INSERT", "INSERT OR IGNORE", "INSERT OR REPLACE", "REPLACE"] {
         desk.send(how, WELCOME).unwrap();
         assert_eq!(desk.states(), ["sent"], "{how}: it would be sent again");
@@ -153,15 +154,15 @@ fn a_row_is_given_to_one_sender_and_its_last_word_stays() {
     assert_eq!(keys(&again.ours(i64::MIN, 9).unwrap()), ["a", "b"]);
     assert_eq!(keys(&again.ours(first[0].number.min(first[1].number), 9).unwrap()), ["b"]);
     for row in &first {
-        two.tell(row.number, "sent", "it is not theirs").unwrap();
+        two.tell(row.number, Told::Sent, "it is not theirs").unwrap();
     }
     assert_eq!(desk.states(), ["taken"; 3]);
     let of = |key: &str| first.iter().find(|it| it.key == key).unwrap().number;
-    again.tell(of("a"), "unknown", "lost").unwrap();
+    again.tell(of("a"), Told::Unknown, "lost").unwrap();
     assert_eq!(keys(&again.ours(i64::MIN, 9).unwrap()), ["a", "b"], "somebody may find out");
-    again.tell(of("a"), "sent", "found").unwrap();
-    again.tell(of("b"), "refused", "no such user").unwrap();
-    again.tell(of("b"), "sent", "late").unwrap();
+    again.tell(of("a"), Told::Sent, "found").unwrap();
+    again.tell(of("b"), Told::Refused, "no such user").unwrap();
+    again.tell(of("b"), Told::Sent, "late").unwrap();
     assert_eq!(desk.states(), ["sent", "refused", "taken"]);
     assert_eq!(again.ours(i64::MIN, 9).unwrap(), []);
     let counts = again.counts().unwrap();
@@ -193,7 +194,7 @@ fn the_number_of_a_row_that_was_deleted_is_no_other_rows() {
     desk.caller.execute("DELETE FROM onlyonce_mail_outbox", ()).unwrap();
     desk.sends("b");
     sender.take(NOW, 9).unwrap();
-    sender.tell(old, "sent", "late").unwrap();
+    sender.tell(old, Told::Sent, "late").unwrap();
     assert_eq!(desk.states(), ["taken"]);
 }
 

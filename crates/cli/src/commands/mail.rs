@@ -1,17 +1,19 @@
 //! `onlyonce mail add`, `outbox`, `run` and `status`
 
+mod config;
 mod doubt;
 mod figures;
 mod lines;
 mod outbox;
 mod run;
 mod status;
+mod way;
 
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use clap::{Args, Subcommand, ValueEnum};
+use clap::{Args, Subcommand};
 use onlyonce_core::Secret;
 use onlyonce_journal::Journal;
 use onlyonce_mail::{Added, Spool, frozen};
@@ -63,6 +65,10 @@ imap://USER@HOST/MAILBOX in a mailbox that gets copies. A command is told \
 ONLYONCE_MESSAGE_ID, ONLYONCE_RECIPIENT, ONLYONCE_KEY and ONLYONCE_FENCE. It exits with 0 if the \
 server has the message, and what it prints first is kept as evidence.
 
+  onlyonce mail run --config mail.toml
+
+The file says all of this, with rules for kinds of messages and limits for domains: docs/mail.md.
+
   onlyonce mail run --provider resend.toml
 
 A provider is asked over HTTP. The file says what its API is like, such as `like = \"resend\"`; \
@@ -78,19 +84,23 @@ A message that is written in a transaction is sent if that is committed, once, a
 rolled back. This makes the table, or its functions anew, and needs the right to make a schema:
 
   onlyonce mail outbox postgres://owner@db.example/shop
+  onlyonce mail outbox mysql://owner@db.example/shop
   onlyonce mail outbox sqlite:shop.db
   onlyonce mail outbox --print > outbox.sql
 
-A program then writes a message, a row for each recipient, in PostgreSQL and in SQLite:
+A program then writes a message, a row for each recipient, in PostgreSQL, MariaDB and SQLite:
 
   SELECT onlyonce_mail.send('welcome/7829', 'shop@shop.example', 'ann@mail.example', \
 E'From: shop@shop.example\\nSubject: Welcome\\n\\nHello\\n')
+
+  CALL onlyonce_mail_send('welcome/7829', 'shop@shop.example', 'ann@mail.example', \
+'From: shop@shop.example\\nSubject: Welcome\\n\\nHello\\n')
 
   INSERT INTO onlyonce_mail_send (key, sender, recipient, message) VALUES (?, ?, ?, ?)
 
 and `onlyonce mail run --outbox postgres://sender@db.example/shop` sends it.")]
     Outbox {
-        /// The database: postgres://OWNER@HOST/DATABASE or sqlite:FILE
+        /// The database: postgres://OWNER@HOST/DATABASE, mysql://OWNER@HOST/DATABASE or sqlite:FILE
         #[arg(
             value_name = "URL",
             env = "ONLYONCE_OUTBOX",
@@ -115,7 +125,8 @@ and `onlyonce mail run --outbox postgres://sender@db.example/shop` sends it.")]
         spool: SpoolArgs,
         #[command(flatten)]
         store: StoreArgs,
-        /// Count the rows of this outbox too: postgres://USER@HOST/DATABASE or sqlite:FILE
+        /// Count the rows of this outbox too: postgres://USER@HOST/DATABASE,
+        /// mysql://USER@HOST/DATABASE or sqlite:FILE
         #[arg(long, value_name = "URL", env = "ONLYONCE_OUTBOX", hide_env_values = true)]
         outbox: Option<outbox::At>,
         /// One JSON object
@@ -159,30 +170,20 @@ pub(crate) struct AddArgs {
 
 #[derive(Args, Debug)]
 pub(crate) struct RunArgs {
-    /// The mail server: HOST or HOST:PORT [default port: 587, 465 with tls, 25 with none]
-    #[arg(long, value_name = "HOST", required_unless_present = "provider")]
-    server: Option<String>,
+    #[command(flatten)]
+    server: way::ServerArgs,
     /// A file about a mail provider that is asked over HTTP, in place of a mail server
     #[arg(long, value_name = "FILE", conflicts_with_all = ["server", "tls", "user", "hello"])]
     provider: Option<PathBuf>,
-    /// What protects the connection
-    #[arg(long, value_enum, default_value_t = Protection::Starttls)]
-    tls: Protection,
-    /// Who we are to the server
-    #[arg(long, value_name = "NAME", requires = "password_file")]
-    user: Option<String>,
-    /// A file with the password; not readable for others
-    #[arg(long, value_name = "FILE", requires = "user")]
-    password_file: Option<PathBuf>,
-    /// The name of this host, as the server is told it
-    #[arg(long, value_name = "NAME", default_value = "localhost")]
-    hello: String,
-    /// How many messages are on their way at once
-    #[arg(long, value_name = "N", default_value_t = 4,
-          value_parser = clap::value_parser!(u16).range(1..=1_000))]
-    workers: u16,
+    /// A file that says what these flags say, and more: rules for kinds of messages, and limits for
+    /// domains (docs/mail.md); a flag counts before it
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// How many messages are on their way at once [default: 4]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1_000))]
+    workers: Option<u16>,
     /// How many of these go to one domain at most [default: all of them]
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1_000))]
     per_domain: Option<u16>,
     /// How many are sent at most in a time, evenly: N/s, N/m or N/h [default: no limit]
     #[arg(long, value_name = "RATE", value_parser = apart)]
@@ -194,28 +195,17 @@ pub(crate) struct RunArgs {
     #[arg(long)]
     once: bool,
     /// A table that messages come from too, made by `onlyonce mail outbox`:
-    /// postgres://USER@HOST/DATABASE or sqlite:FILE
+    /// postgres://USER@HOST/DATABASE, mysql://USER@HOST/DATABASE or sqlite:FILE
     #[arg(long, value_name = "URL", env = "ONLYONCE_OUTBOX", hide_env_values = true)]
     outbox: Option<outbox::At>,
     #[command(flatten)]
-    doubt: doubt::DoubtArgs,
-    /// How long the server's answer is kept; that a message has ended is known for ever
-    #[arg(long, value_name = "DURATION", default_value = "30d")]
-    retention: humantime::Duration,
+    policy: doubt::PolicyArgs,
+    #[command(flatten)]
+    probe: doubt::ProbeArgs,
     #[command(flatten)]
     spool: SpoolArgs,
     #[command(flatten)]
     store: StoreArgs,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub(crate) enum Protection {
-    /// Demanded before anything else is said
-    Starttls,
-    /// From the first byte
-    Tls,
-    /// Nothing: for a server on this host
-    None,
 }
 
 pub(crate) async fn run(command: MailCommand) -> Result<(), Failure> {

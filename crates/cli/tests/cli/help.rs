@@ -70,6 +70,7 @@ const COMMANDS: [(&[&str], &[&[&str]]); 31] = [
             &["--on-unknown <ON_UNKNOWN>", "- hold:", "- probe:", "--probe <WHO>"],
             &["--probe-absent <CODES>", "--probe-log <FILE>", "--settle <DURATION>"],
             &["--late <DURATION>", "--probe-tls <PROBE_TLS>", "--probe-password-file <FILE>"],
+            &["--config <FILE>", "--tries <N>", "--try-for <DURATION>"],
         ],
     ),
     (
@@ -84,7 +85,7 @@ const COMMANDS: [(&[&str], &[&[&str]]); 31] = [
             &["--state <DIR>", "--clock-is-right", "<COMMAND>..."],
         ],
     ),
-    (&["mail", "outbox"], &[&["[URL]", "--print [<KIND>]", "postgres, sqlite"]]),
+    (&["mail", "outbox"], &[&["[URL]", "--print [<KIND>]", "postgres, mysql"]]),
     (&["mail", "status"], &[STORE, &["--json", "--spool <DIR>", "--outbox <URL>"]]),
     (&["plan"], &[STORE, &["<FILE>", "--json"]]),
     (

@@ -2,7 +2,9 @@
 //! write down what became of it.
 
 mod archive;
+mod config;
 mod doubt;
+mod mariadb;
 mod outbox;
 mod provider;
 mod real;

@@ -4,6 +4,7 @@
 
 mod archive;
 mod doubt;
+mod kinds;
 mod outbox;
 mod provider;
 mod server;
@@ -14,7 +15,9 @@ use std::time::Duration;
 
 use onlyonce::{Engine, Settings};
 use onlyonce_core::{Fence, Secret, StateKind, Timestamp, Verdict};
-use onlyonce_mail::{Added, Became, Pace, Route, Rules, Sender, Shelf, Spool, frozen};
+use onlyonce_mail::{
+    Added, Became, Class, Destination, Pace, Route, Rules, Sender, Shelf, Spool, frozen,
+};
 use onlyonce_smtp::{Mailbox, Waits};
 use onlyonce_store::{MemoryStore, Store as _};
 use onlyonce_tokio::TokioRuntime;
@@ -33,6 +36,8 @@ struct Shop {
     per_domain: usize,
     apart: Duration,
     rules: Rules,
+    classes: Vec<Class>,
+    destinations: Vec<Destination>,
     /// In place of the server.
     provider: Option<Arc<onlyonce_mail::provider::Provider>>,
     dir: tempfile::TempDir,
@@ -52,8 +57,21 @@ impl Shop {
         let rules = Rules::default();
         let (waits, workers, per_domain) = (Waits::default(), 1, usize::MAX);
         let apart = Duration::ZERO;
-        let provider = None;
-        Self { server, engine, spool, waits, workers, per_domain, apart, rules, provider, dir }
+        let (provider, classes, destinations) = (None, Vec::new(), Vec::new());
+        Self {
+            server,
+            engine,
+            spool,
+            waits,
+            workers,
+            per_domain,
+            apart,
+            rules,
+            classes,
+            destinations,
+            provider,
+            dir,
+        }
     }
 
     /// Adds one message for these recipients.
@@ -84,7 +102,8 @@ impl Shop {
         };
         let to: BTreeMap<String, String> = names.iter().map(recipient).collect();
         let sender = Sender::new(engine, secret(), spool, route, pace).unwrap();
-        let sender = sender.by(self.rules.clone());
+        let (classes, destinations) = (self.classes.clone(), self.destinations.clone());
+        let sender = sender.by_kind(self.rules.clone(), classes, destinations);
         let mut all = BTreeMap::new();
         let tell = |name: &str, became: &Became| {
             assert_eq!(all.insert(to[name].clone(), became.clone()), None, "tried once");

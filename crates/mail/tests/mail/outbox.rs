@@ -3,9 +3,10 @@
 
 use std::sync::{Arc, Mutex};
 
-use onlyonce::store::BoxFuture;
 use onlyonce_core::Timestamp;
-use onlyonce_mail::{Became, Feed, Outbox, OutboxError, Posted, Shelf, Told};
+use onlyonce_mail::{Became, Feed, Shelf};
+use onlyonce_store::outbox::{Counted, Outbox, Posted, Told};
+use onlyonce_store::{BoxFuture, StoreError, StoreErrorKind};
 
 use crate::{ANN, Shop, TEXT};
 
@@ -36,11 +37,11 @@ impl Table {
     fn with(to: &[&str]) -> Self {
         let table = Self::default();
         for (number, to) in (1..).zip(to) {
-            let text = TEXT.to_vec();
-            let (key, from) = ("welcome".to_owned(), "shop@shop.example".to_owned());
+            let message = TEXT.to_vec();
+            let (key, sender) = ("welcome".to_owned(), "shop@shop.example".to_owned());
             let (posted, taken) = (Timestamp::from_millis(1_764_000_000_000), Timestamp::default());
-            let to = (*to).to_owned();
-            let posted = Posted { number, key, from, to, text, posted, taken };
+            let recipient = (*to).to_owned();
+            let posted = Posted { number, key, sender, recipient, message, posted, taken };
             table.rows.lock().unwrap().push(Row { posted, is_ours: false, told: None });
         }
         table
@@ -51,9 +52,9 @@ impl Table {
         *self.fates.lock().unwrap() = fates.iter().rev().copied().collect();
     }
 
-    fn call<T>(&self, does: impl FnOnce(&mut Vec<Row>) -> T) -> Result<T, OutboxError> {
+    fn call<T>(&self, does: impl FnOnce(&mut Vec<Row>) -> T) -> Result<T, StoreError> {
         let fate = self.fates.lock().unwrap().pop().unwrap_or(Call::Done);
-        let lost = || OutboxError("nobody answers".to_owned());
+        let lost = || StoreError::new(StoreErrorKind::Unknown, "nobody answers");
         if fate == Call::Lost {
             return Err(lost());
         }
@@ -71,7 +72,7 @@ fn has_ended(row: &Row) -> bool {
 }
 
 impl Outbox for Table {
-    fn take(&self, now: Timestamp, most: usize) -> BoxFuture<'_, Result<Vec<Posted>, OutboxError>> {
+    fn take(&self, now: Timestamp, most: usize) -> BoxFuture<'_, Result<Vec<Posted>, StoreError>> {
         let taken = self.call(|rows| {
             let waiting = rows.iter_mut().filter(|it| !it.is_ours).take(most);
             let take = |row: &mut Row| {
@@ -84,7 +85,7 @@ impl Outbox for Table {
         Box::pin(std::future::ready(taken))
     }
 
-    fn ours(&self, after: i64, most: usize) -> BoxFuture<'_, Result<Vec<Posted>, OutboxError>> {
+    fn ours(&self, after: i64, most: usize) -> BoxFuture<'_, Result<Vec<Posted>, StoreError>> {
         let ours = self.call(|rows| {
             let is_asked = |row: &&Row| row.is_ours && !has_ended(row) && after < row.posted.number;
             rows.iter().filter(is_asked).take(most).map(|it| it.posted.clone()).collect()
@@ -97,7 +98,7 @@ impl Outbox for Table {
         number: i64,
         told: Told,
         _said: &'a str,
-    ) -> BoxFuture<'a, Result<(), OutboxError>> {
+    ) -> BoxFuture<'a, Result<(), StoreError>> {
         let done = self.call(|rows| {
             let row = rows.iter_mut().find(|it| it.posted.number == number).unwrap();
             if !has_ended(row) {
@@ -105,6 +106,10 @@ impl Outbox for Table {
             }
         });
         Box::pin(std::future::ready(done))
+    }
+
+    fn counts(&self) -> BoxFuture<'_, Result<Vec<Counted>, StoreError>> {
+        Box::pin(std::future::ready(Ok(Vec::new())))
     }
 }
 

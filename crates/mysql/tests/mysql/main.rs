@@ -10,6 +10,7 @@ mod cut;
 mod door;
 mod kill;
 mod many;
+mod outbox;
 mod procedures;
 mod shop;
 mod synced;

@@ -6,12 +6,9 @@ use std::str::FromStr;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use onlyonce_core::{Secret, Timestamp};
-use onlyonce_mail::{
-    Became, Feed, FeedError, Outbox, OutboxError, Posted, Spool, Told, sender_name,
-};
-use onlyonce_postgres::Address;
-use onlyonce_store::outbox::Counted;
-use onlyonce_store::{BoxFuture, OpenError, StoreError, outbox};
+use onlyonce_mail::{Became, Feed, FeedError, Spool, sender_name};
+use onlyonce_store::outbox::{Counted, Outbox, Posted, Told};
+use onlyonce_store::{BoxFuture, OpenError, StoreError, StoreErrorKind};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::time::{Duration, sleep};
 
@@ -23,17 +20,26 @@ use crate::place::now;
 /// How often the table is looked at for new messages.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// What a role of PostgreSQL needs.
-const GRANTS: &str = "a program that writes messages needs no more than GRANT USAGE ON SCHEMA \
+const ROLES: &str = "a program that writes messages needs no more than GRANT USAGE ON SCHEMA \
     onlyonce_mail and GRANT EXECUTE ON FUNCTION onlyonce_mail.send\n\
     a sender needs no more than that usage and GRANT EXECUTE ON FUNCTION onlyonce_mail.take, \
     onlyonce_mail.ours, onlyonce_mail.tell, onlyonce_mail.counts";
 
-type Answer<'a, T> = BoxFuture<'a, Result<T, OutboxError>>;
+/// What a user of MariaDB needs.
+const USERS: &str = "a program that writes messages needs no more than GRANT EXECUTE ON PROCEDURE \
+    onlyonce_mail_send\n\
+    a sender needs no more than GRANT SELECT, UPDATE (state, taken_by, taken, said, ended) ON \
+    onlyonce_mail_outbox";
+/// How outboxes are named.
+const NAMES: &str = "postgres://USER@HOST/DATABASE, mysql://USER@HOST/DATABASE or sqlite:FILE";
+
+type Answer<'a, T> = BoxFuture<'a, Result<T, StoreError>>;
 
 /// Where an outbox is.
 #[derive(Clone, Debug)]
 pub(crate) enum At {
-    Postgres(Address),
+    Postgres(onlyonce_postgres::Address),
+    Mysql(onlyonce_mysql::Address),
     Sqlite(PathBuf),
 }
 
@@ -41,6 +47,8 @@ pub(crate) enum At {
 #[derive(Clone, Copy, Debug, clap::ValueEnum)]
 pub(crate) enum Kind {
     Postgres,
+    #[value(alias = "mariadb")]
+    Mysql,
     Sqlite,
 }
 
@@ -48,15 +56,13 @@ impl FromStr for At {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        match text.strip_prefix("sqlite:") {
-            Some("") => Err("an outbox in SQLite is sqlite:FILE".to_owned()),
-            Some(file) => Ok(Self::Sqlite(file.into())),
-            None => text.parse().map(Self::Postgres).map_err(|error| {
-                format!(
-                    "an outbox is in PostgreSQL, postgres://USER@HOST/DATABASE, or in SQLite, \
-                     sqlite:FILE: {error}"
-                )
-            }),
+        let wrong = |error: &dyn fmt::Display| format!("an outbox is {NAMES}: {error}");
+        let (kind, rest) = text.split_once(':').unwrap_or((text, ""));
+        match kind {
+            "sqlite" if rest.is_empty() => Err(wrong(&"no file is named")),
+            "sqlite" => Ok(Self::Sqlite(rest.into())),
+            "mysql" | "mariadb" => text.parse().map(Self::Mysql).map_err(|error| wrong(&error)),
+            _ => text.parse().map(Self::Postgres).map_err(|error| wrong(&error)),
         }
     }
 }
@@ -65,6 +71,7 @@ impl fmt::Display for At {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Postgres(address) => address.fmt(f),
+            Self::Mysql(address) => address.fmt(f),
             Self::Sqlite(file) => write!(f, "sqlite:{}", file.display()),
         }
     }
@@ -74,6 +81,7 @@ impl fmt::Display for At {
 pub(super) fn print(kind: Kind) -> Result<(), Failure> {
     let text = match kind {
         Kind::Postgres => onlyonce_postgres::OUTBOX,
+        Kind::Mysql => onlyonce_mysql::OUTBOX,
         Kind::Sqlite => onlyonce_sqlite::OUTBOX,
     };
     Ok(output::line(text.trim_end())?)
@@ -85,7 +93,11 @@ pub(super) async fn make(at: At) -> Result<(), Failure> {
     let (made, table, then) = match at {
         At::Postgres(address) => {
             let made = onlyonce_postgres::Outbox::install(address).await;
-            (made, "onlyonce_mail.outbox", GRANTS)
+            (made, "onlyonce_mail.outbox", ROLES)
+        }
+        At::Mysql(address) => {
+            let made = onlyonce_mysql::Outbox::install(address).await;
+            (made, "onlyonce_mail_outbox", USERS)
         }
         At::Sqlite(file) => {
             let made = blocking(move || onlyonce_sqlite::Outbox::install(&file)).await?;
@@ -99,11 +111,26 @@ pub(super) async fn make(at: At) -> Result<(), Failure> {
 
 /// How many rows of each kind there are, by whether the store with this secret has taken them.
 pub(super) async fn counts(at: At, secret: &Secret) -> Result<Vec<Counted>, Failure> {
-    let counted = match Table::open(at, secret).await? {
-        Table::Postgres(table) => table.counts().await,
-        Table::Sqlite(table) => blocking(move || locked(&table).counts()).await?,
-    };
+    let counted = open(at, secret).await?.counts().await;
     counted.map_err(|error| Failure::new(Exit::Unavailable, error.to_string()))
+}
+
+/// The table, for the sender whose store has this secret.
+async fn open(at: At, secret: &Secret) -> Result<Box<dyn Outbox>, Failure> {
+    let who = sender_name(secret);
+    let opened: Result<Box<dyn Outbox>, OpenError> = match at {
+        At::Postgres(address) => {
+            onlyonce_postgres::Outbox::open(address, who).await.map(|it| Box::new(it) as _)
+        }
+        At::Mysql(address) => {
+            onlyonce_mysql::Outbox::open(address, who).await.map(|it| Box::new(it) as _)
+        }
+        At::Sqlite(file) => {
+            let opened = blocking(move || onlyonce_sqlite::Outbox::open(&file, who)).await?;
+            opened.map(|it| Box::new(OnDisk(Arc::new(Mutex::new(it)))) as _)
+        }
+    };
+    opened.map_err(|error| unavailable(&error))
 }
 
 /// Waits for the disk on a thread that may.
@@ -118,92 +145,40 @@ fn unavailable(error: &OpenError) -> Failure {
     Failure::new(Exit::Unavailable, error.to_string())
 }
 
-/// A table as the sender of mail knows it.
-#[allow(clippy::large_enum_variant, reason = "made once a command, boxing would cost more")]
-enum Table {
-    Postgres(onlyonce_postgres::Outbox),
-    Sqlite(Arc<Mutex<onlyonce_sqlite::Outbox>>),
-}
+/// A table whose calls wait for the disk.
+struct OnDisk(Arc<Mutex<onlyonce_sqlite::Outbox>>);
 
-impl Table {
-    /// For the sender whose store has this secret.
-    async fn open(at: At, secret: &Secret) -> Result<Self, Failure> {
-        let who = sender_name(secret);
-        let opened = match at {
-            At::Postgres(address) => {
-                onlyonce_postgres::Outbox::open(address, who).await.map(Self::Postgres)
-            }
-            At::Sqlite(file) => blocking(move || onlyonce_sqlite::Outbox::open(&file, who))
-                .await?
-                .map(|it| Self::Sqlite(Arc::new(Mutex::new(it)))),
-        };
-        opened.map_err(|error| unavailable(&error))
+impl OnDisk {
+    fn ask<T: Send + 'static>(
+        &self,
+        ask: impl FnOnce(&mut onlyonce_sqlite::Outbox) -> Result<T, StoreError> + Send + 'static,
+    ) -> Answer<'_, T> {
+        let table = Arc::clone(&self.0);
+        Box::pin(async move {
+            // What a panic has left is opened anew.
+            let ask = move || ask(&mut table.lock().unwrap_or_else(PoisonError::into_inner));
+            let asked = blocking(ask).await;
+            asked.map_err(|failure| StoreError::new(StoreErrorKind::Unknown, failure.what))?
+        })
     }
 }
 
-/// The table, to do one thing with it.
-fn locked(
-    table: &Arc<Mutex<onlyonce_sqlite::Outbox>>,
-) -> std::sync::MutexGuard<'_, onlyonce_sqlite::Outbox> {
-    // What a panic has left is opened anew.
-    table.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-/// The same, on a thread that may wait.
-async fn asked<T: Send + 'static>(
-    table: &Arc<Mutex<onlyonce_sqlite::Outbox>>,
-    ask: impl FnOnce(&mut onlyonce_sqlite::Outbox) -> Result<T, StoreError> + Send + 'static,
-) -> Result<T, OutboxError> {
-    let table = Arc::clone(table);
-    let asked = blocking(move || ask(&mut locked(&table))).await;
-    asked.map_err(|failure| OutboxError(failure.what))?.map_err(failed)
-}
-
-fn rows(rows: Vec<outbox::Posted>) -> Vec<Posted> {
-    let row = |it| {
-        let outbox::Posted { number, key, sender, recipient, message, posted, taken } = it;
-        Posted { number, key, from: sender, to: recipient, text: message, posted, taken }
-    };
-    rows.into_iter().map(row).collect()
-}
-
-#[allow(clippy::needless_pass_by_value, reason = "it is what a call has failed with")]
-fn failed(error: StoreError) -> OutboxError {
-    OutboxError(error.to_string())
-}
-
-impl Outbox for Table {
+impl Outbox for OnDisk {
     fn take(&self, now: Timestamp, most: usize) -> Answer<'_, Vec<Posted>> {
-        Box::pin(async move {
-            let taken = match self {
-                Self::Postgres(table) => table.take(now, most).await.map_err(failed),
-                Self::Sqlite(table) => asked(table, move |it| it.take(now, most)).await,
-            };
-            taken.map(rows)
-        })
+        self.ask(move |it| it.take(now, most))
     }
 
     fn ours(&self, after: i64, most: usize) -> Answer<'_, Vec<Posted>> {
-        Box::pin(async move {
-            let ours = match self {
-                Self::Postgres(table) => table.ours(after, most).await.map_err(failed),
-                Self::Sqlite(table) => asked(table, move |it| it.ours(after, most)).await,
-            };
-            ours.map(rows)
-        })
+        self.ask(move |it| it.ours(after, most))
     }
 
     fn tell<'a>(&'a self, number: i64, told: Told, said: &'a str) -> Answer<'a, ()> {
-        Box::pin(async move {
-            let state = told.name();
-            match self {
-                Self::Postgres(table) => table.tell(number, state, said).await.map_err(failed),
-                Self::Sqlite(table) => {
-                    let said = said.to_owned();
-                    asked(table, move |it| it.tell(number, state, &said)).await
-                }
-            }
-        })
+        let said = said.to_owned();
+        self.ask(move |it| it.tell(number, told, &said))
+    }
+
+    fn counts(&self) -> Answer<'_, Vec<Counted>> {
+        self.ask(onlyonce_sqlite::Outbox::counts)
     }
 }
 
@@ -223,8 +198,7 @@ impl Feeding {
         secret: &Secret,
         spool: &Spool,
     ) -> Result<(Self, Hearing), Failure> {
-        let table = Table::open(at, secret).await?;
-        let feed = Feed::new(Box::new(table), spool.clone());
+        let feed = Feed::new(open(at, secret).await?, spool.clone());
         // No more than there are messages in the spool.
         let (hearing, heard) = unbounded_channel();
         Ok((Self { feed, heard }, hearing))

@@ -2,19 +2,15 @@
 
 use std::future::Future;
 use std::io::IsTerminal as _;
-use std::os::unix::fs::PermissionsExt as _;
-use std::path::Path;
 use std::sync::Arc;
 
 use onlyonce::Sweeper;
-use onlyonce_mail::provider::Provider;
-use onlyonce_mail::{Became, Pace, Route, Sender, SenderError, Shelf, Spool, trusted};
-use onlyonce_smtp::{Login, Relay, Security, Waits};
+use onlyonce_mail::{Became, Route, Sender, SenderError, Shelf, Spool};
 use tokio::signal::unix::{SignalKind, signal};
 
-use super::doubt::rules;
+use super::config::{Plan, Way};
 use super::outbox::Feeding;
-use super::{Protection, RunArgs, figures, journal, spool};
+use super::{RunArgs, figures, journal, spool};
 use crate::exit::Exit;
 use crate::failure::Failure;
 use crate::operate::socket::Socket;
@@ -25,13 +21,12 @@ use crate::progress::Bar;
 pub(super) async fn run(args: RunArgs) -> Result<(), Failure> {
     let (mut interrupt, mut terminate) =
         (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
-    let provider = args.provider.as_deref().map(provider).transpose()?;
-    let rules = rules(&args.doubt, args.retention.into(), provider.as_ref())?;
-    let route = Arc::new(match provider {
-        Some(provider) => Route::to_provider(provider),
-        None => Route::new(relay(&args)?),
+    let Plan { way, outbox, pace, probe, usual, classes, destinations } = Plan::of(&args)?;
+    let route = Arc::new(match way {
+        Way::Provider(provider) => Route::to_provider(provider),
+        Way::Relay(relay) => Route::new(relay),
     });
-    if let Some(asking) = &rules.asking {
+    if let Some(asking) = &probe {
         // Before anything is sent: else it would be found out when it is needed.
         let asked = asking.check().await;
         asked.map_err(|error| Failure::new(Exit::Unavailable, format!("--probe: {error}")))?;
@@ -44,20 +39,17 @@ pub(super) async fn run(args: RunArgs) -> Result<(), Failure> {
         return Err(Failure::new(Exit::StoreUnavailable, text));
     };
     // Without it operators have to wait until this ends, and no message does.
-    let desk = Desk { policy: rules.policy(), ..desk.clone() };
+    let policy = usual.policy();
+    let desk = Desk { policy, ..desk.clone() };
     let socket = Socket::open(dir, desk.clone()).ok();
-    let per_domain = args.per_domain.map_or(usize::MAX, usize::from);
-    let [apart, apart_there] = [args.rate, args.rate_per_domain].map(Option::unwrap_or_default);
-    let workers = args.workers.into();
-    let pace = Pace { workers, per_domain, apart, apart_there, ..Pace::default() };
-    let (feeding, hearing) = match args.outbox.clone() {
+    let (feeding, hearing) = match outbox {
         Some(at) => Some(Feeding::open(at, &secret, &spool).await?).unzip(),
         None => (None, None),
     };
     let sender = Sender::new(desk.engine.clone(), secret, spool.clone(), Arc::clone(&route), pace);
     let sender = sender.map_err(|error| Failure::new(Exit::Unavailable, error.to_string()))?;
-    let sender = sender.by(rules.clone());
-    let sweeper = Sweeper::new(desk.engine.clone(), rules.policy());
+    let sender = sender.by_kind(usual, classes, destinations);
+    let sweeper = Sweeper::new(desk.engine.clone(), policy);
     let mut asked = 0;
     let (first, stop) = tokio::sync::oneshot::channel();
     let (mut first, mut failed) = (Some(first), None);
@@ -155,70 +147,4 @@ fn told(spool: &Spool, name: &str, became: &Became) -> Result<(), Failure> {
     let key = spool.read(shelf, name).map(|it| it.key().as_str().to_owned());
     let key = key.unwrap_or_else(|_| name.to_owned());
     Ok(output::line(&format!("{what} {key}: {}", printable(text)))?)
-}
-
-/// What a file says of a provider; what it needs of the environment is there.
-fn provider(file: &Path) -> Result<Arc<Provider>, Failure> {
-    let name = file.display().to_string();
-    let text = std::fs::read_to_string(file);
-    let text = text.map_err(|error| Failure::new(Exit::Usage, format!("{name}: {error}")))?;
-    let read = Provider::read(&name, &text);
-    let provider = read.map_err(|error| Failure::new(Exit::Usage, error.to_string()))?;
-    if let Some(missing) = provider.variables().iter().find(|it| std::env::var_os(it).is_none()) {
-        let text = format!("{name}: the variable {missing} is not set, and its requests need it");
-        return Err(Failure::new(Exit::Usage, text));
-    }
-    Ok(Arc::new(provider))
-}
-
-fn relay(args: &RunArgs) -> Result<Relay, Failure> {
-    let wrong = |text: String| Failure::new(Exit::Usage, text);
-    let usual = match args.tls {
-        Protection::Starttls => 587,
-        Protection::Tls => 465,
-        Protection::None => 25,
-    };
-    let server = args.server.as_deref().unwrap_or_default();
-    let (host, port) = match server.rsplit_once(':') {
-        Some((host, port)) => {
-            let port = port.parse().map_err(|_| {
-                wrong(format!("--server {server:?}: the port is no number up to 65535"))
-            })?;
-            (host, port)
-        }
-        None => (server, usual),
-    };
-    if args.tls == Protection::None && args.user.is_some() {
-        return Err(wrong("--tls none: the password would go in the clear".to_owned()));
-    }
-    let security = security(args.tls)?;
-    let login = match (&args.user, &args.password_file) {
-        (Some(user), Some(file)) => {
-            Some(Login { user: user.clone(), secret: password(file)?, mechanism: None })
-        }
-        _ => None,
-    };
-    let (host, hello) = (host.to_owned(), args.hello.clone());
-    Ok(Relay { host, port, security, login, hello, waits: Waits::default() })
-}
-
-pub(super) fn security(protection: Protection) -> Result<Security, Failure> {
-    let trusted = || trusted().map_err(|error| Failure::new(Exit::Unavailable, error.to_string()));
-    Ok(match protection {
-        Protection::Starttls => Security::StartTls(trusted()?),
-        Protection::Tls => Security::Tls(trusted()?),
-        Protection::None => Security::None,
-    })
-}
-
-pub(super) fn password(file: &Path) -> Result<String, Failure> {
-    let wrong = |text: String| Failure::new(Exit::Usage, format!("{}: {text}", file.display()));
-    let read = || Ok((std::fs::metadata(file)?, std::fs::read_to_string(file)?));
-    let (about, text): (_, String) =
-        read().map_err(|error: std::io::Error| wrong(error.to_string()))?;
-    if about.permissions().mode() & 0o077 != 0 {
-        return Err(wrong("others can read it; `chmod 600` it".to_owned()));
-    }
-    let text = text.strip_suffix('\n').unwrap_or(&text);
-    if text.is_empty() { Err(wrong("it is empty".to_owned())) } else { Ok(text.to_owned()) }
 }
