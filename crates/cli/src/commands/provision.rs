@@ -122,13 +122,14 @@ a resource that somebody has deleted, or whose inputs have changed.
         #[command(flatten)]
         who: WhoArgs,
     },
-    /// Destroy a resource with the `destroy` of its plan, once; no apply makes it again
+    /// Destroy a resource as its plan says, once; no apply makes it again
     #[command(after_help = "\
 The id is the one that `status` prints: with it you confirm that it is this one. Where its plan \
-has a `check` it is looked for first, but not what was imported. Before anything is sent it is \
-made durable that it may be gone from now on. If nobody can know whether it is gone (exit code \
-5) and it was looked for, run this again: it looks before it does anything; else a person has to \
-look. What waits for it is destroyed before it.
+has a `check`, and if it is a file, it is looked for first, but not what scripts destroy and was \
+imported. A file that somebody has written into stays. Before anything is sent it is made durable \
+that it may be gone from now on. If nobody can know whether it is gone (exit code 5) and it was \
+looked for, run this again: it looks before it does anything; else a person has to look. What \
+waits for it is destroyed before it.
 
   onlyonce resources destroy shop.toml web --id i-7 --why \"the shop has closed\"
   onlyonce resources forget shop.toml web --why \"it opens again\"   # the next apply makes it")]

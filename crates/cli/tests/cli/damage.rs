@@ -118,6 +118,27 @@ fn a_salvaged_store_replays_what_was_not_damaged_and_runs_nothing_twice() {
     assert_eq!(upstream.effects(), KEYS);
 }
 
+/// Where a process has it, that is said. One that was killed has left its socket there.
+#[test]
+fn a_journal_that_a_process_has_is_not_salvaged_and_one_whose_process_was_killed_is() {
+    let (upstream, folder) = (Upstream::open(), Folder::with_store());
+    let proxy = Proxy::start(&folder, &upstream);
+    let ran = order("tap").send(proxy.address).ran();
+    let (from, to) = (folder.journal().display().to_string(), folder.path("saved"));
+    let to_text = to.display().to_string();
+    let told = onlyonce(["journal", "salvage", &from, &to_text]).failed(3);
+    assert!(told.contains(&format!("process {} has this journal", proxy.pid())), "{told}");
+    assert!(!to.exists() && !folder.path("saved.new").exists());
+    assert_eq!(order("tap").send(proxy.address).replayed(), ran);
+    proxy.kill();
+    assert!(folder.journal().join("admin.sock").exists());
+    let said = onlyonce(["journal", "salvage", &from, &to_text]).done();
+    assert!(said.contains("1 records are in"), "{said}");
+    let proxy = Proxy::start_with(&format!("journal:{to_text}"), &upstream, &[]);
+    assert_eq!(order("tap").send(proxy.address).replayed(), ran);
+    assert_eq!(upstream.effects(), 1);
+}
+
 /// A torn write at the end, which nobody was told of, is no damage.
 #[test]
 fn a_torn_end_is_cut_and_what_was_confirmed_is_replayed() {

@@ -201,10 +201,11 @@ impl Folder {
     }
 }
 
-/// All files of a folder with what is in them, but for the note of who has it.
+/// All files of a folder with what is in them, but for the note of who has it. The socket of that
+/// one is no file: who opens it as one is told ENXIO.
 pub(crate) fn contents(folder: &Path) -> BTreeMap<String, Vec<u8>> {
     let entries = std::fs::read_dir(folder).unwrap().map(Result::unwrap);
-    let files = entries.filter(|entry| entry.file_name() != "lock");
+    let files = entries.filter(|entry| entry.file_name() != "lock" && entry.path().is_file());
     files
         .map(|entry| {
             let name = entry.file_name().to_string_lossy().into_owned();

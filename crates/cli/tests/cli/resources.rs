@@ -28,7 +28,10 @@ fn what_is_destroyed_is_named_and_confirmed_and_no_apply_makes_it_again() {
     let destroy = |key, id| ["destroy", key, "--id", id, "--why", "closed", "--by", "ann"];
     assert!(site.resources(&destroy("net", "net-id")).failed(1).contains("web waits for it"));
     site.resources(&destroy("web", "net-id")).failed(1);
-    site.resources(&destroy("conf", "app.conf")).failed(1);
+    site.folder.write("app.conf", "mine");
+    let told = site.resources(&destroy("conf", "app.conf")).failed(1);
+    assert!(told.contains("what is in it is not what was written"), "{told}");
+    assert_eq!(fs::read_to_string(site.path("app.conf")).unwrap(), "mine");
     assert_eq!(site.lines("ended"), 0);
 
     site.folder.write("hold-after", "");
@@ -36,6 +39,9 @@ fn what_is_destroyed_is_named_and_confirmed_and_no_apply_makes_it_again() {
     let destroying = Running::start(["resources", all[0], &site.plan].iter().chain(&all[1..]));
     until("it is gone", || (site.lines("made") == 1).then_some(()));
     assert_eq!(site.status("web")["state"], "destroying");
+    let told = site.apply();
+    assert!(told.out.contains("is destroying it"), "{told:?}");
+    told.failed(7);
     destroying.signal(Signal::KILL);
     assert_eq!(destroying.ended().code, None);
     let told = site.resources(&all).failed(5);
