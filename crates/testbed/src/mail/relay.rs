@@ -123,6 +123,11 @@ impl MailRelay {
         self.shared.ends.lock().unwrap().clone()
     }
 
+    /// Whether there is no connection: what senders that are gone have said was passed on.
+    pub fn is_idle(&self) -> bool {
+        self.shared.links.lock().unwrap().is_empty()
+    }
+
     /// Cuts all connections that there are.
     pub fn cut(&self) {
         for end in self.shared.links.lock().unwrap().values().flatten() {
