@@ -53,6 +53,11 @@ pub trait Shop {
         fence: Fence,
     ) -> impl Future<Output = Result<(), TxError>>;
 
+    /// Waits before it is tried again, after so many times. Callers who hold each other up must.
+    fn pause(&self, _tries: u32) -> impl Future<Output = ()> {
+        core::future::ready(())
+    }
+
     /// What is committed.
     fn counts(&self) -> Counts;
 
@@ -153,13 +158,18 @@ pub fn name(outcome: &Outcome) -> &'static str {
 
 /// Orders until it is told something that is no error to be sent again after.
 async fn ordered(shop: &impl Shop, ask: Ask<'_>) -> Told {
-    for _ in 0..200 {
+    let mut last = None;
+    for tries in 1..=200 {
         match shop.order(ask).await {
             Ok(told) => return told,
-            Err(error) => assert!(error.is_retryable() && !error.may_have_happened(), "{error}"),
+            Err(error) => {
+                assert!(error.is_retryable() && !error.may_have_happened(), "{error}");
+                last = Some(error);
+                shop.pause(tries).await;
+            }
         }
     }
-    panic!("two hundred times in vain");
+    panic!("two hundred times in vain: {ask:?}: {last:?}");
 }
 
 /// Makes a test of every case, each on a shop of its own; `$block_on` waits for a future.

@@ -1,32 +1,25 @@
 //! Claims and completions in the caller's own transaction of sqlx: the operation, its answer and
-//! its record are committed together, or none of them is. In PostgreSQL, by the functions in SQL
-//! that the store has (`docs/transaction.md`).
+//! its record are committed together, or none of them is. In PostgreSQL and in MariaDB, by the
+//! functions and procedures in SQL that the store has (`docs/transaction.md`).
 //!
 //! It cannot decide anything, nor open a store: it says what is asked to the functions, and what
 //! they answer in types.
 
+mod answer;
+mod database;
 mod error;
+#[cfg(feature = "mysql")]
+mod mysql;
+#[cfg(feature = "postgres")]
+mod postgres;
 
-use std::time::Duration;
-
-use onlyonce_core::limits::FOREVER;
 use onlyonce_core::{Key, OnUnknown, Policy, Reply, Scope, Timestamp};
 pub use onlyonce_store::transaction::{TxError, TxErrorKind};
-use sqlx::postgres::PgRow;
-use sqlx::{Postgres, Row as _, Transaction};
+use sqlx::Transaction;
 
+pub use crate::database::Database;
 pub use crate::error::failed;
-use crate::error::{of_commit, refused};
-
-/// A claim; the spans are in milliseconds, and to remember nothing is for ever.
-const CLAIM: &str = "
-SELECT outcome, fence, status, content, (extract(epoch FROM since) * 1000)::int8, cause
-FROM onlyonce.claim($1, $2, $3, lease => $4::int8 * interval '1 millisecond',
-  remember => $5::int8 * interval '1 millisecond', on_unknown => $6,
-  skew_max => $7::int8 * interval '1 millisecond')";
-const COMPLETE: &str = "
-SELECT onlyonce.complete($1, $2, $3, $4, $5, retention => $6::int8 * interval '1 millisecond',
-  skew_max => $7::int8 * interval '1 millisecond')";
+use crate::error::refused;
 
 /// A request to run an operation once. The same three find the same record at every door.
 #[derive(Clone, Copy, Debug)]
@@ -94,74 +87,30 @@ pub struct Granted {
 
 /// Asks, within `tx`, to be the only one who runs the operation. If another transaction has claimed
 /// the key, it waits for the end of that one, for as long as the settings of `tx` allow
-/// (`lock_timeout`, `statement_timeout`).
+/// (`lock_timeout` and `statement_timeout`; `innodb_lock_wait_timeout`).
 ///
-/// Two round trips: sqlx has the statement read before it sends the values. After every answer that
-/// is no error the transaction goes on. Of `policy` count `lease`, `remember`, `skew_max`, and
+/// Two round trips in PostgreSQL, since sqlx has the statement read before it sends the values, and
+/// six in MariaDB. After every answer that is no error the transaction goes on; in MariaDB it is to
+/// be committed also after a replay. Of `policy` count `lease`, `remember`, `skew_max`, and
 /// `on_unknown`: it must be `Hold`, or `Retry` if every change under the key is in a transaction
 /// that completes it.
 ///
 /// Await it to its end, or roll back: dropped in between, it may have claimed.
 ///
 /// # Errors
-/// It did not happen; the transaction is of no use any more.
-pub async fn claim(
-    tx: &mut Transaction<'_, Postgres>,
+/// It did not happen; the transaction is of no use any more: roll back.
+pub async fn claim<D: Database>(
+    tx: &mut Transaction<'_, D>,
     request: Request<'_>,
     policy: &Policy,
 ) -> Result<Claimed, TxError> {
-    let on_unknown = match policy.on_unknown {
-        OnUnknown::Hold => "hold",
-        OnUnknown::Retry => "retry",
-        OnUnknown::Auto | OnUnknown::Probe => {
-            return Err(refused("in a transaction on_unknown is hold or retry"));
-        }
-    };
-    let asking = sqlx::query(CLAIM)
-        .bind(text(request.scope)?)
-        .bind(request.key.as_str())
-        .bind(request.content)
-        .bind(millis(policy.lease))
-        .bind((policy.remember != FOREVER).then(|| millis(policy.remember)))
-        .bind(on_unknown)
-        .bind(millis(policy.skew_max));
-    // A statement with a name stands in the session, which a pooler gives to others.
-    let row = asking.persistent(false).fetch_one(&mut **tx).await.map_err(|it| failed(&it))?;
-    let granted = |fence| {
+    if matches!(policy.on_unknown, OnUnknown::Auto | OnUnknown::Probe) {
+        return Err(refused("in a transaction on_unknown is hold or retry"));
+    }
+    let answer = D::claim(tx, request, policy).await?;
+    answer.told(|fence| {
         let (scope, key) = (request.scope.clone(), request.key.clone());
         Granted { scope, key, fence, policy: *policy }
-    };
-    told(&row, granted).map_err(|error| failed(&error))
-}
-
-/// What a row of the function says.
-fn told(row: &PgRow, granted: impl FnOnce(i64) -> Granted) -> Result<Claimed, sqlx::Error> {
-    let since = || -> Result<Timestamp, sqlx::Error> {
-        let millis: i64 = row.try_get(4)?;
-        Ok(Timestamp::from_millis(u64::try_from(millis).unwrap_or_default()))
-    };
-    let status = || -> Result<u16, sqlx::Error> {
-        let status: i32 = row.try_get(2)?;
-        u16::try_from(status).map_err(|error| sqlx::Error::Decode(error.into()))
-    };
-    let outcome: String = row.try_get(0)?;
-    Ok(match outcome.as_str() {
-        "granted" => Claimed::Granted(granted(row.try_get(1)?)),
-        "replay" => Claimed::Replay(Reply::kept(status()?, row.try_get::<Vec<u8>, _>(3)?)),
-        "in-flight" => Claimed::Refused(Refused::InFlight { until: since()? }),
-        "mismatch" => Claimed::Refused(Refused::Mismatch),
-        "outcome-unknown" => {
-            Claimed::Refused(Refused::OutcomeUnknown { since: since()?, cause: row.try_get(5)? })
-        }
-        "gone" => {
-            // A tombstone has the time and the status of what it was answered.
-            Claimed::Refused(Refused::Gone { answered_at: since()?, status: status()? })
-        }
-        "expired" => Claimed::Refused(Refused::Expired),
-        other => {
-            let text = format!("the function says {other}, which is not known here");
-            return Err(sqlx::Error::Decode(text.into()));
-        }
     })
 }
 
@@ -173,36 +122,27 @@ fn told(row: &PgRow, granted: impl FnOnce(i64) -> Granted) -> Result<Claimed, sq
 /// # Errors
 /// [`TxErrorKind::Fenced`] if it does not count: `tx` must be rolled back. The others as for
 /// [`claim`].
-pub async fn complete(
-    tx: &mut Transaction<'_, Postgres>,
+pub async fn complete<D: Database>(
+    tx: &mut Transaction<'_, D>,
     scope: &Scope,
     key: &Key,
     fence: i64,
     reply: &Reply,
     policy: &Policy,
 ) -> Result<(), TxError> {
-    let saying = sqlx::query(COMPLETE)
-        .bind(text(scope)?)
-        .bind(key.as_str())
-        .bind(fence)
-        .bind(i32::from(reply.status()))
-        .bind(reply.content().map(|content| &content[..]))
-        .bind(millis(policy.retention))
-        .bind(millis(policy.skew_max));
-    let said = saying.persistent(false).execute(&mut **tx).await;
-    said.map(drop).map_err(|error| failed(&error))
+    D::complete(tx, (scope, key), fence, reply, policy).await
 }
 
-/// Commits, and says of an error whether the operation may have happened. It also finds out that a
-/// statement has failed in `tx` whose error was dropped: the server would roll back, and answer a
-/// commit as if nothing were wrong.
+/// Commits, and says of an error whether the operation may have happened. It also finds out that
+/// the transaction cannot be committed any more: in PostgreSQL a statement has failed in `tx` whose
+/// error was dropped, and the server would roll back and answer a commit as if nothing were wrong;
+/// in MariaDB it has ended before.
 ///
 /// # Errors
 /// See [`TxErrorKind`].
-pub async fn commit(mut tx: Transaction<'_, Postgres>) -> Result<(), TxError> {
-    let alive = sqlx::query("SELECT 1").persistent(false).execute(&mut *tx).await;
-    alive.map_err(|error| failed(&error))?;
-    tx.commit().await.map_err(|error| of_commit(&error))
+pub async fn commit<D: Database>(mut tx: Transaction<'_, D>) -> Result<(), TxError> {
+    D::look(&mut tx).await?;
+    tx.commit().await.map_err(|error| D::of_commit(&error))
 }
 
 impl Granted {
@@ -216,21 +156,11 @@ impl Granted {
     ///
     /// # Errors
     /// It did not happen; roll back.
-    pub async fn complete(
+    pub async fn complete<D: Database>(
         self,
-        tx: &mut Transaction<'_, Postgres>,
+        tx: &mut Transaction<'_, D>,
         reply: &Reply,
     ) -> Result<(), TxError> {
         complete(tx, &self.scope, &self.key, self.fence, reply, &self.policy).await
     }
-}
-
-/// The functions take scopes that are text.
-fn text(scope: &Scope) -> Result<&str, TxError> {
-    let text = std::str::from_utf8(scope.as_bytes());
-    text.map_err(|_| refused("the scope is not text, and the functions take no other"))
-}
-
-fn millis(span: Duration) -> i64 {
-    i64::try_from(span.as_millis()).unwrap_or(i64::MAX)
 }

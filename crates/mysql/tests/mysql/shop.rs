@@ -1,7 +1,7 @@
 //! A shop whose orders and records are in one database, and whose customers call at either door:
 //! the Rust API or the procedures in SQL.
 
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use mysql_async::prelude::Queryable as _;
 use mysql_async::{Conn, IsolationLevel, Opts, OptsBuilder, Row, Transaction, TxOpts};
@@ -286,6 +286,10 @@ impl transactions::Shop for Shop {
         };
         conn.disconnect().await.unwrap();
         ended
+    }
+
+    async fn pause(&self, tries: u32) {
+        tokio::time::sleep(Duration::from_millis(5) * tries.min(40)).await;
     }
 
     fn counts(&self) -> Counts {
