@@ -3,9 +3,7 @@
 use std::fmt;
 use std::time::Duration;
 
-use smtp_proto::{
-    EXT_8BIT_MIME, EXT_CHECKPOINT, EXT_CHUNKING, EXT_DSN, EXT_SIZE, EXT_SMTP_UTF8, EhloResponse,
-};
+use smtp_proto::{EXT_8BIT_MIME, EXT_CHUNKING, EXT_DSN, EXT_SIZE, EXT_SMTP_UTF8, EhloResponse};
 use tokio::time::Instant;
 
 use crate::address::Mailbox;
@@ -15,8 +13,8 @@ use crate::failed::{Failed, Stage};
 use crate::relay::Waits;
 use crate::wire::{Broken, Io, Wire};
 
-/// Longest transaction id in bytes (RFC 1845, section 4), and more than any envelope id needs.
-const ID_MAX: usize = 80;
+/// Longest envelope id in bytes: a server may refuse a longer one (RFC 3461, section 4.4).
+const ID_MAX: usize = 100;
 
 /// Who a message is from and for.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -26,8 +24,9 @@ pub struct Envelope {
     /// The one recipient.
     pub to: Mailbox,
     /// Names this message for this recipient, the same however often it is sent: letters, digits
-    /// and `-._@+` only, at most 80 of them. Said as ENVID (RFC 3461) and TRANSID (RFC 1845) to
-    /// servers that know them.
+    /// and `-._@` only, at most 100 of them. Said as ENVID (RFC 3461) to servers that know it.
+    /// TRANSID (RFC 1845), by which a server would know a copy, is not said: none offers it, and one
+    /// that does may answer with how much it has already, which nothing here could be tried with.
     pub id: Option<String>,
     /// When the recipient's server is to report, if ours knows how (RFC 3461).
     pub notify: Notify,
@@ -106,12 +105,6 @@ impl Session {
         &self.host
     }
 
-    /// Whether the server remembers a transaction id, so that a second copy under the same one is
-    /// answered and not taken (RFC 1845).
-    pub const fn remembers_ids(&self) -> bool {
-        self.offers(EXT_CHECKPOINT)
-    }
-
     const fn offers(&self, extension: u32) -> bool {
         self.offers.capabilities & extension != 0
     }
@@ -184,9 +177,6 @@ impl Session {
             }
             if self.offers(EXT_DSN) {
                 command.push_str(&format!(" ENVID={id}"));
-            }
-            if self.remembers_ids() {
-                command.push_str(&format!(" TRANSID=<{id}>"));
             }
         }
         command.push_str("\r\n");
