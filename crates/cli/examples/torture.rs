@@ -32,6 +32,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
+use tokio::signal::unix::{SignalKind, signal};
 
 #[derive(Parser)]
 struct Arguments {
@@ -140,8 +141,20 @@ async fn main() -> ExitCode {
 }
 
 fn mail(binary: &Path, seed: u64, messages: usize) -> ExitCode {
+    let stop = mail::Stop::default();
+    let asked = stop.clone();
+    tokio::spawn(async move {
+        let signals = [SignalKind::terminate(), SignalKind::interrupt()].map(signal);
+        let [mut terminate, mut interrupt] = signals.map(Result::unwrap);
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+        asked.ask();
+    });
     for kind in mail::Kind::ALL {
-        match mail::run(&mail::Options { binary: binary.to_owned(), seed, messages, kind }) {
+        let (binary, stop) = (binary.to_owned(), stop.clone());
+        match mail::run(&mail::Options { binary, seed, messages, kind, stop }) {
             Ok(report) => println!("{report}"),
             Err(wrong) => {
                 eprintln!("{kind:?}: {wrong}");

@@ -47,7 +47,8 @@ fn a_sender_that_is_killed_and_cut_off_hands_over_each_message_once() {
     let binary = PathBuf::from(env!("CARGO_BIN_EXE_onlyonce"));
     std::thread::scope(|threads| {
         let reports = mail::Kind::ALL.map(|kind| {
-            let options = mail::Options { binary: binary.clone(), seed: 1, messages: 100, kind };
+            let (binary, stop) = (binary.clone(), mail::Stop::default());
+            let options = mail::Options { binary, seed: 1, messages: 100, kind, stop };
             threads.spawn(move || mail::run(&options).unwrap_or_else(|wrong| panic!("{wrong}")))
         });
         for report in reports.map(|it| it.join().unwrap()) {

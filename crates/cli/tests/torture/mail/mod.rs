@@ -9,6 +9,8 @@ mod server;
 mod shop;
 
 use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use onlyonce_testbed::MailRelay;
@@ -40,19 +42,46 @@ pub(crate) struct Options {
     pub(crate) seed: u64,
     pub(crate) messages: usize,
     pub(crate) kind: Kind,
+    pub(crate) stop: Stop,
+}
+
+/// Whether it is to end early, in good order: processes of real mail servers outlive whoever has
+/// started them, unless they are ended.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Stop(Arc<AtomicBool>);
+
+impl Stop {
+    /// From now on.
+    #[allow(dead_code, reason = "the short torture of the tests is not stopped")]
+    pub(crate) fn ask(&self) {
+        self.0.store(true, Ordering::SeqCst);
+    }
+
+    fn is_asked(&self) -> bool {
+        self.0.load(Ordering::SeqCst)
+    }
+
+    fn check(&self) -> Result<(), String> {
+        if self.is_asked() {
+            Err("it was asked to end before it was done".to_owned())
+        } else {
+            Ok(())
+        }
+    }
 }
 
 /// Runs it all. `Err` says which promise was broken.
 pub(crate) fn run(options: &Options) -> Result<Report, String> {
-    let Options { kind, seed, messages, .. } = *options;
+    let Options { kind, seed, messages, ref stop, .. } = *options;
     let mx = Mx::start(kind, seed);
     let relay = MailRelay::to(mx.address());
-    let shop = Shop::open(&options.binary, relay.address(), mx.environment())?;
+    let shop = Shop::open(&options.binary, relay.address(), mx.environment(), stop)?;
     shop.add(messages)?;
     let mut random = Random::new(seed);
     let faults = faults::strike(&relay, seed);
     let mut report = Report { kind, messages, ..Report::default() };
     while !shop.said_only_doubts() {
+        stop.check()?;
         let (said, waiting) = (faults.words(), shop.waiting());
         let sender = shop.start()?;
         if random.below(EARLY_IN) != 0 {
@@ -63,7 +92,8 @@ pub(crate) fn run(options: &Options) -> Result<Report, String> {
                 looks += 1;
                 // A folder of thousands is looked at seldom, or the sender would wait for that.
                 let is_over = || shop.waiting() < waiting || shop.said_only_doubts();
-                (said < faults.words() || looks % LOOKS == 0 && is_over()).then_some(())
+                (stop.is_asked() || said < faults.words() || looks % LOOKS == 0 && is_over())
+                    .then_some(())
             });
         }
         std::thread::sleep(Duration::from_millis(random.below(LIVES)));

@@ -10,7 +10,7 @@ use std::thread::JoinHandle;
 
 use serde_json::Value;
 
-use super::TRIES_MAX;
+use super::{Stop, TRIES_MAX};
 
 /// Who adds messages at once.
 const ADDERS: usize = 4;
@@ -23,6 +23,7 @@ pub(crate) struct Shop {
     server: SocketAddr,
     environment: Vec<(&'static str, String)>,
     doubts: Doubts,
+    stop: Stop,
 }
 
 /// The keys of which senders have said that nobody knows. They stay so until somebody is asked.
@@ -63,11 +64,12 @@ impl Shop {
         binary: &Path,
         server: SocketAddr,
         environment: Vec<(&'static str, String)>,
+        stop: &Stop,
     ) -> Result<Self, String> {
         let folder = tempfile::tempdir().map_err(|error| error.to_string())?;
         crate::proxy::init(binary, &folder.path().join("journal"))?;
-        let (binary, doubts) = (binary.to_owned(), Doubts::default());
-        Ok(Self { binary, folder, server, environment, doubts })
+        let (binary, doubts, stop) = (binary.to_owned(), Doubts::default(), stop.clone());
+        Ok(Self { binary, folder, server, environment, doubts, stop })
     }
 
     fn command(&self, words: &[&str]) -> Command {
@@ -92,6 +94,7 @@ impl Shop {
         std::fs::write(&file, text).map_err(|error| error.to_string())?;
         let first: Vec<usize> = (0..messages).step_by(RECIPIENTS).collect();
         let add = |first: &usize| {
+            self.stop.check()?;
             let mut command = self.command(&["mail", "add", "--from", "shop@shop.example"]);
             command.args(["--key", &format!("news/{first}")]).arg(&file);
             for number in *first..messages.min(first + RECIPIENTS) {
@@ -166,6 +169,7 @@ impl Shop {
     /// Lets senders try all that waits, until all that is left is in doubt.
     pub(crate) fn until_only_doubts(&self) -> Result<(), String> {
         for _ in 0..TRIES_MAX {
+            self.stop.check()?;
             said(&mut self.sender(&["--once"]))?;
             if self.only_doubts()? {
                 return Ok(());
@@ -177,6 +181,7 @@ impl Shop {
     /// Lets senders with these flags try all that waits, until nothing does.
     pub(crate) fn until_settled(&self, flags: &[&str]) -> Result<(), String> {
         for _ in 0..TRIES_MAX {
+            self.stop.check()?;
             if self.waiting() == 0 {
                 return Ok(());
             }
