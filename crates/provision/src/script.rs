@@ -4,13 +4,17 @@
 //! locked file, which its own children inherit, those in the background too: as long as one of them
 //! has it open the lock is held (flock(2)), and whoever cannot have it knows that the script may
 //! still act. A child that closes its standard error, as a daemon does, is out of sight.
+//!
+//! A lock is that of an opened file, wherever that is open, and what is begun for another resource
+//! has all files of this process open for a moment. So a script has the file opened for it alone,
+//! with a lock of its own, and the hold's is given back by word and not by closing it.
 
 use std::fs::{DirBuilder, File, OpenOptions, TryLockError};
 use std::io::{self, Read as _, Seek as _, SeekFrom};
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process_group};
@@ -19,6 +23,10 @@ use tokio::time::timeout;
 
 /// How much of what a script prints is read, from its end, in bytes.
 const PRINTED_MAX: u64 = 64 << 10;
+
+/// Taken while a script is being begun: what is opened for it is closed here before another program
+/// can have it too.
+static BEGINNING: Mutex<()> = Mutex::new(());
 
 /// A script to run, and in what.
 pub(crate) struct Script<'a> {
@@ -46,7 +54,20 @@ pub(crate) enum Ended {
 
 /// That no script of a resource is running, or that this one alone is.
 #[derive(Clone, Debug)]
-pub(crate) struct Hold(Arc<File>);
+pub(crate) struct Hold(Arc<Held>);
+
+#[derive(Debug)]
+struct Held {
+    file: File,
+    path: PathBuf,
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        // What is not given back by word is when the file is closed.
+        let _ = self.file.unlock();
+    }
+}
 
 /// Where the locked files of a plan lie.
 #[derive(Clone, Debug)]
@@ -59,10 +80,27 @@ impl Holds {
         // What scripts say may be nobody else's business.
         DirBuilder::new().recursive(true).mode(0o700).create(&self.0)?;
         let path = self.0.join(format!("{marker}.log"));
-        let file = OpenOptions::new().read(true).append(true).create(true).open(path)?;
-        match file.try_lock() {
-            Ok(()) => Ok(Some(Hold(Arc::new(file)))),
+        let file = opened(&path)?;
+        // Nobody has it; and then nobody can but those it is shared with, which are its scripts.
+        match file.try_lock().and_then(|()| file.try_lock_shared()) {
+            Ok(()) => Ok(Some(Hold(Arc::new(Held { file, path })))),
             Err(TryLockError::WouldBlock) => Ok(None),
+            Err(TryLockError::Error(error)) => Err(error),
+        }
+    }
+}
+
+fn opened(path: &Path) -> io::Result<File> {
+    OpenOptions::new().read(true).append(true).create(true).open(path)
+}
+
+impl Hold {
+    /// The file opened anew, and locked: for a script.
+    fn shared(&self) -> io::Result<File> {
+        let file = opened(&self.0.path)?;
+        match file.try_lock_shared() {
+            Ok(()) => Ok(file),
+            Err(TryLockError::WouldBlock) => Err(io::ErrorKind::ResourceBusy.into()),
             Err(TryLockError::Error(error)) => Err(error),
         }
     }
@@ -98,11 +136,14 @@ impl Script<'_> {
     fn start(&self, hold: Option<&Hold>) -> io::Result<(tokio::process::Child, File, File)> {
         let out = tempfile::tempfile()?;
         let err = match hold {
-            Some(Hold(file)) => file.try_clone()?,
+            Some(Hold(held)) => held.file.try_clone()?,
             None => tempfile::tempfile()?,
         };
         // What the last one said.
         err.set_len(0)?;
+        let _alone = BEGINNING.lock().unwrap_or_else(PoisonError::into_inner);
+        let theirs = hold.map_or_else(|| err.try_clone(), Hold::shared)?;
+        // The command is gone, and what was opened for it, before the next one is begun.
         let child = Command::new("sh")
             .arg("-c")
             .arg(self.text)
@@ -110,7 +151,7 @@ impl Script<'_> {
             .envs(self.variables.iter().map(|(name, value)| (name, value)))
             .stdin(Stdio::null())
             .stdout(out.try_clone()?)
-            .stderr(err.try_clone()?)
+            .stderr(theirs)
             // A signal from the terminal is for us: what runs is let end.
             .process_group(0)
             .spawn()?;
@@ -187,6 +228,25 @@ mod tests {
         drop(running);
         drop(hold);
         until_free(&holds).await;
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+    async fn what_is_begun_for_one_resource_is_not_taken_for_a_script_of_another() {
+        let folder = tempfile::tempdir().unwrap();
+        let holds = Holds(folder.path().join("scripts"));
+        let begun = tokio::spawn(async {
+            for _ in 0..100 {
+                let many = [(); 4].map(|()| tokio::spawn(run("exit 0", LONG, None)));
+                for one in many {
+                    assert!(matches!(one.await.unwrap(), Ended::Code { code: 0, .. }));
+                }
+            }
+        });
+        while !begun.is_finished() {
+            assert!(holds.take("web").unwrap().is_some(), "nothing of it runs");
+            tokio::task::yield_now().await;
+        }
+        begun.await.unwrap();
     }
 
     #[tokio::test]
