@@ -114,7 +114,7 @@ pub(crate) fn file_rows() -> Vec<FileRow> {
     let row = |name, killed, left| FileRow { place: Place { name, says: &[] }, killed, left };
     vec![
         row("resource.destroy.before", "before it is removed", (true, 1)),
-        row("resource.aside.after", "after it was put aside", (false, 2)),
+        row("resource.hide.after", "after it was hidden", (false, 2)),
         row("resource.destroy.after", "after it was removed", (false, 0)),
     ]
 }

@@ -30,9 +30,9 @@ struct Places {
     path: PathBuf,
     folder: PathBuf,
     mark: PathBuf,
-    /// Where it is put aside before it is removed: no call removes a name only if it is still that
+    /// Where it is hidden before it is removed: no call removes a name only if it is still that
     /// of this file.
-    aside: PathBuf,
+    hidden: PathBuf,
 }
 
 impl File {
@@ -103,9 +103,9 @@ impl File {
             Ok(Some(why)) => return refused(&places.path, why),
             Err(error) => return refused(&places.path, &error.to_string()),
         }
-        match fs::rename(&places.path, &places.aside) {
+        match fs::rename(&places.path, &places.hidden) {
             Ok(()) => {
-                failpoint!("resource.aside.after", places.aside);
+                failpoint!("resource.hide.after", places.hidden);
                 end(&places, &mut ours, content)
             }
             Err(error) => refused(&places.path, &error.to_string()),
@@ -148,8 +148,8 @@ impl Places {
         let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
         let folder = path.parent().unwrap_or(call.folder).to_owned();
         let mark = folder.join(format!(".{name}.{}", call.identity.marker));
-        let aside = folder.join(format!(".{name}.{}.end", call.identity.marker));
-        Self { shown, path, folder, mark, aside }
+        let hidden = folder.join(format!(".{name}.{}.end", call.identity.marker));
+        Self { shown, path, folder, mark, hidden }
     }
 }
 
@@ -170,28 +170,28 @@ fn why_not(path: &Path, ours: &mut fs::File, content: &str) -> io::Result<Option
     Ok((!is_same).then_some(EDITED))
 }
 
-/// Removes what was put aside, or brings it back if it is not ours as it was written: somebody may
+/// Removes what was hidden, or brings it back if it is not ours as it was written: somebody may
 /// have put another file in its place, or written into it, since it was looked at.
 fn end(places: &Places, ours: &mut fs::File, content: &str) -> Undone {
-    let (path, aside) = (places.path.display(), places.aside.display());
+    let (path, hidden) = (places.path.display(), places.hidden.display());
     let lost = |text: String| Undone::Unknown(Cause::Abandoned, text);
-    let why = match why_not(&places.aside, ours, content) {
+    let why = match why_not(&places.hidden, ours, content) {
         Ok(None) => {
             let removed =
-                fs::remove_file(&places.aside).and_then(|()| fs::remove_file(&places.mark));
+                fs::remove_file(&places.hidden).and_then(|()| fs::remove_file(&places.mark));
             return match removed.and_then(|()| sync(&places.folder)) {
                 Ok(()) => Undone::Gone,
-                Err(error) => lost(format!("{path}: it was put aside as {aside}, and {error}")),
+                Err(error) => lost(format!("{path}: it was hidden as {hidden}, and {error}")),
             };
         }
         Ok(Some(why)) => why.to_owned(),
         Err(error) => error.to_string(),
     };
     // Never over what has that name by now.
-    let back = fs::hard_link(&places.aside, &places.path);
-    match back.and_then(|()| fs::remove_file(&places.aside)) {
+    let back = fs::hard_link(&places.hidden, &places.path);
+    match back.and_then(|()| fs::remove_file(&places.hidden)) {
         Ok(()) => Undone::Refused(format!("{path}: {why}")),
-        Err(error) => lost(format!("{path}: {why}; it was put aside as {aside}: {error}")),
+        Err(error) => lost(format!("{path}: {why}; it was hidden as {hidden}: {error}")),
     }
 }
 
@@ -259,18 +259,18 @@ mod tests {
         // removed.
         let places = Places::of(&call);
         let mut ours = fs::File::open(&places.mark).unwrap();
-        fs::write(&places.aside, "ours").unwrap();
+        fs::write(&places.hidden, "ours").unwrap();
         fs::remove_file(&places.path).unwrap();
         assert!(matches!(end(&places, &mut ours, "ours"), Undone::Refused(_)));
-        fs::rename(&places.path, &places.aside).unwrap();
+        fs::rename(&places.path, &places.hidden).unwrap();
         fs::write(&places.path, "mine").unwrap();
         assert!(matches!(end(&places, &mut ours, "ours"), Undone::Unknown(..)));
         assert_eq!(fs::read_to_string(&places.path).unwrap(), "mine");
-        assert_eq!(fs::read_to_string(&places.aside).unwrap(), "ours");
-        fs::rename(&places.aside, &places.path).unwrap();
+        assert_eq!(fs::read_to_string(&places.hidden).unwrap(), "ours");
+        fs::rename(&places.hidden, &places.path).unwrap();
         fs::remove_file(&places.path).unwrap();
-        fs::hard_link(&places.mark, &places.aside).unwrap();
-        fs::write(&places.aside, "edited").unwrap();
+        fs::hard_link(&places.mark, &places.hidden).unwrap();
+        fs::write(&places.hidden, "edited").unwrap();
         assert!(matches!(end(&places, &mut ours, "ours"), Undone::Refused(_)));
         assert_eq!(fs::read_to_string(&places.path).unwrap(), "edited");
     }
