@@ -25,8 +25,8 @@ pub struct Envelope {
     pub to: Mailbox,
     /// Names this message for this recipient, the same however often it is sent: letters, digits
     /// and `-._@` only, at most 100 of them. Said as ENVID (RFC 3461) to servers that know it.
-    /// TRANSID (RFC 1845), by which a server would know a copy, is not said: none offers it, and one
-    /// that does may answer with how much it has already, which nothing here could be tried with.
+    /// TRANSID (RFC 1845), by which a server would know a copy, is not said: none in use offers it,
+    /// and what one would answer could be tried with none.
     pub id: Option<String>,
     /// When the recipient's server is to report, if ours knows how (RFC 3461).
     pub notify: Notify,
