@@ -85,6 +85,8 @@ pub enum Became {
     NoStore(ProvisionError),
     /// Another apply is at it.
     Busy(String),
+    /// Somebody is destroying it. Nothing was made.
+    Destroying(String),
     /// It was not begun, since this one, which it waits for, is not ready.
     Waits(String),
     /// It was not begun, since this apply was asked to stop.
@@ -146,6 +148,7 @@ impl Became {
             Self::Unrecorded { .. } => "unrecorded",
             Self::NoStore(_) => "no-store",
             Self::Busy(_) => "creating",
+            Self::Destroying(_) => "destroying",
             Self::Waits(_) | Self::Stopped => "planned",
         }
     }
@@ -168,6 +171,7 @@ impl Became {
             | Self::Unrecorded { receipt: None, .. }
             | Self::NoStore(_)
             | Self::Busy(_)
+            | Self::Destroying(_)
             | Self::Waits(_)
             | Self::Stopped => None,
         }

@@ -61,7 +61,7 @@ impl Departing {
         match self {
             Self::No => None,
             Self::Running { process, .. } => {
-                Some(Became::Busy(format!("process {process} is destroying it")))
+                Some(Became::Destroying(format!("process {process} is at it; nothing was made")))
             }
             Self::Unknown(doubt) => Some(Became::Unknown(doubt)),
             Self::Gone(_, departure) => Some(Became::Destroyed(departure)),

@@ -21,7 +21,8 @@ while [ -e hold-after ]; do sleep 0.01; done
 #[test]
 fn what_is_destroyed_is_named_and_confirmed_and_no_apply_makes_it_again() {
     let check = "check = \". ./check.sh\"\n";
-    let site = Site::open(&PLAN.replace(check, &format!("{check}destroy = \". ./destroy.sh\"\n")));
+    let more = "destroy = \". ./destroy.sh\"\nreceiver = { settle = \"1h\", late = \"0s\" }\n";
+    let site = Site::open(&PLAN.replace(check, &format!("{check}{more}")));
     site.folder.write("destroy.sh", DESTROY);
     site.folder.write("ended", "");
     site.apply().done();
@@ -40,16 +41,22 @@ fn what_is_destroyed_is_named_and_confirmed_and_no_apply_makes_it_again() {
     until("it is gone", || (site.lines("made") == 1).then_some(()));
     assert_eq!(site.status("web")["state"], "destroying");
     let told = site.apply();
-    assert!(told.out.contains("is destroying it"), "{told:?}");
+    assert!(told.out.contains("destroying web: process "), "{told:?}");
     told.failed(7);
     destroying.signal(Signal::KILL);
     assert_eq!(destroying.ended().code, None);
     let told = site.resources(&all).failed(5);
     assert!(told.contains("nobody knows whether it was destroyed"), "{told}");
     assert!(told.contains("--fence "), "{told}");
-    let told = site.apply();
+    let metrics = site.path("shop.prom").display().to_string();
+    let told = site.start(&["--metrics", &metrics]).ended();
     assert!(told.out.contains("unknown web: nobody knows whether it was destroyed"), "{told:?}");
     told.failed(5);
+    let page = fs::read_to_string(&metrics).unwrap();
+    assert!(
+        page.contains("onlyonce_resources_held{plan=\"shop\"} 1"),
+        "no apply settles it: {page}"
+    );
     fs::remove_file(site.path("hold-after")).unwrap();
     until("nobody runs it any more", || (site.resources(&all).code == Some(0)).then_some(()));
     assert_eq!((site.lines("ended"), site.lines("made")), (1, 1));

@@ -311,7 +311,7 @@ async fn two_at_once_destroy_it_once_and_what_is_being_destroyed_is_not_forgotte
         let forgotten = provisioner.forget("web", "ann", "").await.unwrap();
         assert_eq!(forgotten, Changed::Refused("it is being destroyed".into()));
         // By the same process: one that has this store alone takes all before it for dead.
-        assert_eq!(apply(&provisioner).await[0].became.word(), "creating");
+        assert_eq!(apply(&provisioner).await[0].became.word(), "destroying");
         site.remove("hold");
     };
     let ((one, two), ()) = tokio::join!(both, meanwhile);

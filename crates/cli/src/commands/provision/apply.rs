@@ -92,6 +92,7 @@ impl Teller {
                 | Became::Unrecorded { .. }
                 | Became::NoStore(_)
                 | Became::Busy(_)
+                | Became::Destroying(_)
                 | Became::Waits(_)
                 | Became::Stopped => None,
             };

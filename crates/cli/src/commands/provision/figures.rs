@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 use onlyonce_core::Remedy;
 use onlyonce_mail::Histogram;
-use onlyonce_provision::{Applied, Became, Step};
+use onlyonce_provision::{Applied, Became, Step, Work};
 use tempfile::NamedTempFile;
 use tokio::time::Instant;
 
@@ -16,11 +16,12 @@ use crate::exit::Exit;
 use crate::failure::Failure;
 
 /// What becomes of a resource, in a word each: the same ones are always there.
-const STATES: [&str; 15] = [
+const STATES: [&str; 16] = [
     "ready",
     "created",
     "planned",
     "creating",
+    "destroying",
     "refused",
     "conflict",
     "duplicate",
@@ -68,6 +69,7 @@ impl Figures {
                 | Became::Destroyed(_)
                 | Became::NoStore(_)
                 | Became::Busy(_)
+                | Became::Destroying(_)
                 | Became::Waits(_)
                 | Became::Stopped => self.known(key),
             },
@@ -112,6 +114,8 @@ impl Figures {
 fn is_held(became: &Became) -> bool {
     match became {
         Became::Unknown(doubt) => match doubt.remedy {
+            // That takes another command.
+            _ if doubt.work == Work::Destroying => true,
             Remedy::RunAgain => false,
             Remedy::Probe => doubt.final_from.is_none(),
             Remedy::Hold | Remedy::Seal => true,
@@ -128,6 +132,7 @@ fn is_held(became: &Became) -> bool {
         | Became::Unrecorded { .. }
         | Became::NoStore(_)
         | Became::Busy(_)
+        | Became::Destroying(_)
         | Became::Waits(_)
         | Became::Stopped => false,
     }

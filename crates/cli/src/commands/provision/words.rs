@@ -63,7 +63,7 @@ pub(super) fn about(became: &Became) -> String {
             unrecorded("made", receipt.is_some(), *remedy, why)
         }
         Became::NoStore(error) => format!("nothing was made: {error}"),
-        Became::Busy(text) => text.clone(),
+        Became::Busy(text) | Became::Destroying(text) => text.clone(),
         Became::Waits(on) => format!("not begun: it waits for {on}"),
         Became::Stopped => "not begun: the apply was asked to stop".to_owned(),
     }
@@ -88,6 +88,7 @@ pub(super) fn hint(file: &str, key: &str, became: &Became) -> Option<String> {
         | Became::Unrecorded { .. }
         | Became::NoStore(_)
         | Became::Busy(_)
+        | Became::Destroying(_)
         | Became::Waits(_)
         | Became::Stopped => None,
     }
