@@ -104,3 +104,28 @@ pub(crate) fn flows(destinations: &[Destination]) -> HashMap<String, Flow> {
     };
     destinations.iter().map(flow).collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use onlyonce_core::Timestamp;
+    use onlyonce_smtp::Mailbox;
+
+    use super::*;
+    use crate::message::frozen;
+
+    #[test]
+    fn the_domains_of_a_destination_are_one_way_and_others_are_not() {
+        let domains = ["A.example", "b.example"].map(str::to_owned).into();
+        let both = [Destination { domains, workers: 1, apart: Duration::ZERO }];
+        let kinds = Kinds::new(Rules::default(), Vec::new(), &both);
+        let lane = |to: &str| {
+            let to = [Mailbox::new(to).unwrap()];
+            let text = b"From: shop@shop.example\n\nHello\n";
+            kinds.lane(&frozen("news", None, &to, text, Timestamp::default()).unwrap()[0])
+        };
+        let [a, b, other] = ["ann@a.example", "bob@B.example", "carl@c.example"].map(lane);
+        assert_eq!((&a, &a.class), (&b, &String::new()));
+        assert_ne!(a, other);
+        assert!(flows(&both).contains_key(&a.destination), "its limits are found");
+    }
+}
