@@ -9,7 +9,7 @@ use tokio_postgres::{Client, Error, Row, Transaction};
 
 use crate::address::{Address, CONNECT_MAX};
 use crate::error::text;
-use crate::migrate::refusal;
+use crate::migrate::{lost, refusal};
 use crate::notice;
 use crate::schema;
 use crate::session::Way;
@@ -24,12 +24,13 @@ const SYNCHRONOUS_COMMIT: Need =
 const STANDBYS: Need = Need::new("standbys", "none, or one that commits wait for");
 const STORE: Need = Need::new("store", "made by `onlyonce store init`");
 const TABLES_KEPT: Need = Need::new("tables", "logged");
-const PRIVILEGES: Need = Need::new("privileges", "SELECT, INSERT, UPDATE, DELETE");
+const PRIVILEGES: Need = Need::new("privileges", "SELECT, INSERT, UPDATE, DELETE, EXECUTE");
+const FUNCTION: Need = Need::new("function", "onlyonce._swap");
 const SECRET: Need = Need::new("secret", "32 bytes");
 const NOTICES: Need = Need::new("notices", "come, or others' answers are polled for");
 
 /// All that is looked at.
-const NEEDS: [Need; 13] = [
+const NEEDS: [Need; 14] = [
     SERVER,
     PRIMARY,
     READ_ONLY,
@@ -41,6 +42,7 @@ const NEEDS: [Need; 13] = [
     TABLES_KEPT,
     PRIVILEGES,
     FORMAT,
+    FUNCTION,
     SECRET,
     NOTICES,
 ];
@@ -71,14 +73,21 @@ SELECT current_setting('fsync'), current_setting('full_page_writes'),
    WHERE r.application_name NOT IN ('pg_basebackup', 'pg_receivewal') AND NOT EXISTS (
      SELECT FROM pg_replication_slots s WHERE s.active_pid = r.pid AND s.slot_type = 'logical'))";
 
-/// Which tables are not kept after a crash, and what we may not do with them.
+/// What a role lacks that was taken a right which all have at first.
+const GRANT_EXECUTE: &str = "GRANT EXECUTE ON FUNCTION onlyonce._swap TO the role of this address";
+
+/// Which tables are not kept after a crash, and what we may not do with them or the function.
 const TABLES: &str = "
-SELECT c.relname::text, c.relpersistence::text,
+SELECT 'table', c.relname::text, c.relpersistence::text,
   has_table_privilege(c.oid, 'SELECT') AND (c.relname <> 'records' OR (
     has_table_privilege(c.oid, 'INSERT') AND has_table_privilege(c.oid, 'DELETE')))
   AND has_table_privilege(c.oid, 'UPDATE')
 FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
-WHERE n.nspname = 'onlyonce' AND c.relkind IN ('r', 'p')";
+WHERE n.nspname = 'onlyonce' AND c.relkind IN ('r', 'p')
+UNION ALL
+SELECT 'function', p.proname::text, 'p', has_function_privilege(p.oid, 'EXECUTE')
+FROM pg_proc p JOIN pg_namespace n ON n.oid = p.pronamespace
+WHERE n.nspname = 'onlyonce' AND p.proname = '_swap'";
 
 const ROW: &str = "SELECT version, secret FROM onlyonce.store";
 
@@ -117,6 +126,14 @@ pub async fn doctor(address: Address) -> Vec<Check> {
 async fn look(client: &Client, way: &Way, checks: &mut Checks) -> Result<Checked, OpenError> {
     let (synchronous_commit, store) = stored(client, way, checks).await?;
     formats(&store).look(checks)?;
+    // A copy of the tables alone has none.
+    let found = ask(client, &way.place, "SELECT to_regproc('onlyonce._swap') IS NOT NULL").await?;
+    if !found.first().is_some_and(|row| row.get(0)) {
+        let why = "the function that the store writes by is gone";
+        let fix = "`onlyonce store functions` makes it anew";
+        return Err(checks.refuse(Refused, FUNCTION, "none", why, fix));
+    }
+    checks.good(FUNCTION, "there");
     let Ok(secret) = <[u8; 32]>::try_from(store.get::<_, &[u8]>(1)) else {
         return Err(checks.refuse(Foreign, SECRET, "something else", "its secret is none", ""));
     };
@@ -154,8 +171,8 @@ pub(crate) fn formats(store: &Row) -> Formats {
 async fn tables(client: &Client, place: &str, checks: &mut Checks) -> Result<(), OpenError> {
     let (mut kept, mut ours) = (true, Ok(()));
     for table in ask(client, place, TABLES).await? {
-        let (name, persistence, may): (String, String, bool) =
-            (table.get(0), table.get(1), table.get(2));
+        let (kind, name): (&str, &str) = (table.get(0), table.get(1));
+        let (persistence, may): (&str, bool) = (table.get(2), table.get(3));
         if persistence != "p" {
             let why = format!("table onlyonce.{name} is not kept after a crash");
             let fix = format!("ALTER TABLE onlyonce.{name} SET LOGGED");
@@ -164,9 +181,10 @@ async fn tables(client: &Client, place: &str, checks: &mut Checks) -> Result<(),
             kept = false;
         }
         if !may && ours.is_ok() {
-            let why = format!("we may not use table onlyonce.{name}");
+            let why = format!("we may not use {kind} onlyonce.{name}");
             let says = format!("not of onlyonce.{name}");
-            ours = Err(checks.refuse(Refused, PRIVILEGES, says, &why, GRANT));
+            let fix = if kind == "table" { GRANT } else { GRANT_EXECUTE };
+            ours = Err(checks.refuse(Refused, PRIVILEGES, says, &why, fix));
         }
     }
     if kept {
@@ -215,21 +233,26 @@ pub(crate) async fn init(
     make.await.map_err(|error| OpenError::new(Unavailable, place, text(&error)))
 }
 
-/// Makes what transactions of callers need, in a store that there is already.
+/// Makes the functions in a store that there is already, and what transactions of callers need.
 pub(crate) async fn install(client: &mut Client, way: &Way) -> Result<(), OpenError> {
-    check(client, way).await?;
-    let make = async {
-        let making = client.transaction().await?;
-        // Two at once take turns.
-        making.query_typed(schema::LOCK_STORE, &[]).await?;
-        make_functions(&making).await?;
-        making.commit().await
+    let mut checks = Checks::at(&*way.place);
+    let looked = async {
+        let (_, store) = stored(client, way, &mut checks).await?;
+        formats(&store).look(&mut checks)
     };
-    make.await.map_err(|error| refusal(way, &error))
+    let looked = looked.await;
+    checks.verdict()?;
+    looked?;
+    let refused = |error: Error| refusal(way, &error);
+    let making = client.transaction().await.map_err(refused)?;
+    // Two at once take turns.
+    making.query_typed(schema::LOCK_STORE, &[]).await.map_err(refused)?;
+    make_functions(&making).await.map_err(refused)?;
+    making.commit().await.map_err(|error| lost(way, &error))
 }
 
 /// With a word of which program has made them.
-async fn make_functions(making: &Transaction<'_>) -> Result<(), Error> {
+pub(crate) async fn make_functions(making: &Transaction<'_>) -> Result<(), Error> {
     making.batch_execute(schema::NOTED).await?;
     making.batch_execute(schema::FUNCTIONS).await?;
     let mark = format::mark(schema::FUNCTIONS);

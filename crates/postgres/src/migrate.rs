@@ -91,11 +91,16 @@ async fn migrate(client: &mut Client, way: &Way, steps: &[&str]) -> Result<Forma
     }
     let set = making.query_typed(schema::SET_VERSION, &[(&known, Type::INT4)]).await;
     set.map_err(refused)?;
-    making.commit().await.map_err(|error| {
-        let text = format!("{}: nobody knows whether it was done: say it again", text(&error));
-        OpenError::new(Unavailable, &*way.place, text)
-    })?;
+    // They know their format, and whoever calls them is refused until they do.
+    door::make_functions(&making).await.map_err(refused)?;
+    making.commit().await.map_err(|error| lost(way, &error))?;
     Ok(formats)
+}
+
+/// That the answer to a commit was not heard.
+pub(crate) fn lost(way: &Way, error: &Error) -> OpenError {
+    let text = format!("{}: nobody knows whether it was done: say it again", text(error));
+    OpenError::new(Unavailable, &*way.place, text)
 }
 
 /// Why nothing was changed.

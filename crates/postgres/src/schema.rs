@@ -3,13 +3,13 @@
 
 /// The format of the tables: how many of [`STEPS`] were taken. A program refuses a database with
 /// another one. The functions in SQL name it too.
-pub(crate) const VERSION: i32 = 1;
+pub(crate) const VERSION: i32 = 2;
 const _: () = assert!(STEPS.len() == VERSION as usize);
 
 /// The steps that make the tables. A new store takes all of them, and an older one those above its
 /// format, in one transaction. Once it was released no step is changed: what is to be otherwise is
 /// a step more. A new table must be granted, and is told with the release.
-pub(crate) const STEPS: [&str; 1] = [TABLES];
+pub(crate) const STEPS: [&str; 2] = [TABLES, SWAP];
 
 /// Rows in which processes note their largest revision. One for all would be locked by one
 /// transaction until it is synced, and make all others wait.
@@ -47,6 +47,9 @@ CREATE TABLE onlyonce.records (
 CREATE INDEX records_due ON onlyonce.records (state, due_at, id);
 ";
 
+/// The second step: what the store writes by.
+const SWAP: &str = include_str!("functions/swap.sql");
+
 /// Where transactions of callers note their largest revision: a row of `revisions` would be locked
 /// until their end, which may be far. What is noted here stays if one is rolled back, and of two at
 /// once the lower may come last: so it is exact but for the moment in which they overlap.
@@ -56,9 +59,10 @@ CREATE SEQUENCE IF NOT EXISTS onlyonce.noted;
 GRANT SELECT ON SEQUENCE onlyonce.noted TO PUBLIC;
 ";
 
-/// The functions for callers in other languages, made anew over older ones. Only one at a time may
-/// do that, or the server would fail one of the two.
+/// The functions: what the store writes by, and those for callers in other languages, made anew over
+/// older ones. Only one at a time may do that, or the server would fail one of the two.
 pub(crate) const FUNCTIONS: &str = concat!(
+    include_str!("functions/swap.sql"),
     include_str!("functions/record.sql"),
     include_str!("functions/decide.sql"),
     include_str!("functions/calls.sql"),
@@ -67,7 +71,8 @@ pub(crate) const FUNCTIONS: &str = concat!(
 /// The mark of the program that has made the functions, if all that belongs to them is there.
 pub(crate) const FUNCTIONS_MARK: &str = "
 SELECT pg_catalog.obj_description(to_regproc('onlyonce.claim'), 'pg_proc')
-WHERE to_regproc('onlyonce.complete') IS NOT NULL AND to_regclass('onlyonce.noted') IS NOT NULL";
+WHERE to_regproc('onlyonce.complete') IS NOT NULL AND to_regproc('onlyonce._swap') IS NOT NULL
+  AND to_regclass('onlyonce.noted') IS NOT NULL";
 
 /// The format, once nobody else changes it; until the end of the transaction.
 pub(crate) const LOCK_STORE: &str = "SELECT version FROM onlyonce.store FOR UPDATE";

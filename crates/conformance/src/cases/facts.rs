@@ -4,10 +4,10 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use futures_executor::block_on;
 use onlyonce_core::{Floor, Timestamp};
-use onlyonce_store::Store as _;
+use onlyonce_store::{Store as _, Swap};
 
 use super::put;
-use crate::{StoreBuilder, claimed, released};
+use crate::{StoreBuilder, claimed, id, released};
 
 /// A new store has no floor and no revision.
 pub fn a_new_store_has_no_floor_and_no_revision<B: StoreBuilder>(builder: &B) {
@@ -36,6 +36,9 @@ pub fn the_largest_revision_is_never_forgotten<B: StoreBuilder>(builder: &B) {
     assert_eq!(block_on(store.revision_max()).unwrap(), late.revision.get());
     put(&store, 1, Some(&late), Some(&two));
     put(&store, 1, Some(&two), None);
+    // What does not take place is written nowhere.
+    let lost = block_on(store.swap(id(2), None, Some(claimed(9_000)))).unwrap();
+    assert_eq!(lost, Swap::Conflict(Some(one)));
     assert_eq!(block_on(store.revision_max()).unwrap(), two.revision.get());
 }
 

@@ -102,7 +102,7 @@ DECLARE
   store onlyonce.store;
 BEGIN
   SELECT * INTO STRICT store FROM onlyonce.store;
-  IF store.version <> 1 THEN
+  IF store.version <> 2 THEN
     PERFORM onlyonce._refuse('a newer onlyonce has made the store', 'Install its functions.');
   END IF;
   PERFORM FROM onlyonce.records t WHERE t.id = convert_to('onlyonce''s mark!', 'UTF8');
@@ -273,13 +273,14 @@ BEGIN
       HINT = 'Roll back, and claim again with the same key to be told.';
 END $$;
 
--- Nobody may call them by default: GRANT EXECUTE ON FUNCTION onlyonce.claim, onlyonce.complete.
+-- Nobody may call them by default: GRANT EXECUTE ON FUNCTION onlyonce.claim, onlyonce.complete. What
+-- the store itself writes by does no more than its caller may.
 DO $$
 DECLARE
   name regprocedure;
 BEGIN
   FOR name IN SELECT p.oid::regprocedure FROM pg_proc p
-    WHERE p.pronamespace = 'onlyonce'::regnamespace
+    WHERE p.pronamespace = 'onlyonce'::regnamespace AND p.proname <> '_swap'
   LOOP
     EXECUTE format('REVOKE ALL ON FUNCTION %s FROM PUBLIC', name);
   END LOOP;

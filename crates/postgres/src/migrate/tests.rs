@@ -10,8 +10,9 @@ use tokio::runtime::Runtime;
 
 use super::*;
 
-const WIDER: [&str; 2] = [
+const WIDER: [&str; 3] = [
     schema::STEPS[0],
+    schema::STEPS[1],
     "ALTER TABLE onlyonce.records ADD COLUMN note text;
      ALTER TABLE onlyonce.revisions ADD COLUMN note text",
 ];
@@ -56,9 +57,9 @@ fn an_older_store_takes_what_it_lacks_once_and_keeps_its_records() {
         assert!(older.to_string().contains("onlyonce store migrate"), "{older}");
 
         let took = take(address.clone(), &WIDER).await;
-        assert_eq!(took, Ok(Formats { found: 1, known: 2 }));
+        assert_eq!(took, Ok(Formats { found: 2, known: 3 }));
         let sql = |text: &str| server.sql("postgres", text);
-        assert_eq!((&*sql(VERSION), &*sql(NOTES)), ("2", "2"));
+        assert_eq!((&*sql(VERSION), &*sql(NOTES)), ("3", "2"));
         assert_eq!(at_the_door(address.clone(), &WIDER).await, Ok(()));
         let again = take(address.clone(), &WIDER).await.unwrap();
         assert!(again.is_newest());
@@ -74,7 +75,7 @@ fn an_older_store_takes_what_it_lacks_once_and_keeps_its_records() {
             assert_eq!(refused.kind(), Newer);
             assert!(refused.to_string().contains("use a newer onlyonce"), "{refused}");
         }
-        assert_eq!(sql(VERSION), "2");
+        assert_eq!(sql(VERSION), "3");
     });
 }
 
@@ -94,10 +95,10 @@ fn whoever_is_killed_in_between_has_changed_nothing_and_saying_it_again_does_it(
         server.kill();
         assert_eq!(taking.await.unwrap().unwrap_err().kind(), Unavailable);
         server.restart();
-        assert_eq!(server.sql("postgres", VERSION), "1");
+        assert_eq!(server.sql("postgres", VERSION), "2");
         assert_eq!(server.sql("postgres", NOTES), "0");
         assert!(Postgres::open(address.clone()).await.is_ok());
-        assert_eq!(take(address, &WIDER).await, Ok(Formats { found: 1, known: 2 }));
+        assert_eq!(take(address, &WIDER).await, Ok(Formats { found: 2, known: 3 }));
         assert_eq!(server.sql("postgres", NOTES), "2");
     });
 }
@@ -109,14 +110,15 @@ fn of_two_at_once_one_does_it_and_the_other_finds_it_done() {
         let (one, other) = join(take(address.clone(), &WIDER), take(address, &WIDER)).await;
         let mut found = [one.unwrap().found, other.unwrap().found];
         found.sort_unstable();
-        assert_eq!(found, [1, 2]);
+        assert_eq!(found, [2, 3]);
         assert_eq!(server.sql("postgres", NOTES), "2");
     });
 }
 
 #[test]
 fn who_does_not_own_the_tables_is_told_who_may_and_what_is_new_must_be_granted() {
-    const MORE: [&str; 3] = [WIDER[0], WIDER[1], "CREATE TABLE onlyonce.notes (note text)"];
+    const MORE: [&str; 4] =
+        [WIDER[0], WIDER[1], WIDER[2], "CREATE TABLE onlyonce.notes (note text)"];
     runtime().block_on(async {
         let (server, address) = store().await;
         let app = "CREATE ROLE app LOGIN; GRANT USAGE ON SCHEMA onlyonce TO app;
@@ -127,7 +129,7 @@ fn who_does_not_own_the_tables_is_told_who_may_and_what_is_new_must_be_granted()
         let refused = take(as_app.clone(), &WIDER).await.unwrap_err();
         assert_eq!(refused.kind(), Refused);
         assert!(refused.to_string().contains("GRANT the role that owns them"), "{refused}");
-        assert_eq!(server.sql("postgres", VERSION), "1");
+        assert_eq!(server.sql("postgres", VERSION), "2");
 
         take(address.clone(), &WIDER).await.unwrap();
         assert_eq!(at_the_door(as_app.clone(), &WIDER).await, Ok(()));
@@ -156,5 +158,22 @@ fn functions_of_another_program_are_made_anew_and_its_own_are_left() {
         }
         let claim = "SELECT outcome FROM onlyonce.claim('shop', 'one', '')";
         assert_eq!(server.sql("postgres", claim), "granted");
+    });
+}
+
+/// A store of the first format had no function that swaps.
+#[test]
+fn a_store_of_the_first_format_is_refused_until_it_was_migrated_and_written_to_then() {
+    runtime().block_on(async {
+        let (server, address) = store().await;
+        let sql = "UPDATE onlyonce.store SET version = 1; DROP FUNCTION onlyonce._swap";
+        server.sql("postgres", sql);
+        let older = Postgres::open(address.clone()).await.err().unwrap();
+        assert_eq!(older.kind(), Older);
+        assert!(older.to_string().contains("onlyonce store migrate"), "{older}");
+        let took = Postgres::migrate(address.clone()).await;
+        assert_eq!(took, Ok(Formats { found: 1, known: 2 }));
+        let open = Postgres::open(address).await.unwrap();
+        assert_eq!(open.swap(id(1), None, Some(claimed(1))).await, Ok(Swap::Done));
     });
 }

@@ -6,7 +6,7 @@ use onlyonce_store::OpenErrorKind::{self, Exists, Missing, Newer, Refused, Unava
 use onlyonce_store::{Check, OpenError, Store as _, Swap};
 use onlyonce_testbed::{Postgres as Server, until};
 
-use crate::common::{self, checks, database, init};
+use crate::common::{self, RUNTIME, checks, database, init};
 
 /// Opens it, which is refused by something that a doctor tells, or else by nothing of that.
 fn open_as(url: &str) -> Result<Postgres, OpenError> {
@@ -185,8 +185,8 @@ fn a_store_is_made_once_and_never_by_opening_it() {
     let secret = open(&server, &name).unwrap().secret().clone();
     is(init(&server, &name), Exists, "already");
     assert!(open(&server, &name).unwrap().secret() == &secret);
-    server.sql(&name, "UPDATE onlyonce.store SET version = 2");
-    is(open(&server, &name), Newer, "format is 2");
+    server.sql(&name, "UPDATE onlyonce.store SET version = 3");
+    is(open(&server, &name), Newer, "format is 3");
     is(open(&server, "nowhere"), Unavailable, "nowhere");
 }
 
@@ -207,4 +207,49 @@ fn a_role_that_may_only_use_the_tables_is_enough_and_one_that_may_not_is_told_th
     let floor = onlyonce_core::Floor::at(onlyonce_core::Timestamp::from_millis(7));
     block_on(store.raise_floor(floor)).unwrap();
     assert_eq!(block_on(store.floor()).unwrap(), floor);
+    // Functions that are made anew leave it so.
+    RUNTIME.block_on(Postgres::install_functions(server.url(&name).parse().unwrap())).unwrap();
+    assert!(open_as(&url).is_ok());
+    server.sql(&name, "REVOKE EXECUTE ON ALL FUNCTIONS IN SCHEMA onlyonce FROM PUBLIC");
+    is(open_as(&url), Refused, "GRANT EXECUTE ON FUNCTION onlyonce._swap");
+}
+
+/// As where somebody has copied the tables alone.
+#[test]
+fn a_store_without_the_function_that_it_writes_by_is_refused_until_it_is_made_anew() {
+    let server = Server::start();
+    let name = database(&server);
+    init(&server, &name).unwrap();
+    server.sql(&name, "DROP FUNCTION onlyonce._swap");
+    is(open(&server, &name), Refused, "onlyonce store functions");
+    let address = || server.url(&name).parse().unwrap();
+    RUNTIME.block_on(Postgres::install_functions(address())).unwrap();
+    let claim = |number| {
+        let store = open(&server, &name).unwrap();
+        block_on(store.swap(id(number), None, Some(claimed(number))))
+    };
+    assert_eq!(claim(1), Ok(Swap::Done));
+    server.sql(&name, "DROP FUNCTION onlyonce._swap");
+    assert_eq!(RUNTIME.block_on(Postgres::renew_functions(address())), Ok(true));
+    assert_eq!(claim(2), Ok(Swap::Done));
+}
+
+/// An operator that a role finds before the server's own.
+#[test]
+fn revisions_are_compared_as_the_server_does_whatever_a_role_finds_first() {
+    let server = Server::start();
+    let name = database(&server);
+    init(&server, &name).unwrap();
+    let hostile = "
+        CREATE SCHEMA hostile;
+        CREATE FUNCTION hostile.same(bigint, bigint) RETURNS boolean LANGUAGE sql
+          AS 'SELECT true';
+        CREATE OPERATOR hostile.= (LEFTARG = bigint, RIGHTARG = bigint, FUNCTION = hostile.same);";
+    server.sql(&name, hostile);
+    server.sql(&name, &format!("ALTER DATABASE {name} SET search_path = hostile, pg_catalog"));
+    let store = open(&server, &name).unwrap();
+    let (one, other) = (claimed(1), claimed(2));
+    assert_eq!(block_on(store.swap(id(1), None, Some(other.clone()))), Ok(Swap::Done));
+    let swap = store.swap(id(1), Some(one.revision), Some(claimed(3)));
+    assert_eq!(block_on(swap), Ok(Swap::Conflict(Some(other))));
 }

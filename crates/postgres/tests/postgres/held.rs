@@ -168,7 +168,7 @@ fn the_functions_use_their_own_tables_and_the_servers_functions_whatever_a_calle
         CREATE FUNCTION hostile.clock_timestamp() RETURNS timestamptz LANGUAGE sql
           AS $$ SELECT '2001-01-01'::timestamptz $$;
         CREATE TEMP TABLE records (LIKE onlyonce.records);
-        CREATE TEMP TABLE store AS SELECT true AS only_row, 1 AS version, ''::bytea AS secret;
+        CREATE TEMP TABLE store AS SELECT true AS only_row, 2 AS version, ''::bytea AS secret;
         SET search_path = hostile, pg_temp, pg_catalog, public;";
     let told = RUNTIME.block_on(async {
         let mut client = connect(&shop.url()).await;
