@@ -1,5 +1,6 @@
 //! The commands, one file each.
 
+pub(crate) mod choose;
 pub(crate) mod config;
 pub(crate) mod copy;
 pub(crate) mod doctor;

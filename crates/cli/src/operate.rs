@@ -187,7 +187,7 @@ fn usage(what: &str) -> Failure {
     Failure::new(Exit::Usage, format!("{what} is not understood"))
 }
 
-fn id_of(text: &str) -> Result<KeyId, Failure> {
+pub(crate) fn id_of(text: &str) -> Result<KeyId, Failure> {
     KeyId::from_hex(text).ok_or_else(|| {
         Failure::new(Exit::Usage, format!("{text:?} is no id: 32 hexadecimal digits"))
     })

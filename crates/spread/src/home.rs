@@ -82,6 +82,7 @@ impl View<'_> {
                 Left::Moved | Left::Before => {}
                 Left::Newer(version) => return Ok(Turn::Old(version)),
                 Left::Stays(record) => return Ok(Turn::Done(Swap::Conflict(Some(record)))),
+                Left::Twice => return Err(two_records(id)),
             }
         }
         let (home, mut cleared) = (self.map.home(id), false);
@@ -102,13 +103,49 @@ impl View<'_> {
     }
 
     /// Carries a key to its new home, if it has a record at the old one.
-    pub(crate) async fn carry(&self, id: KeyId) -> Result<Turn<bool>, StoreError> {
-        let Some(old) = self.map.old_home(id) else { return Ok(Turn::Done(false)) };
+    pub(crate) async fn carry(&self, id: KeyId) -> Result<Turn<Carried>, StoreError> {
+        let Some(old) = self.map.old_home(id) else { return Ok(Turn::Done(Carried::Not)) };
         Ok(match self.leave(old, id, None).await? {
             Left::Newer(version) => Turn::Old(version),
-            Left::Moved => Turn::Done(true),
-            Left::Before | Left::Stays(_) => Turn::Done(false),
+            Left::Moved => Turn::Done(Carried::Moved),
+            Left::Before | Left::Stays(_) => Turn::Done(Carried::Not),
+            Left::Twice => Turn::Done(Carried::Twice),
         })
+    }
+
+    /// The records of a key that has one at its old home and another at its new one, which is no
+    /// copy on its way: the old one first.
+    pub(crate) async fn both(&self, id: KeyId) -> Result<Option<[Record; 2]>, StoreError> {
+        let Some(old) = self.map.old_home(id) else { return Ok(None) };
+        let (there, here) = (self.seen(old, id).await?, self.seen(self.map.home(id), id).await?);
+        let (Seen::Record(there), Seen::Record(here)) = (there, here) else { return Ok(None) };
+        let is_copy = here == there || here.revision < there.revision;
+        Ok((!is_copy).then_some([there, here]))
+    }
+
+    /// Puts `kept` at the key's new home, and the forward at its old one, if these stand there.
+    pub(crate) async fn choose(
+        &self,
+        id: KeyId,
+        [there, here]: &[Record; 2],
+        kept: Record,
+    ) -> Result<(), StoreError> {
+        let changed = || refused(format!("key {id} was changed meanwhile: look at it again"));
+        let (Some(old), home) = (self.map.old_home(id), self.map.home(id)) else {
+            return Err(changed());
+        };
+        let highest = there.revision.max(here.revision);
+        let forward = forward(self.map.version(), Some(there.revision)).ok_or_else(|| busy(id))?;
+        if kept.revision <= highest {
+            return Err(refused(format!("key {id}: what is kept must be newer than both")));
+        }
+        // Cut off after the first, the key has two records still, and the choice is said again.
+        for (at, expected, next) in [(home, here.revision, kept), (old, there.revision, forward)] {
+            if self.member(at)?.swap(id, Some(expected), Some(next)).await? != Swap::Done {
+                return Err(changed());
+            }
+        }
+        Ok(())
     }
 
     /// Puts the forward at a key's old home, and first its record at the new one. With an expected
@@ -135,7 +172,7 @@ impl View<'_> {
                         // Or it has moved meanwhile, and gone on there.
                         Copied::Hindered => match self.seen(old, id).await? {
                             Seen::Record(again) if again.revision == record.revision => {
-                                return Err(two_records(id));
+                                return Ok(Left::Twice);
                             }
                             Seen::Record(_)
                             | Seen::Vacant(_)
@@ -207,7 +244,19 @@ enum Left {
     Before,
     /// It is not the record that was expected.
     Stays(Record),
+    /// It has one at each home, and nobody can know which counts.
+    Twice,
     Newer(u64),
+}
+
+/// What became of a key that was to be carried.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Carried {
+    Moved,
+    /// There was nothing to carry.
+    Not,
+    /// It has a record at each home.
+    Twice,
 }
 
 enum Copied {
@@ -242,6 +291,9 @@ fn busy(id: KeyId) -> StoreError {
     refused(format!("key {id} is being moved by others: ask again"))
 }
 
-fn two_records(id: KeyId) -> StoreError {
-    refused(format!("key {id} has a record at its old home and a newer one at its new home"))
+pub(crate) fn two_records(id: KeyId) -> StoreError {
+    refused(format!(
+        "key {id} has a record at its old home and a newer one at its new home: `onlyonce store \
+         choose` shows both, and lets somebody say which counts"
+    ))
 }

@@ -8,7 +8,7 @@ use onlyonce_store::transaction::MARK;
 use onlyonce_store::{Cursor, Filter, Page, StoreError};
 
 use crate::forward::version_of;
-use crate::home::{Turn, View, refused};
+use crate::home::{Carried, Turn, View, refused, two_records};
 use crate::map::{Map, Number};
 use crate::seat::Seat;
 use crate::spread::Spread;
@@ -25,6 +25,9 @@ pub struct Pass {
     pub moved: u64,
     /// Keys whose bytes cannot be read. They cannot be moved either.
     pub damaged: Vec<(KeyId, StoreError)>,
+    /// Keys with a record at each of their homes, which is no copy on its way: a member was put
+    /// back from before they had moved. They cannot be moved until somebody chooses.
+    pub twice: Vec<KeyId>,
 }
 
 /// What was taken away after a move.
@@ -107,10 +110,17 @@ impl Spread {
                 let ids = page.records.into_iter().filter(|(_, it)| version_of(it).is_none());
                 let ids: Vec<KeyId> = ids.map(|(id, _)| id).filter(|id| here(*id)).collect();
                 let view = self.inner.view(&map);
-                let carried = stream::iter(ids).map(|id| self.carry(&view, id));
+                let carried = stream::iter(ids).map(|id| {
+                    let carrying = self.carry(&view, id);
+                    async move { (id, carrying.await) }
+                });
                 let mut carried = carried.buffer_unordered(MOVED_AT_ONCE);
-                while let Some(carried) = carried.next().await {
-                    pass.moved += u64::from(carried?);
+                while let Some((id, carried)) = carried.next().await {
+                    match carried? {
+                        Carried::Moved => pass.moved += 1,
+                        Carried::Not => {}
+                        Carried::Twice => pass.twice.push(id),
+                    }
                 }
                 told(pass.moved);
                 if after.is_none() {
@@ -123,14 +133,48 @@ impl Spread {
 
     /// Carries a key while the move goes on. A pass may take longer than it does: later this would
     /// put a forward over the only record there is.
-    async fn carry(&self, view: &View<'_>, id: KeyId) -> Result<bool, StoreError> {
+    async fn carry(&self, view: &View<'_>, id: KeyId) -> Result<Carried, StoreError> {
         if self.inner.current().await?.0 != *view.map {
             return Err(changed());
         }
         match view.carry(id).await? {
-            Turn::Done(moved) => Ok(moved),
+            Turn::Done(carried) => Ok(carried),
             Turn::Old(_) => Err(changed()),
         }
+    }
+
+    /// The records of a key that has one at its old home, which is the first, and another one at
+    /// its new home: a member was put back in the middle of a move. `None` if it has no two, or no
+    /// keys move. Each with the number of its member.
+    ///
+    /// # Errors
+    /// A member's.
+    pub async fn both(&self, id: KeyId) -> Result<Option<[(Number, Record); 2]>, StoreError> {
+        let (map, _) = self.inner.read_again().await?;
+        let Some(old) = map.old_home(id) else { return Ok(None) };
+        let both = self.inner.view(&map).both(id).await?;
+        Ok(both.map(|[there, here]| [(old, there), (map.home(id), here)]))
+    }
+
+    /// Puts `kept` in the place of both, as the record of a key that has moved. Its revision must
+    /// be above those of both, and its fence none that was granted in either.
+    ///
+    /// # Errors
+    /// They are not these any more: nothing was done, or the key has two records still. Or a
+    /// member's: ask for both again.
+    pub async fn choose(
+        &self,
+        id: KeyId,
+        both: &[(Number, Record); 2],
+        kept: Record,
+    ) -> Result<(), StoreError> {
+        let (map, _) = self.inner.read_again().await?;
+        let [(there, before), (here, after)] = both;
+        if map.old_home(id) != Some(*there) || map.home(id) != *here {
+            return Err(changed());
+        }
+        let records = [before.clone(), after.clone()];
+        self.inner.view(&map).choose(id, &records, kept).await
     }
 
     /// Ends the move: from then on keys are looked for at their new homes alone. `last` must have
@@ -138,11 +182,14 @@ impl Spread {
     /// somebody else has ended that move, its end is told to all members.
     ///
     /// # Errors
-    /// Something was left in the last pass, or the map is not the one it was for: nothing has
-    /// changed. Or a member's, and then the same call goes on.
+    /// Something was left in the last pass, a key has two records, or the map is not the one it was
+    /// for: nothing has changed. Or a member's, and then the same call goes on.
     pub async fn settle(&self, last: &Pass, now: Timestamp) -> Result<Map, StoreError> {
         if let Some((id, error)) = last.damaged.first() {
             return Err(refused(format!("key {id} cannot be moved: {error}")));
+        }
+        if let Some(id) = last.twice.first() {
+            return Err(two_records(*id));
         }
         if 0 < last.moved {
             return Err(refused("keys were still to be moved: another pass must find none"));

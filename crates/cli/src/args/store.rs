@@ -3,6 +3,7 @@
 use clap::Subcommand;
 
 use super::StoreArgs;
+use crate::commands::choose::ChooseArgs;
 use crate::commands::copy::CopyArgs;
 use crate::commands::migrate::MigrateArgs;
 use crate::commands::restored::RestoredArgs;
@@ -64,6 +65,20 @@ before as long again; with --at-rest it does not.
   onlyonce store rebalance --store spread:/etc/onlyonce.stores
   onlyonce store rebalance --store spread:/etc/onlyonce.stores --without postgres://app@old/shop")]
     Rebalance(RebalanceArgs),
+    /// Say which of two records of a key counts, in a set of which a member was put back
+    #[command(after_help = "\
+While keys move, a key lives in one member until it has moved to another. If a member is put back \
+from an older copy in the middle of that, a key may have a record in both, and nobody can know \
+which counts: nothing runs under it, and `onlyonce store rebalance` does not end. This shows both; \
+with --keep one of them takes the place of both, and the key has moved.
+
+What was answered there is the answer. What was running or free there becomes unknown, since it \
+may have run by the other one: `onlyonce keys resolve` settles it. Whoever reports later what was \
+granted by either is heard as ever; another answer raises an alarm.
+
+  onlyonce store choose 5f9c0d… --store spread:/etc/our.stores
+  onlyonce store choose 5f9c0d… --keep new --why 'it was paid' --store spread:/etc/our.stores")]
+    Choose(ChooseArgs),
     /// Move all records to a new store of any kind
     #[command(after_help = "\
 FROM must be at rest: stop every process that uses it. TO is made with FROM's secret, and gets \

@@ -150,6 +150,18 @@ async fn pass_all(spread: &Spread, version: u64) -> Result<u64, Failure> {
             );
             return Err(Failure::new(Exit::Partly, text));
         }
+        if !pass.twice.is_empty() {
+            let named: Vec<String> =
+                pass.twice.iter().take(NAMED_MAX).map(ToString::to_string).collect();
+            let text = format!(
+                "{} keys have two records, since a member was put back in the middle of the move; \
+                 nothing runs under them:\n{}\n`onlyonce store choose` shows both of one and lets \
+                 you say which counts",
+                pass.twice.len(),
+                named.join("\n")
+            );
+            return Err(Failure::new(Exit::Partly, text));
+        }
         if pass.moved == 0 {
             spread.settle(&pass, now()).await?;
             return Ok(moved);

@@ -1,7 +1,8 @@
-//! `onlyonce store init`, `migrate`, `copy`, `spread`, `rebalance`, `restored` and `functions`
+//! `onlyonce store init`, `migrate`, `copy`, `spread`, `rebalance`, `choose`, `restored` and
+//! `functions`
 
 use crate::args::StoreCommand;
-use crate::commands::{copy, functions, migrate, restored, spread};
+use crate::commands::{choose, copy, functions, migrate, restored, spread};
 use crate::failure::Failure;
 use crate::output;
 
@@ -11,6 +12,7 @@ pub(crate) async fn run(command: StoreCommand) -> Result<(), Failure> {
         StoreCommand::Migrate(args) => return migrate::run(args).await,
         StoreCommand::Spread(args) => return spread::join(args).await,
         StoreCommand::Rebalance(args) => return spread::rebalance(args).await,
+        StoreCommand::Choose(args) => return choose::run(args).await,
         StoreCommand::Copy(args) => return copy::run(args).await,
         StoreCommand::Restored(args) => return restored::run(args).await,
         StoreCommand::Functions { store } => return functions::run(store).await,

@@ -2,6 +2,8 @@
 //! nothing runs twice while keys move from one to another.
 
 use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
@@ -249,4 +251,71 @@ fn proxies_with_different_maps_run_each_key_once_while_keys_move() {
     new.stop();
     follows.stop();
     old.stop();
+}
+
+/// A file of SQLite with its log, copied while nobody has it.
+fn copy_file(from: &Path, to: &Path) {
+    for end in ["", "-wal"] {
+        let named = |path: &Path| PathBuf::from(format!("{}{end}", path.display()));
+        if named(from).exists() {
+            fs::copy(named(from), named(to)).unwrap();
+        } else if named(to).exists() {
+            fs::remove_file(named(to)).unwrap();
+        }
+    }
+}
+
+/// A member is put back in the middle of a move, to where a key had not moved yet: nobody can know
+/// which of its records counts, and a person says it.
+#[test]
+fn a_key_that_has_two_records_is_named_and_a_person_says_which_counts() {
+    for side in ["old", "new"] {
+        let folder = Folder::empty();
+        let [a, b] = ["a.db", "b.db"].map(|name| sqlite(&folder, name));
+        let set = file(&folder, "stores", &[&a]);
+        store("init", &set, &["--first"]).done();
+        let upstream = Upstream::open();
+        let proxy = Proxy::start_with(&set, &upstream, &[]);
+        for key in 0..8 {
+            order(&format!("tap-{key}")).send(proxy.address).ran();
+        }
+        proxy.stop();
+        let set = file(&folder, "stores", &[&a, &b]);
+        store("spread", &set, &[]).done();
+        let waits = Running::start(["store", "rebalance", "--store", &set]);
+        until("keys move", || map(&set).contains("from").then_some(()));
+        drop(waits);
+        let (file, copy) = (folder.path("a.db"), folder.path("copy.db"));
+        copy_file(&file, &copy);
+        // Each key is changed, and so it moves if it is to.
+        let ids: Vec<String> =
+            views(&set).iter().map(|view| view["id"].as_str().unwrap().to_owned()).collect();
+        for id in &ids {
+            onlyonce(["keys", "erase", id, "--store", &set, "--why", "asked for"]).done();
+        }
+        copy_file(&copy, &file);
+
+        let said = store("rebalance", &set, &["--at-rest"]).failed(7);
+        assert!(said.contains("have two records"), "{said}");
+        let twice: Vec<&String> = ids.iter().filter(|id| said.contains(*id)).collect();
+        assert!(!twice.is_empty() && twice.len() < ids.len(), "{said}");
+        let choose = |id: &str, more: &[&str]| {
+            onlyonce(["store", "choose", id, "--store", &set].iter().chain(more))
+        };
+        let other = ids.iter().find(|id| !twice.contains(id)).unwrap();
+        assert!(choose(other, &[]).failed(1).contains("has no two records"));
+        for id in &twice {
+            let shown = choose(id, &[]).done();
+            assert!(shown.contains("old: member 1") && shown.contains("bytes kept"), "{shown}");
+            assert!(shown.contains("new: member 2") && shown.contains("was erased"), "{shown}");
+            let named = ["--keep", side, "--why", "looked", "--by", "anna"];
+            choose(id, &named).done();
+            let got = onlyonce(["keys", "get", id, "--store", &set]).done();
+            assert_eq!(got.contains("the answer was erased"), side == "new", "{got}");
+            assert!(got.contains("by anna: that of member") && got.contains("looked"), "{got}");
+        }
+        store("rebalance", &set, &["--at-rest"]).done();
+        assert_eq!(views(&set).len(), ids.len());
+        assert!(map(&set).contains("map 3"), "{}", map(&set));
+    }
 }

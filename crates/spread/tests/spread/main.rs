@@ -11,3 +11,4 @@ mod orders;
 mod parts;
 mod rivals;
 mod sqlite;
+mod twice;
