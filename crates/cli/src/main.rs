@@ -6,6 +6,7 @@ mod demo;
 mod exit;
 mod failure;
 mod moved;
+mod open;
 mod operate;
 mod output;
 #[cfg(test)]

@@ -17,6 +17,7 @@
 
 mod address;
 mod batch;
+mod callers;
 mod door;
 mod error;
 mod many;

@@ -13,6 +13,7 @@
 
 mod address;
 mod batch;
+mod callers;
 mod door;
 mod error;
 mod migrate;

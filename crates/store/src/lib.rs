@@ -11,6 +11,7 @@
 //!
 //! This crate knows no runtime, no database and no HTTP.
 
+pub mod callers;
 pub mod check;
 pub mod codec;
 pub mod error;
@@ -24,6 +25,7 @@ pub mod row;
 pub mod store;
 pub mod transaction;
 
+pub use callers::OpenTransactions;
 pub use check::{Check, Checks, Found, Need, Warning};
 pub use codec::{CodecError, decode, encode};
 pub use error::{StoreError, StoreErrorKind};

@@ -85,6 +85,9 @@ FROM must be at rest: stop every process that uses it. TO is made with FROM's se
 every record as it is, with fences, revisions and answers, and FROM's floor. Then FROM has given \
 its records up: no command uses it any more, since a key that both knew could run twice.
 
+A transaction of a program's own that is open on FROM is refused, since it could commit a claim \
+afterwards; where the user of FROM may not look (LOCK TABLES in MariaDB), that is said.
+
 A copy that was cut off leaves two stores that cannot be used: the same command goes on, and \
 --give-up lets FROM be used again. docs/stores-sql.md says more.
 

@@ -15,6 +15,7 @@ use tokio::task::JoinSet;
 use crate::exit::Exit;
 use crate::failure::Failure;
 use crate::moved::{self, Mark, Role};
+use crate::open;
 use crate::operate::time;
 use crate::output;
 use crate::place::{Opened, Place, time_of};
@@ -60,7 +61,7 @@ pub(crate) async fn run(args: CopyArgs) -> Result<(), Failure> {
     let done = if give_up {
         self::give_up(&*opened.store(), &names).await
     } else {
-        let copying = Copying { from: opened.store(), names, at_rest };
+        let copying = Copying { from: opened.store(), place: from, names, at_rest };
         copying.to(&to, &opened).await
     };
     opened.close();
@@ -95,6 +96,7 @@ struct Seen {
 /// A copy on its way.
 struct Copying {
     from: Arc<dyn Store>,
+    place: Place,
     /// As they are shown.
     names: (String, String),
     at_rest: bool,
@@ -120,6 +122,7 @@ impl Copying {
             target.close();
             return done;
         }
+        open::refuse(&self.place).await?;
         let seen = self.survey().await?;
         let start = Start::Strict { floor: self.from.floor().await? };
         match place.make(start, Some(opened.secret())).await {
@@ -167,6 +170,8 @@ impl Copying {
                 written.ok_or_else(|| self.disturbed(from_name))?
             }
         };
+        // One that claimed before the mark was there is open now, or was seen before.
+        open::refuse(&self.place).await.map_err(|failure| self.midway(failure))?;
         let largest = from.revision_max().await?;
         // They are copied as they are, and may need the same keys there.
         let carried = vault::carry(&vault::names(opened).await?, target).await;

@@ -22,6 +22,7 @@ mod log;
 mod mail;
 mod migrate;
 mod notices;
+mod open;
 mod operate;
 mod process;
 mod provision;
