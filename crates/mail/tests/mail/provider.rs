@@ -380,6 +380,14 @@ async fn a_look_up_that_finds_nothing_counts_once_the_bounds_have_passed() {
     assert_eq!(fake.requests().len(), 1);
     let Shop { provider, rules, .. } = fake.shop(&fake.look("0s", "0s")).await;
     let shop = Shop { provider, rules, ..shop };
+    // Long enough that a "no" would be believed; what is none never is.
+    tokio::time::sleep(Duration::from_millis(1_200)).await;
+    for found in [json!([{ "id": "1", "key": "other" }]), json!([{ "id": "1" }]), json!(7)] {
+        fake.shared.seen.lock().unwrap().found = Some(found.clone());
+        assert!(matches!(next(&shop).await, Became::Unknown(_)), "{found}");
+    }
+    assert_eq!(fake.requests().len(), 1);
+    fake.shared.seen.lock().unwrap().found = None;
     while !matches!(next(&shop).await, Became::Sent(_)) {
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
