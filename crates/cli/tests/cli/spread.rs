@@ -7,12 +7,14 @@ use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
+use std::time::{Duration, SystemTime};
 
 use onlyonce_testbed::{Etcd, MariaDb, Postgres, Redis};
 use serde_json::Value;
 
 use crate::caller::order;
 use crate::process::{Folder, Proxy, Ran, Running, onlyonce, until};
+use crate::store::uuid_v7;
 use crate::upstream::{Manner, Upstream};
 
 /// A file with a line for each of these stores, and its address.
@@ -318,4 +320,60 @@ fn a_key_that_has_two_records_is_named_and_a_person_says_which_counts() {
         assert_eq!(views(&set).len(), ids.len());
         assert!(map(&set).contains("map 3"), "{}", map(&set));
     }
+}
+
+/// A member is away for longer than anything that was read of it counts: its keys are refused and
+/// do not run, those of the other member go on, new ones with a time too, and afterwards every key
+/// runs that did not.
+#[test]
+fn a_member_that_is_away_for_half_a_minute_holds_up_no_key_of_the_other() {
+    let folder = Folder::empty();
+    let (one, mut two) = (Postgres::start(), Postgres::start());
+    let set = file(&folder, "stores", &[&one.url("postgres"), &two.url("postgres")]);
+    store("init", &set, &["--first"]).done();
+    let upstream = Upstream::open();
+    let proxy = Proxy::start_with(&set, &upstream, &[]);
+    order("before").send(proxy.address).ran();
+    two.kill();
+    let (begun, mut told, mut ran_late) = (now(), Vec::new(), false);
+    // For longer than a floor that was read counts for a grant.
+    while !ran_late {
+        let passed = now() - begun;
+        assert!(passed < Duration::from_secs(50), "no key of the other member runs any more");
+        let number = told.len();
+        let key = if number % 2 == 0 { uuid_v7(Duration::ZERO) } else { format!("tap-{number}") };
+        let answer = order(&key).send(proxy.address);
+        let kept = match answer.status {
+            201 => Some(answer.ran()),
+            503 => None,
+            _ => panic!("{answer:?}"),
+        };
+        ran_late = kept.is_some() && Duration::from_secs(33) < passed;
+        told.push((key, kept));
+        thread::sleep(Duration::from_millis(50));
+    }
+    let ran = told.iter().filter(|(_, kept)| kept.is_some()).count();
+    assert!(0 < ran && ran < told.len(), "{ran} of {}", told.len());
+    assert_eq!(upstream.effects(), ran + 1, "what was refused did not run");
+    two.restart();
+    until("it is there again", || {
+        let answer = order("after").send(proxy.address);
+        (answer.status == 201).then_some(())
+    });
+    for (key, kept) in &told {
+        let answer = until("an answer", || {
+            Some(order(key).send(proxy.address)).filter(|it| it.status != 503)
+        });
+        match kept {
+            Some(kept) => assert_eq!(answer.replayed(), *kept),
+            None => drop(answer.ran()),
+        }
+        assert_eq!(upstream.effects_of(key), 1, "effects of {key}");
+    }
+    proxy.stop();
+}
+
+#[allow(clippy::disallowed_methods, reason = "a test's clock")]
+fn now() -> Duration {
+    SystemTime::UNIX_EPOCH.elapsed().unwrap()
 }
