@@ -27,8 +27,13 @@ pub(crate) use server::Kind;
 const LIVES: u64 = 400;
 /// One in so many is killed before it may have said anything.
 const EARLY_IN: u64 = 8;
-/// The folder is looked at once in so many looks at what the sender has said.
+/// How often is looked what the sender has said.
+const LOOK_EVERY: Duration = Duration::from_millis(5);
+/// The folder is looked at once in so many of them.
 const LOOKS: u32 = 20;
+/// A sender that says no word for ten minutes says none at all. One of thousands of messages looks
+/// through all that it has first.
+const LOOKS_MAX: u32 = 120_000;
 /// How long what the server has taken may need to be seen, and what was sent to arrive, once
 /// nothing goes wrong any more: all connections are closed by then.
 const BOUNDS: &str = "2s";
@@ -87,14 +92,14 @@ pub(crate) fn run(options: &Options) -> Result<Report, String> {
         if random.below(EARLY_IN) != 0 {
             // How long it takes until then depends on what else the machine has to do. What was
             // answered and not moved, it moves without a word.
-            let mut looks = 0;
-            onlyonce_testbed::until("a word of the sender", || {
-                looks += 1;
-                // A folder of thousands is looked at seldom, or the sender would wait for that.
-                let is_over = || shop.waiting() < waiting || shop.said_only_doubts();
-                (stop.is_asked() || said < faults.words() || looks % LOOKS == 0 && is_over())
-                    .then_some(())
+            // A folder of thousands is looked at seldom, or the sender would wait for that.
+            let is_over = || shop.waiting() < waiting || shop.said_only_doubts();
+            let mut looks = 1..=LOOKS_MAX;
+            let is_heard = looks.any(|look| {
+                std::thread::sleep(LOOK_EVERY);
+                stop.is_asked() || said < faults.words() || look % LOOKS == 0 && is_over()
             });
+            assert!(is_heard, "the sender says no word");
         }
         std::thread::sleep(Duration::from_millis(random.below(LIVES)));
         sender.kill();
