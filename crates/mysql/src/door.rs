@@ -235,6 +235,13 @@ pub(crate) async fn init(
     server(conn, place, accepts, &mut checks).await?;
     checks.verdict()?;
     let exists = || OpenError::new(Exists, place, "there is a store already; it is left as it is");
+    // Before any step, which would change the tables of an older one.
+    let there: Vec<(String, String)> =
+        ask(conn, place, schema::ENGINES).await?.iter().filter_map(pair).collect();
+    let has_store = there.iter().any(|(table, _)| table == "onlyonce_store");
+    if has_store && !ask(conn, place, schema::STORE).await?.is_empty() {
+        return Err(exists());
+    }
     for statement in schema::STEPS.into_iter().flatten() {
         say(conn, place, statement).await?;
     }

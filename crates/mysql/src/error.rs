@@ -77,7 +77,7 @@ pub(crate) fn of_transaction(place: &str, error: &Error) -> TxError {
     const AGAIN: [u16; 8] = [1205, DEADLOCK, 1020, 1317, 1969, 1927, 1053, 1028];
     let kind = match error {
         Error::Server(said) if said.state == "OO001" => TxErrorKind::Fenced,
-        Error::Server(said) if said.state == "XX001" => TxErrorKind::Damaged,
+        Error::Server(said) if said.state == "OO003" => TxErrorKind::Damaged,
         Error::Server(said) if said.state == "40001" => TxErrorKind::Again,
         Error::Server(said) if AGAIN.contains(&said.code) => TxErrorKind::Again,
         Error::Server(_) => TxErrorKind::NotExecuted,

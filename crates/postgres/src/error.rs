@@ -72,7 +72,7 @@ pub(crate) fn of_transaction(place: &str, error: &Error) -> TxError {
         None => TxErrorKind::Again,
         // The functions in SQL say these.
         Some(code) if code.code() == "OO001" => TxErrorKind::Fenced,
-        Some(code) if code.code() == "XX001" => TxErrorKind::Damaged,
+        Some(code) if code.code() == "OO003" => TxErrorKind::Damaged,
         Some(code) if AGAIN.contains(code) || is_final(error) => TxErrorKind::Again,
         Some(_) => TxErrorKind::NotExecuted,
     };

@@ -59,8 +59,8 @@ CREATE SEQUENCE IF NOT EXISTS onlyonce.noted;
 GRANT SELECT ON SEQUENCE onlyonce.noted TO PUBLIC;
 ";
 
-/// The functions: what the store writes by, and those for callers in other languages, made anew over
-/// older ones. Only one at a time may do that, or the server would fail one of the two.
+/// The functions: what the store writes by, and those for callers in other languages, made anew
+/// over older ones. Only one at a time may do that, or the server would fail one of the two.
 pub(crate) const FUNCTIONS: &str = concat!(
     include_str!("functions/swap.sql"),
     include_str!("functions/record.sql"),

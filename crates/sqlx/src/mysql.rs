@@ -110,7 +110,7 @@ pub(crate) fn kind(said: &MySqlDatabaseError) -> TxErrorKind {
     const AGAIN: [u16; 8] = [1205, DEADLOCK, 1020, 1317, 1969, 1927, 1053, 1028];
     match said.code() {
         Some("OO001") => TxErrorKind::Fenced,
-        Some("XX001") => TxErrorKind::Damaged,
+        Some("OO003") => TxErrorKind::Damaged,
         Some("40001") => TxErrorKind::Again,
         _ if AGAIN.contains(&said.number()) => TxErrorKind::Again,
         _ => TxErrorKind::NotExecuted,

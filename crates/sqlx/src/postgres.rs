@@ -92,7 +92,7 @@ pub(crate) fn kind(said: &PgDatabaseError) -> TxErrorKind {
         // caller's settings allow; or an earlier error, perhaps one of these, was dropped.
         "40001" | "40P01" | "55P03" | "57014" | "25P02" => TxErrorKind::Again,
         "OO001" => TxErrorKind::Fenced,
-        "XX001" => TxErrorKind::Damaged,
+        "OO003" => TxErrorKind::Damaged,
         _ if is_final(said) => TxErrorKind::Again,
         _ => TxErrorKind::NotExecuted,
     }

@@ -82,7 +82,7 @@ NO SQL SQL SECURITY INVOKER
 BEGIN
   DECLARE text_of_it TEXT DEFAULT CONCAT('onlyonce: it did not happen; the record of key ',
     LOWER(HEX(id)), ' must be looked at: ', says);
-  SIGNAL SQLSTATE 'XX001' SET MESSAGE_TEXT = text_of_it;
+  SIGNAL SQLSTATE 'OO003' SET MESSAGE_TEXT = text_of_it;
 END;
 
 -- An entry of the history, apart: its time in 8 bytes, how long the rest is in 4, and the rest as

@@ -27,7 +27,7 @@ CREATE OR REPLACE FUNCTION onlyonce._damaged(id bytea, says text) RETURNS void
 LANGUAGE plpgsql AS $$
 BEGIN
   RAISE EXCEPTION 'onlyonce: the record of key % cannot be read: %', encode(id, 'hex'), says
-    USING ERRCODE = 'XX001', DETAIL = 'It did not happen in this transaction.',
+    USING ERRCODE = 'OO003', DETAIL = 'It did not happen in this transaction.',
       HINT = 'Do not send it again before somebody has looked at the record.';
 END $$;
 
