@@ -37,6 +37,14 @@ async fn what_waits_for_one_that_is_not_ready_is_not_begun() {
     assert_eq!(all.iter().map(Became::word).collect::<Vec<_>>(), ["unknown", "ready", "planned"]);
     assert_eq!(all[2], Became::Waits("web".into()));
     assert_eq!(site.made(), 1);
+
+    // It is there and recorded, and that is not enough.
+    let (site, web) = (Site::open(), "key = \"web\"\n");
+    let plan = network_and_web().replace(web, &format!("{web}ready = \"exit 20\"\n"));
+    let all = site.apply(&plan).await;
+    assert_eq!(all.iter().map(Became::word).collect::<Vec<_>>(), ["created", "ready", "planned"]);
+    assert_eq!(all[2], Became::Waits("web".into()));
+    assert_eq!((site.made(), site.tried()), (2, 2));
 }
 
 /// Case B133. What was begun and takes long is waited for, and not taken for somebody else's.
