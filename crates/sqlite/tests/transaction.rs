@@ -7,13 +7,10 @@ use std::process::Command;
 use std::time::{Duration, SystemTime};
 
 use futures_executor::block_on;
-use onlyonce_conformance::claimed;
-use onlyonce_core::{
-    Fence, Floor, Key, KeyId, Policy, Reply, Revision, Scope, State, StateKind, Timestamp,
-};
+use onlyonce_conformance::transactions::{self, Ask, Counts, End, name};
+use onlyonce_core::{Fence, Floor, Key, Policy, Reply, Scope, Secret, Timestamp};
 use onlyonce_sqlite::{Claimed, Request, Sqlite, Transactions, TxError, TxErrorKind};
-use onlyonce_store::transaction::{MARK, NAMES};
-use onlyonce_store::{Store as _, Swap};
+use onlyonce_store::Store;
 use rusqlite::TransactionBehavior::{self, Deferred, Immediate};
 use rusqlite::{Connection, Transaction};
 use tempfile::TempDir;
@@ -49,7 +46,9 @@ impl Shop {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("shop.db");
         Sqlite::init(&file, Floor::NONE).unwrap();
-        connect(&file).execute_batch("CREATE TABLE orders (key TEXT NOT NULL)").unwrap();
+        let tables =
+            "CREATE TABLE orders (key TEXT NOT NULL); CREATE TABLE visits (key TEXT NOT NULL)";
+        connect(&file).execute_batch(tables).unwrap();
         let store = Sqlite::open(&file).unwrap();
         let once = store.transactions();
         Self { _folder: folder, file, store, once }
@@ -57,21 +56,6 @@ impl Shop {
 
     fn connect(&self) -> Connection {
         connect(&self.file)
-    }
-
-    fn id(&self, key: &str) -> KeyId {
-        request(&self.once, key).id
-    }
-
-    /// Moves the end of a claim's lease back, as if this time had passed.
-    fn age(&self, id: KeyId, by: Duration) {
-        let mut record = block_on(self.store.get(id)).unwrap().unwrap();
-        let expected = record.revision;
-        let State::InFlight(flight) = &mut record.state else { panic!("{record:?}") };
-        flight.lease_until = flight.lease_until.minus(by);
-        record.revision = Revision::after(Some(expected), Timestamp::from_millis(0));
-        let swap = self.store.swap(id, Some(expected), Some(record));
-        assert_eq!(block_on(swap), Ok(Swap::Done));
     }
 
     /// How many orders there are, and how many records that say so.
@@ -187,63 +171,6 @@ fn a_process_that_is_killed_at_any_step_leaves_the_order_and_its_record_or_neith
 }
 
 #[test]
-fn what_is_rolled_back_runs_the_next_time_and_what_is_half_committed_never() {
-    let shop = Shop::open();
-    let (mut connection, policy) = (shop.connect(), Policy::default());
-    let tx = connection.transaction_with_behavior(Immediate).unwrap();
-    let claim = shop.once.claim(&tx, &request(&shop.once, "back"), &policy).unwrap();
-    assert!(matches!(claim, Claimed::Granted(_)));
-    drop(tx);
-    assert!(matches!(shop.order(&mut connection, "back").unwrap(), Told::Ran(_)));
-
-    let half = request(&shop.once, "half");
-    let tx = connection.transaction_with_behavior(Immediate).unwrap();
-    let claim = shop.once.claim(&tx, &half, &policy).unwrap();
-    assert!(matches!(claim, Claimed::Granted(_)));
-    sell(&tx, "half").unwrap();
-    shop.once.commit(tx).unwrap();
-    for says in ["InFlight", "OutcomeUnknown"] {
-        if says == "OutcomeUnknown" {
-            shop.age(half.id, policy.lease + policy.skew_max);
-        }
-        let tx = connection.transaction_with_behavior(Immediate).unwrap();
-        let Claimed::Refused(outcome) = shop.once.claim(&tx, &half, &policy).unwrap() else {
-            panic!("it is not to run");
-        };
-        assert!(format!("{outcome:?}").starts_with(says), "{outcome:?}");
-        shop.once.commit(tx).unwrap();
-    }
-    let record = block_on(shop.store.get(half.id)).unwrap().unwrap();
-    assert_eq!(record.state.kind(), StateKind::Unknown);
-    assert_eq!(shop.counts(), (2, 1));
-}
-
-#[test]
-fn a_completion_counts_once_and_for_the_latest_claim_and_the_store_sees_it() {
-    let shop = Shop::open();
-    let (id, policy, mut connection) = (shop.id("out"), Policy::default(), shop.connect());
-    let first = onlyonce_conformance::claimed(1);
-    assert_eq!(block_on(shop.store.swap(id, None, Some(first.clone()))).unwrap(), Swap::Done);
-    let mut say = |number: u64| {
-        let tx = connection.transaction_with_behavior(Immediate).unwrap();
-        sell(&tx, "out").unwrap();
-        let (fence, reply) = (Fence::new(number).unwrap(), Reply::kept(201, "done"));
-        shop.once.complete(&tx, id, fence, reply, &policy).map(|()| tx.commit().unwrap())
-    };
-    let fence = first.fence.get();
-    for number in [fence - 1, fence + 1] {
-        assert_eq!(say(number).unwrap_err().kind(), TxErrorKind::Fenced);
-    }
-    say(fence).unwrap();
-    // The same answer under the same claim is another order all the same.
-    assert_eq!(say(fence).unwrap_err().kind(), TxErrorKind::Fenced);
-    assert_eq!(shop.counts(), (1, 1));
-    let record = block_on(shop.store.get(id)).unwrap().unwrap();
-    assert_eq!(record.state.kind(), StateKind::Completed);
-    assert_eq!(block_on(shop.store.revision_max()).unwrap(), record.revision.get());
-}
-
-#[test]
 fn a_key_below_the_floor_is_expired_although_the_transaction_began_before() {
     let shop = Shop::open();
     let time = now();
@@ -309,14 +236,68 @@ fn a_connection_whose_commit_would_not_be_one_or_not_durable_is_refused() {
     assert_eq!((shop.counts(), other.counts()), ((1, 1), (0, 0)));
 }
 
-#[test]
-fn a_store_that_was_moved_or_is_encrypted_takes_no_claim() {
-    for (id, says) in [(MARK, "was moved"), (NAMES, "are encrypted")] {
-        let shop = Shop::open();
-        assert_eq!(block_on(shop.store.swap(id, None, Some(claimed(1)))), Ok(Swap::Done));
-        let error = shop.order(&mut shop.connect(), "order").unwrap_err();
-        assert_eq!(error.kind(), TxErrorKind::NotExecuted);
-        assert!(error.to_string().contains(says), "{error}");
-        assert_eq!(shop.counts(), (0, 0));
+impl transactions::Shop for Shop {
+    fn store(&self) -> &dyn Store {
+        &self.store
+    }
+
+    fn secret(&self) -> &Secret {
+        self.store.secret()
+    }
+
+    fn now(&self) -> Timestamp {
+        now()
+    }
+
+    fn doors(&self) -> usize {
+        1
+    }
+
+    async fn order(&self, ask: Ask<'_>) -> Result<transactions::Told, TxError> {
+        use transactions::Told::{Ran, Refused, Replayed};
+        let failed = |error: rusqlite::Error| self.once.failed(&error);
+        let mut connection = self.connect();
+        let tx = connection.transaction_with_behavior(Immediate).map_err(failed)?;
+        let request = transactions::Shop::request(self, ask.key, ask.content);
+        let told = match self.once.claim(&tx, &request, &ask.policy)? {
+            Claimed::Granted(granted) => {
+                let content = sell(&tx, ask.key).map_err(failed)?;
+                if ask.end != End::CommitHalf {
+                    granted.complete(Reply::kept(201, content.clone()))?;
+                }
+                Ran(content)
+            }
+            Claimed::Replay(reply) => {
+                Replayed(String::from_utf8(reply.content().unwrap().to_vec()).unwrap())
+            }
+            Claimed::Refused(outcome) => Refused(name(&outcome).to_owned()),
+        };
+        tx.execute("INSERT INTO visits VALUES (?1)", [ask.key]).map_err(failed)?;
+        if ask.end == End::RollBack {
+            return tx.rollback().map(|()| told).map_err(failed);
+        }
+        self.once.commit(tx)?;
+        Ok(told)
+    }
+
+    async fn complete(&self, _: usize, key: &str, fence: Fence) -> Result<(), TxError> {
+        let mut connection = self.connect();
+        let tx = connection.transaction_with_behavior(Immediate).unwrap();
+        sell(&tx, key).unwrap();
+        let (id, reply) = (transactions::Shop::id(self, key), Reply::kept(201, "done"));
+        self.once.complete(&tx, id, fence, reply, &Policy::default())?;
+        self.once.commit(tx)
+    }
+
+    fn counts(&self) -> Counts {
+        let count = |table: &str| {
+            let count = format!("SELECT count(*) FROM {table}");
+            let count: i64 = self.connect().query_row(&count, (), |row| row.get(0)).unwrap();
+            u64::try_from(count).unwrap()
+        };
+        let records = count("records WHERE state = 3");
+        Counts { orders: count("orders"), records, visits: count("visits") }
     }
 }
+
+onlyonce_conformance::transaction_suite!(block_on, Shop::open());
