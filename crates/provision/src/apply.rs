@@ -54,6 +54,8 @@ pub enum Became {
     Duplicate(Vec<String>),
     /// Nobody can tell at present what is there, so nothing was made.
     CannotTell(String),
+    /// It was made, and its record does not say which it is. This says what to do.
+    NoId(&'static str),
     /// It was made, or may have been, with other inputs. Nothing was done.
     Changed {
         /// The inputs that differ, where that is known.
@@ -141,6 +143,7 @@ impl Became {
             Self::Conflict(_) => "conflict",
             Self::Duplicate(_) => "duplicate",
             Self::CannotTell(_) => "cannot-tell",
+            Self::NoId(_) => "no-id",
             Self::Changed { .. } => "changed",
             Self::Missing { .. } => "missing",
             Self::Destroyed(_) => "destroyed",
@@ -166,6 +169,7 @@ impl Became {
             | Self::Conflict(_)
             | Self::Duplicate(_)
             | Self::CannotTell(_)
+            | Self::NoId(_)
             | Self::Changed { receipt: None, .. }
             | Self::Unknown(_)
             | Self::Unrecorded { receipt: None, .. }

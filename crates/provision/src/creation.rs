@@ -27,7 +27,7 @@ pub(crate) enum Met {
     Refused(String),
     /// Nobody can tell what has become of the attempt.
     Lost(String),
-    /// A script of an earlier attempt is still running.
+    /// An earlier attempt is still at it, or a script of it.
     StillRunning,
     /// Another one, which it waits for, is not there any more, or somebody destroys it.
     Waits(String),
@@ -74,7 +74,7 @@ impl Met {
         match self {
             Self::Seen(seen) => told(seen),
             Self::Refused(text) | Self::Lost(text) => text.clone(),
-            Self::StillRunning => "a script of an earlier attempt is still running".into(),
+            Self::StillRunning => "an earlier attempt, or a script of it, is still running".into(),
             Self::Waits(on) => format!("it waits for {on}, which somebody destroys"),
         }
     }
@@ -247,9 +247,9 @@ impl Effect for Creation {
     }
 }
 
-/// The right to run the scripts of a resource; in doubt they may still be running.
+/// The right to be at a resource on this machine; in doubt an earlier attempt may still be.
 pub(crate) fn hold(kind: &Kind, holds: &Holds, marker: &str) -> Result<Option<Hold>, Met> {
-    if !kind.runs_programs() {
+    if !kind.is_held() {
         return Ok(None);
     }
     match holds.take(marker) {

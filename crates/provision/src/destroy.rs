@@ -17,7 +17,7 @@ use crate::destruction::{Destruction, is_visible, why_not};
 use crate::error::ProvisionError;
 use crate::identity::token_of_destroying;
 use crate::plan::Resource;
-use crate::provisioner::{NO_ID, Place, Provisioner, policy_of_verdicts, receipt_of};
+use crate::provisioner::{Place, Provisioner, no_id, policy_of_verdicts, receipt_of};
 use crate::receipt::{self, Departure, Receipt};
 
 /// What has become of a resource that was to be destroyed. Texts are for a person.
@@ -28,7 +28,7 @@ pub enum Destroyed {
     /// It was definitely refused, and nothing was done.
     Refused(String),
     /// Nobody knows whether it was destroyed. Doing this again looks for it first, where its plan
-    /// has a `check` that showed it; not if it was imported.
+    /// has a `check` that showed it; not for a `command` that was imported.
     Unknown(InDoubt),
     /// It was sent, and what became of it could not be recorded.
     Unrecorded {
@@ -70,9 +70,9 @@ impl Departing {
 }
 
 impl Provisioner {
-    /// Destroys a resource that is recorded as `id`, once: looked for first, where its plan has a
-    /// `check` and it was not imported, with a durable mark before anything is sent. `wait` is how
-    /// long another one that is at it is waited for.
+    /// Destroys a resource that is recorded as `id`, once: looked for first where its plan has a
+    /// `check`, though not a `command` that was imported, with a durable mark before anything is
+    /// sent. `wait` is how long another one that is at it is waited for.
     ///
     /// # Errors
     /// The plan has no such key, its inputs are made of what is not there any more, or the store
@@ -150,8 +150,7 @@ impl Provisioner {
         id: &str,
     ) -> Result<Result<Receipt, String>, ProvisionError> {
         let resource = &self.plan.resources[at];
-        if !resource.kind.can_destroy() {
-            let text = "the plan has no `destroy` for it: delete it by hand, and forget it";
+        if let Some(text) = resource.kind.why_not_destroyed() {
             return Ok(Err(text.into()));
         }
         let Some(record) = &place.record else { return Ok(Err("nothing was made".into())) };
@@ -160,7 +159,7 @@ impl Provisioner {
                 State::Released { .. } => "nothing was made",
                 State::InFlight(_) => "an apply is at it, or was cut off: apply it again first",
                 State::Unknown(_) => "nobody knows whether it was made: resolve that first",
-                State::Completed { .. } | State::Tombstone { .. } => NO_ID,
+                State::Completed { .. } | State::Tombstone { .. } => no_id(&resource.kind),
             }
             .into()));
         };

@@ -10,7 +10,7 @@ use crate::destroy::Departing;
 use crate::error::ProvisionError;
 use crate::kind::{Readiness, Seen};
 use crate::plan::Resource;
-use crate::provisioner::{NO_ID, Place, Provisioner, receipt_of};
+use crate::provisioner::{Place, Provisioner, no_id, receipt_of};
 use crate::receipt::Receipt;
 
 /// What an apply would do about a resource.
@@ -172,7 +172,7 @@ impl Provisioner {
         record: &Record,
     ) -> Would {
         let Some(receipt) = receipt_of(record) else {
-            return Would::Stands(Became::CannotTell(NO_ID.into()));
+            return Would::Stands(Became::NoId(no_id(&resource.kind)));
         };
         if let Some(drifted) = self.drifted(place, resource, inputs, &receipt).await {
             return Would::Stands(drifted);

@@ -85,7 +85,7 @@ pub(crate) struct Call<'a> {
     pub(crate) attempt: Option<Attempt>,
     /// Only once it is there.
     pub(crate) id: Option<&'a str>,
-    /// Held by what is run for it, if it is run to make or destroy something.
+    /// Held by this attempt, and by what is run for it, if that makes or destroys something.
     pub(crate) hold: Option<&'a Hold>,
 }
 
@@ -130,13 +130,19 @@ impl Kind {
         }
     }
 
-    /// Whether it is known how it is destroyed.
-    pub(crate) const fn can_destroy(&self) -> bool {
-        match self {
+    /// Why nothing is done where somebody wants it destroyed, if that is not known how.
+    pub(crate) const fn why_not_destroyed(&self) -> Option<&'static str> {
+        let has_destroy = match self {
             Self::Command(command) => command.destroy.is_some(),
             Self::Http(http) => http.destroy.is_some(),
             Self::File(_) => true,
-            Self::Postgres(_) | Self::Aws(_) => false,
+            Self::Postgres(_) | Self::Aws(_) => {
+                return Some("what is of its kind is deleted by hand; then forget it");
+            }
+        };
+        match has_destroy {
+            true => None,
+            false => Some("the plan has no `destroy` for it: delete it by hand, and forget it"),
         }
     }
 
@@ -149,11 +155,13 @@ impl Kind {
         }
     }
 
-    /// Whether programs are run for it, which may outlive us.
-    pub(crate) const fn runs_programs(&self) -> bool {
+    /// Whether one attempt at a time is at it on this machine, whatever became of its claim:
+    /// programs that are run for it may outlive us, and what is done to a file has no end by which
+    /// it is given up.
+    pub(crate) const fn is_held(&self) -> bool {
         match self {
-            Self::Command(_) => true,
-            Self::File(_) | Self::Http(_) | Self::Postgres(_) | Self::Aws(_) => false,
+            Self::Command(_) | Self::File(_) => true,
+            Self::Http(_) | Self::Postgres(_) | Self::Aws(_) => false,
         }
     }
 
@@ -190,7 +198,7 @@ impl Kind {
     /// the plan does not say.
     pub(crate) const fn receiver_of_destroying(&self) -> Option<Receiver> {
         match self {
-            // Nobody is on the way to it, and what is gone is seen to be gone at once.
+            // Nobody else is on the way to it, since it is held; what is gone shows at once.
             Self::File(_) => Some(Receiver::queryable(Duration::ZERO, Duration::ZERO)),
             Self::Command(_) | Self::Http(_) | Self::Postgres(_) | Self::Aws(_) => None,
         }

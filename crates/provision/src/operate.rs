@@ -10,7 +10,7 @@ use onlyonce_core::{Fence, Outcome, Phase, Record, Reply, State, Timestamp, Verd
 use crate::destroy::Departing;
 use crate::error::ProvisionError;
 use crate::plan::Resource;
-use crate::provisioner::{Place, Provisioner, policy_of_verdicts, receipt_of};
+use crate::provisioner::{Place, Provisioner, has_no_id, policy_of_verdicts, receipt_of};
 use crate::receipt::{Departure, How, Receipt};
 
 /// How a resource stands by its record. What is there now is not asked.
@@ -263,7 +263,8 @@ impl Provisioner {
     }
 
     /// Records that a resource is there, as somebody has confirmed who has looked: it need not
-    /// carry our marker. Only for one of which nothing is recorded and nothing in doubt.
+    /// carry our marker. Only for one of which nothing is in doubt and nothing is recorded, or no
+    /// id.
     ///
     /// # Errors
     /// As [`Self::resolve`]; or it is made of another one's id, which is not there yet.
@@ -273,57 +274,72 @@ impl Provisioner {
         let inputs = resource
             .filled(|key| ids.get(key).cloned())
             .map_err(|on| ProvisionError::Waits { key: key.to_owned(), on })?;
-        let refused = |text: String| Ok(Changed::Refused(text));
+        let refused = |text: &str| Ok(Changed::Refused(text.to_owned()));
         loop {
             let place = self.place(key).await?;
             match self.departing(&place, resource).await? {
                 Departing::No => {}
-                Departing::Running { .. } => return refused("it is being destroyed".into()),
+                Departing::Running { .. } => return refused("it is being destroyed"),
                 Departing::Unknown(_) => {
-                    return refused("nobody knows whether it was destroyed: resolve it".into());
+                    return refused("nobody knows whether it was destroyed: resolve it");
                 }
                 Departing::Gone(..) => {
-                    return refused("it is recorded as destroyed: forget it first".into());
+                    return refused("it is recorded as destroyed: forget it first");
                 }
             }
+            // What does not say which it is is forgotten once its successor does: never is nothing
+            // recorded, so that an apply would make another.
+            let has_no_id = place.record.as_ref().is_some_and(has_no_id);
+            let at = match has_no_id {
+                true => self.successor(key, &place)?,
+                false => place.id,
+            };
             let inputs_then = self.digests(&inputs);
             let receipt = Receipt { id: id.to_owned(), how: How::Told, inputs: inputs_then };
             let reply = receipt.reply();
             let told = direct(move |_attempt| async move { Ran::Happened(reply) });
-            let request = self.request(place.id, resource, &inputs);
+            let request = self.request(at, resource, &inputs);
             // Held: what is in doubt is not settled by the way.
             let policy = policy_of_verdicts();
             let answer = self.engine.once(&request, &policy, Duration::ZERO, told).await?;
-            let outcome = match answer {
-                Answer::Reply(_) => return Ok(Changed::Done),
-                Answer::Replayed(reply) => return Ok(same(&reply, &receipt)),
-                Answer::Refused(outcome) => outcome,
+            let changed = match answer {
+                Answer::Reply(_) => Changed::Done,
+                Answer::Replayed(reply) => same(&reply, &receipt),
+                Answer::Refused(Outcome::Mismatch) if self.give_up(&place, &inputs).await? => {
+                    continue;
+                }
+                Answer::Refused(outcome) => return refused(why_not_imported(&outcome)),
                 Answer::NotExecuted(_) | Answer::Unrecorded(_) => {
-                    return refused("the store did not keep it: repeat this".into());
+                    return refused("the store did not keep it: repeat this");
                 }
-                other => return refused(format!("not understood: {other:?}")),
+                other => return refused(&format!("not understood: {other:?}")),
             };
-            match outcome {
-                Outcome::Mismatch if self.give_up(&place, &inputs).await? => {}
-                Outcome::OutcomeUnknown { .. } => {
-                    return refused("an attempt is in doubt: resolve it instead".into());
-                }
-                Outcome::InFlight { .. } => return refused("an apply is at it".into()),
-                Outcome::Mismatch => {
-                    return refused("it is recorded with other inputs: forget it first".into());
-                }
-                Outcome::Granted(_)
-                | Outcome::Replay { .. }
-                | Outcome::CredentialChanged
-                | Outcome::Gone { .. }
-                | Outcome::Expired
-                | Outcome::Done
-                | Outcome::Fenced
-                | Outcome::InvalidFence
-                | Outcome::SecondReply
-                | Outcome::Absent => return refused("its record was changed meanwhile".into()),
+            if has_no_id && changed == Changed::Done {
+                let why = "its record did not say which it is";
+                self.engine.erase(place.id, &policy, "import", why).await?;
             }
+            return Ok(changed);
         }
+    }
+}
+
+/// Why it is not recorded that it is there.
+fn why_not_imported(outcome: &Outcome) -> &'static str {
+    match outcome {
+        Outcome::OutcomeUnknown { .. } => "an attempt is in doubt: resolve it instead",
+        Outcome::InFlight { .. } => "an apply is at it",
+        Outcome::Mismatch => "it is recorded with other inputs: forget it first",
+        Outcome::Gone { sealed: false, .. } => "it is recorded already: forget it first",
+        Outcome::Granted(_)
+        | Outcome::Replay { .. }
+        | Outcome::CredentialChanged
+        | Outcome::Gone { sealed: true, .. }
+        | Outcome::Expired
+        | Outcome::Done
+        | Outcome::Fenced
+        | Outcome::InvalidFence
+        | Outcome::SecondReply
+        | Outcome::Absent => "its record was changed meanwhile",
     }
 }
 

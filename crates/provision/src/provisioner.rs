@@ -10,7 +10,7 @@ use onlyonce_core::{Key, KeyId, Policy, Record, Scope, Secret, State};
 
 use crate::error::ProvisionError;
 use crate::identity::Identity;
-use crate::kind::Call;
+use crate::kind::{Call, Kind};
 use crate::plan::{Plan, Resource};
 use crate::receipt::{self, Receipt};
 use crate::script::Holds;
@@ -94,6 +94,11 @@ impl Provisioner {
         }
     }
 
+    /// Where the generation after this one is recorded; this one again if there are no more.
+    pub(crate) fn successor(&self, key: &str, place: &Place) -> Result<KeyId, ProvisionError> {
+        self.id(key, place.generation.saturating_add(1).min(GENERATIONS_MAX))
+    }
+
     fn id(&self, key: &str, generation: u32) -> Result<KeyId, ProvisionError> {
         self.named(match generation {
             1 => key.to_owned(),
@@ -151,6 +156,11 @@ const fn was_answered(record: &Record) -> bool {
     }
 }
 
+/// Whether it is recorded that it is there, and not which it is.
+pub(crate) fn has_no_id(record: &Record) -> bool {
+    was_answered(record) && !is_over(record) && receipt_of(record).is_none()
+}
+
 /// Whether a generation has ended: forgotten, or given up before anything was made.
 pub(crate) fn is_over(record: &Record) -> bool {
     match &record.state {
@@ -162,9 +172,18 @@ pub(crate) fn is_over(record: &Record) -> bool {
 }
 
 /// Why nothing is done about one that is there by a record that does not say which: it was settled
-/// by other means, or the store had no room for more.
-pub(crate) const NO_ID: &str =
-    "its record says no id: forget it, and it is found if it has the marker; else import it";
+/// by other means, or the store had no room for more. What no look shows is made a second time
+/// once it is forgotten.
+pub(crate) const fn no_id(kind: &Kind) -> &'static str {
+    match kind.can_check() {
+        true => {
+            "its record does not say which it is: import it; or forget it, if its `check` shows it"
+        }
+        false => {
+            "its record does not say which it is: import it; if it is forgotten, another is made"
+        }
+    }
+}
 
 /// What is kept of a resource that is there.
 pub(crate) fn receipt_of(record: &Record) -> Option<Receipt> {

@@ -74,8 +74,8 @@ impl Drop for Held {
 pub(crate) struct Holds(pub(crate) PathBuf);
 
 impl Holds {
-    /// The hold of a resource, by its marker. `None`: a script that an earlier apply began is still
-    /// running.
+    /// The hold of a resource, by its marker. `None`: an earlier attempt, or a script that it
+    /// began, is still running.
     pub(crate) fn take(&self, marker: &str) -> io::Result<Option<Hold>> {
         // What scripts say may be nobody else's business.
         DirBuilder::new().recursive(true).mode(0o700).create(&self.0)?;

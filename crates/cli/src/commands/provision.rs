@@ -112,8 +112,9 @@ fence is no longer right and nothing is changed.
     Resolve(ResolveArgs),
     /// Forget what is recorded of a resource, so that it is looked for and made anew
     #[command(after_help = "\
-What is there is left as it is: if it carries the marker of its key, the next apply finds it. For \
-a resource that somebody has deleted, or whose inputs have changed.
+What is there is left as it is: if it carries the marker of its key, the next apply finds it. \
+Without a `check` nothing does, and the next apply makes another. For a resource that somebody has \
+deleted, or whose inputs have changed.
 
   onlyonce resources forget shop.toml web --why \"deleted by hand\"")]
     Forget {
@@ -136,7 +137,8 @@ waits for it is destroyed before it.
     Destroy(DestroyArgs),
     /// Record that a resource is there already, although it carries no marker of ours
     #[command(after_help = "\
-You confirm that it is this one: nothing is asked, and nothing is made.
+You confirm that it is this one: nothing is asked, and nothing is made. Also for one whose record \
+does not say which it is (no-id).
 
   onlyonce resources import shop.toml web --id i-7")]
     Import {

@@ -146,7 +146,7 @@ fn an_apply_killed_while_it_makes_something_makes_nothing_twice() {
         for _ in 0..2 {
             let told = site.apply();
             assert!(
-                told.out.contains("a script of an earlier attempt is still running"),
+                told.out.contains("an earlier attempt, or a script of it, is still running"),
                 "{told:?}"
             );
             let hint = format!("onlyonce resources resolve {} net --fence ", site.plan);

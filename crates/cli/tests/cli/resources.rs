@@ -4,8 +4,9 @@
 use std::fs;
 
 use rustix::process::Signal;
+use serde_json::Value;
 
-use crate::process::{Running, until};
+use crate::process::{Running, onlyonce, until};
 use crate::provision::{PLAN, Site};
 use crate::vault::key_file;
 
@@ -119,6 +120,36 @@ fn what_became_of_resources_is_counted_for_operators() {
     let nowhere = site.path("no-such-folder").join("shop.prom").display().to_string();
     let told = site.start(&["--metrics", &nowhere]).ended().failed(2);
     assert!(told.contains("--metrics"), "{told}");
+}
+
+/// It is settled by other means, which say that it was made, and not which it is.
+#[test]
+fn what_was_made_and_has_no_id_is_held_until_somebody_says_which_it_is() {
+    let site = Site::open(&PLAN.replace("check = \". ./check.sh\"\n", ""));
+    let create = fs::read_to_string(site.path("create.sh")).unwrap();
+    site.folder.write("create.sh", &format!("{create}kill -9 $$"));
+    site.apply().failed(5);
+    site.folder.write("create.sh", &create);
+    let store = format!("sqlite:{}", site.path("shop.onlyonce/records.db").display());
+    let listed = onlyonce(["keys", "list", "--state", "unknown", "--json", "--store", &store]);
+    let listed: Value = serde_json::from_str(listed.done().trim()).unwrap();
+    let (id, fence) = (listed["id"].as_str().unwrap(), listed["fence"].to_string());
+    let reply = site.folder.write("reply.http", "HTTP/1.1 201 Created\n\nit is there");
+    let settle = ["keys", "resolve", id, "--fence", &fence, "--happened", &reply, "--why", "seen"];
+    onlyonce(settle.iter().chain(&["--store", &store])).done();
+
+    let metrics = site.path("shop.prom").display().to_string();
+    let told = site.start(&["--metrics", &metrics]).ended();
+    let line = "no-id net: it was made, and its record does not say which it is: import it";
+    assert!(told.out.contains(line), "{told:?}");
+    assert!(told.failed(7).contains(&format!("onlyonce resources import {} net", site.plan)));
+    let page = fs::read_to_string(&metrics).unwrap();
+    assert!(page.contains("onlyonce_resources{plan=\"shop\",state=\"no-id\"} 1"), "{page}");
+    assert!(page.contains("onlyonce_resources_held{plan=\"shop\"} 1"), "{page}");
+    assert_eq!(site.lines("made"), 1);
+    site.resources(&["import", "net", "--id", "net-id"]).done();
+    site.apply().done();
+    assert_eq!((site.lines("made"), site.lines("tried")), (2, 2));
 }
 
 /// Ids, and what a refusal said, may be nobody else's business.

@@ -44,10 +44,10 @@ const RESTORE: &str = "\
 
 const SALVAGE: &str = "\
     `onlyonce journal salvage` of such a journal, in which the entry is damaged that an order was \
-    answered, is killed. Each time the journal has not changed by a byte. When nothing lies there, \
-    at the last moment at which something unfinished does, and when all of it does, a salvage is \
-    gone through with: a proxy on it gives the same answers, does not know what became of the \
-    order whose answer is lost, and runs nothing.";
+    answered, is killed. Each time the journal has not changed by a byte, but for the note of who \
+    has it. When nothing lies there, at the last moment at which something unfinished does, and \
+    when all of it does, a salvage is gone through with: a proxy on it gives the same answers, \
+    does not know what became of the order whose answer is lost, and runs nothing.";
 
 const KEY: &str = "1111111111111111111111111111111111111111111111111111111111111111";
 

@@ -14,7 +14,7 @@ use crate::destroy::Departing;
 use crate::error::ProvisionError;
 use crate::kind::{Readiness, Seen};
 use crate::plan::Resource;
-use crate::provisioner::{NO_ID, Place, Provisioner, policy_of_verdicts, receipt_of};
+use crate::provisioner::{Place, Provisioner, is_over, no_id, policy_of_verdicts, receipt_of};
 use crate::receipt::{How, Receipt};
 
 /// How often one that is not ready is asked again.
@@ -135,7 +135,7 @@ impl Provisioner {
     ) -> Became {
         let resource = &self.plan.resources[at];
         let Some(receipt) = Receipt::of(reply) else {
-            return Became::CannotTell(NO_ID.into());
+            return Became::NoId(no_id(&resource.kind));
         };
         if !fresh && let Some(drifted) = self.drifted(place, resource, inputs, &receipt).await {
             return drifted;
@@ -219,8 +219,11 @@ impl Provisioner {
             }
             (Outcome::Mismatch, record) => self.changed(record.as_ref(), inputs),
             (Outcome::InFlight { .. }, _) => Became::Busy("another apply is at it".into()),
+            (Outcome::Gone { .. }, Some(record)) if is_over(&record) => {
+                Became::Busy("somebody has forgotten it meanwhile".into())
+            }
             // The store had no room for more when it was made.
-            (Outcome::Gone { sealed: false, .. }, _) => Became::CannotTell(NO_ID.into()),
+            (Outcome::Gone { sealed: false, .. }, _) => Became::NoId(no_id(&resource.kind)),
             (
                 Outcome::OutcomeUnknown { .. }
                 | Outcome::Granted(_)

@@ -198,12 +198,14 @@ impl Http {
         }
     }
 
-    /// The call that looks for it, as the plan has it, and where it leads to now. Fields may hold
-    /// secrets that change: those count as they are written.
+    /// The call that looks for it, as it is sent now: to another account it shows other things. Of
+    /// this only a digest is kept, with a key, so fields may hold secrets.
     pub(super) fn sight(&self, call: &Call<'_>) -> Option<String> {
         let Check { request, items, id, marker, more, absent } = self.check.as_ref()?;
-        let url = request.filled(call).ok()?.uri().to_string();
-        let headers: Vec<_> = request.headers.iter().map(|(name, it)| (name, it.text())).collect();
+        let filled = request.filled(call).ok()?;
+        let url = filled.uri().to_string();
+        let fields = filled.headers().iter();
+        let headers: Vec<_> = fields.map(|(name, it)| (name.as_str(), it.as_bytes())).collect();
         serde_json::to_string(&(url, headers, items, id, marker, more, absent)).ok()
     }
 
@@ -376,5 +378,40 @@ fn said(answer: &Answer) -> String {
 fn told(failed: Failed) -> String {
     match failed {
         Failed::NotSent(text) | Failed::Lost(_, text) | Failed::Cut(_, text) => text,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+    use std::path::Path;
+
+    use super::*;
+    use crate::identity::Identity;
+
+    /// The same plan, with what another account is known by in the environment.
+    #[test]
+    fn a_look_with_another_account_is_another_look() {
+        let template = |text: &str| Template::parse(text).unwrap();
+        let headers = vec![("authorization".to_owned(), template("Bearer ${input.account}"))];
+        let url = template("http://127.0.0.1/things");
+        let request = Request { method: Method::GET, url, headers, body: None };
+        let (id, marker, more, items) = ("/id".into(), None, None, String::new());
+        let absent = Vec::new();
+        let check = Check { request: request.clone(), items, id, marker, more, absent };
+        let id = IdIn::Body("/id".into());
+        let create = Create { request, id, refused: Vec::new(), taken: Vec::new() };
+        let within = Duration::from_secs(1);
+        let http = Http { check: Some(check), create, ready: None, destroy: None, within };
+        let sight = |account: &str| {
+            let inputs = &BTreeMap::from([("account".to_owned(), account.to_owned())]);
+            let (identity, folder) = (&Identity::new("shop", "web", 1), Path::new("/"));
+            let (attempt, id, hold) = (None, None, None);
+            let now = onlyonce_core::Timestamp::default();
+            http.sight(&Call { key: "web", identity, inputs, folder, now, attempt, id, hold })
+        };
+        assert!(sight("ours").is_some());
+        assert_eq!(sight("ours"), sight("ours"));
+        assert_ne!(sight("ours"), sight("theirs"));
     }
 }

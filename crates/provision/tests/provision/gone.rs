@@ -6,9 +6,9 @@ use std::time::Duration;
 
 use onlyonce_provision::{Became, Changed, Destroyed, Identity};
 
-use crate::api::{Api, LATE, Manner};
+use crate::api::{Api, Manner};
 use crate::http::bounded;
-use crate::site::{Site, ready};
+use crate::site::{Site, ready, until};
 
 const FILE: &str = "name = \"shop\"\n[[resource]]\nkey = \"web\"\nkind = \"file\"\n\
     inputs = { path = \"app.conf\", content = \"port = 80\\n\" }\n";
@@ -65,15 +65,16 @@ async fn wherever_the_answer_to_a_destroying_is_lost_it_is_gone_in_the_end() {
             assert_eq!(matches!(first, Destroyed::Gone(_)), is_told, "{manner:?}: {first:?}");
             assert!(is_told || matches!(first, Destroyed::Unknown(_)), "{manner:?}: {first:?}");
             api.ending(Manner::Answer);
-            loop {
+            until("it is gone", || async {
                 match destroy(&site, &plan(&api), "lb-0").await {
-                    Destroyed::Gone(_) => break,
-                    Destroyed::Unknown(_) => tokio::time::sleep(LATE / 3).await,
+                    Destroyed::Gone(_) => true,
+                    Destroyed::Unknown(_) => false,
                     other @ (Destroyed::Refused(_)
                     | Destroyed::Unrecorded { .. }
                     | Destroyed::Busy) => panic!("{manner:?}: {other:?}"),
                 }
-            }
+            })
+            .await;
             let without_effect = [
                 Manner::CloseAtOnce,
                 Manner::CutBefore,

@@ -1,18 +1,22 @@
 //! A store that has no more room from a certain write on: what was begun by then is told as it is,
 //! and nothing is made or destroyed twice. What was made and destroyed is counted where it was.
 
+use std::fs::File;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use onlyonce_core::{Floor, KeyId, Phase, Record, Remedy, Revision, State};
-use onlyonce_provision::{Became, Departure, Destroyed, Provisioner};
+use onlyonce_provision::{Became, Changed, Departure, Destroyed, Identity, Provisioner};
 use onlyonce_store::{
     BoxFuture, Cursor, Due, Filter, MemoryStore, Page, Store, StoreError, StoreErrorKind, Swap,
 };
 
-use crate::site::{Site, apply, one, ready};
+use crate::site::{Site, apply, one, ready, until};
 
 const DESTROY: &str = "destroy = \". ./destroy.sh\"\n";
+
+const FILE: &str = "name = \"shop\"\n[[resource]]\nkey = \"web\"\nkind = \"file\"\n\
+    inputs = { path = \"web-0\", content = \"80\" }\n";
 
 /// The write from which on there is no room.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -132,9 +136,7 @@ async fn whoever_waits_while_there_is_no_room_for_the_reasons_is_told_that_it_is
     site.write("hold", "");
     site.write("before-end", "while [ -e hold ]; do sleep 0.01; done");
     let meanwhile = async {
-        while site.ended() == 0 {
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        }
+        until("it is gone", || async { site.ended() == 1 }).await;
         let second = destroy(&provisioner);
         let mut second = std::pin::pin!(second);
         // It waits by now.
@@ -157,16 +159,14 @@ async fn whoever_waits_while_there_is_no_room_for_the_reasons_is_told_that_it_is
 #[tokio::test]
 async fn a_file_that_was_removed_and_not_recorded_is_found_to_be_gone() {
     let (site, store) = (Site::open(), Arc::new(Narrow::default()));
-    let plan = "name = \"shop\"\n[[resource]]\nkey = \"web\"\nkind = \"file\"\n\
-                inputs = { path = \"web-0\", content = \"80\" }\n";
-    let provisioner = site.provisioner_on(plan, store.clone()).await;
+    let provisioner = site.provisioner_on(FILE, store.clone()).await;
     assert_eq!(ready(&apply(&provisioner).await[0].became), "web-0");
     store.take(Full::End);
     let destroyed = destroy(&provisioner).await;
     let Ok(Destroyed::Unrecorded { remedy, .. }) = destroyed else { panic!("{destroyed:?}") };
     assert_eq!((remedy, site.path("web-0").exists()), (Remedy::Probe, false));
     store.free();
-    let provisioner = site.provisioner_on(plan, store.clone()).await;
+    let provisioner = site.provisioner_on(FILE, store.clone()).await;
     assert_eq!(destroy(&provisioner).await, Ok(Destroyed::Gone(departure())));
 }
 
@@ -180,13 +180,81 @@ async fn what_was_made_without_room_for_its_id_is_told_and_found_once_it_is_forg
     store.free();
     for _ in 0..2 {
         let became = &apply(&provisioner).await[0].became;
-        assert!(matches!(became, Became::CannotTell(why) if why.contains("no id")), "{became:?}");
+        assert!(matches!(became, Became::NoId(why) if why.contains("or forget it")), "{became:?}");
     }
     let text = destroy(&provisioner).await;
-    assert!(matches!(&text, Ok(Destroyed::Refused(why)) if why.contains("no id")), "{text:?}");
+    assert!(matches!(&text, Ok(Destroyed::Refused(why)) if why.contains("which")), "{text:?}");
     provisioner.forget("web", "ann", "to find it").await.unwrap();
     assert_eq!(ready(&apply(&provisioner).await[0].became), "web-0");
     assert_eq!((site.made(), site.tried(), site.ended()), (1, 1, 0));
+}
+
+/// The same, of one that no look finds: somebody says which it is, and it is never made again.
+#[tokio::test]
+async fn what_was_made_without_room_for_its_id_and_cannot_be_looked_for_is_made_once() {
+    let (site, store) = (Site::open(), Arc::new(Narrow::default()));
+    let plan = one(DESTROY).replace("check = \". ./check.sh\"\n", "");
+    let provisioner = site.provisioner_on(&plan, store.clone()).await;
+    store.take(Full::Content);
+    assert_eq!(ready(&apply(&provisioner).await[0].became), "web-0");
+    store.free();
+    let became = &apply(&provisioner).await[0].became;
+    assert!(matches!(became, Became::NoId(why) if why.contains("another is made")), "{became:?}");
+    for _ in 0..2 {
+        assert_eq!(provisioner.import("web", "web-0").await.unwrap(), Changed::Done);
+        assert_eq!(ready(&apply(&provisioner).await[0].became), "web-0");
+    }
+    let told = provisioner.import("web", "web-1").await.unwrap();
+    assert!(matches!(&told, Changed::Refused(why) if why.contains("web-0 already")), "{told:?}");
+    assert_eq!((site.made(), site.tried(), site.ended()), (1, 1, 0));
+    assert_eq!(destroy(&provisioner).await, Ok(Destroyed::Gone(departure())));
+    assert_eq!((site.made(), site.tried(), site.ended()), (0, 1, 1));
+}
+
+/// Whoever removes it was stopped before the end, and may still be at it.
+#[tokio::test]
+async fn nobody_says_what_became_of_a_file_while_somebody_is_at_it() {
+    let (site, store) = (Site::open(), Arc::new(Narrow::default()));
+    let provisioner = site.provisioner_on(FILE, store.clone()).await;
+    apply(&provisioner).await;
+    store.take(Full::End);
+    let destroyed = destroy(&provisioner).await;
+    assert!(matches!(destroyed, Ok(Destroyed::Unrecorded { .. })), "{destroyed:?}");
+    store.free();
+    let marker = Identity::new("shop", "web", 1).marker;
+    let held = File::open(site.path("scripts").join(format!("{marker}.log"))).unwrap();
+    held.lock().unwrap();
+    let provisioner = site.provisioner_on(FILE, store.clone()).await;
+    let destroyed = destroy(&provisioner).await;
+    let is_told = matches!(&destroyed, Ok(Destroyed::Unknown(it)) if it.why.contains("running"));
+    assert!(is_told, "{destroyed:?}");
+    held.unlock().unwrap();
+    assert_eq!(destroy(&provisioner).await, Ok(Destroyed::Gone(departure())));
+}
+
+/// The same path leads elsewhere meanwhile, as on another machine.
+#[tokio::test]
+async fn that_nothing_is_in_another_folder_does_not_say_that_a_file_is_gone() {
+    let (site, store) = (Site::open(), Arc::new(Narrow::default()));
+    let plan = FILE.replace("web-0", "etc/web-0");
+    std::fs::create_dir(site.path("etc")).unwrap();
+    let provisioner = site.provisioner_on(&plan, store.clone()).await;
+    apply(&provisioner).await;
+    store.take(Full::End);
+    let wait = Duration::from_secs(60);
+    let destroyed = provisioner.destroy("web", "etc/web-0", "ann", "closed", wait).await;
+    assert!(matches!(destroyed, Ok(Destroyed::Unrecorded { .. })), "{destroyed:?}");
+    store.free();
+    std::fs::rename(site.path("etc"), site.path("there")).unwrap();
+    std::fs::create_dir(site.path("etc")).unwrap();
+    let provisioner = site.provisioner_on(&plan, store.clone()).await;
+    let destroyed = provisioner.destroy("web", "etc/web-0", "ann", "closed", wait).await;
+    let is_told = matches!(&destroyed, Ok(Destroyed::Unknown(it)) if it.why.contains("not show"));
+    assert!(is_told, "{destroyed:?}");
+    std::fs::remove_dir(site.path("etc")).unwrap();
+    std::fs::rename(site.path("there"), site.path("etc")).unwrap();
+    let destroyed = provisioner.destroy("web", "etc/web-0", "ann", "closed", wait).await;
+    assert!(matches!(destroyed, Ok(Destroyed::Gone(_))), "{destroyed:?}");
 }
 
 impl Store for Narrow {

@@ -1,16 +1,15 @@
 //! Somebody destroys what somebody else is about to build upon: one of the two is refused, whoever
 //! comes first. What was made and destroyed is counted where it was.
 
-use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
 use onlyonce_core::{Floor, KeyId, Record, Revision};
-use onlyonce_provision::{Became, Destroyed, Known, Provisioner};
+use onlyonce_provision::{Became, Changed, Destroyed, Known, Provisioner};
 use onlyonce_store::{BoxFuture, Cursor, Due, Filter, MemoryStore, Page, Store, StoreError, Swap};
 use tokio::sync::Semaphore;
 
-use crate::site::{Site, apply, one, ready, thing};
+use crate::site::{Site, apply, one, ready, thing, until};
 
 const DESTROY: &str = "destroy = \". ./destroy.sh\"\n";
 
@@ -23,12 +22,6 @@ fn both(first: &str) -> String {
 async fn destroy(provisioner: &Provisioner) -> Destroyed {
     let wait = Duration::from_secs(60);
     provisioner.destroy("web", "web-0", "ann", "closed", wait).await.unwrap()
-}
-
-async fn until<F: Future<Output = bool>>(is_so: impl Fn() -> F) {
-    while !is_so().await {
-        tokio::time::sleep(Duration::from_millis(5)).await;
-    }
 }
 
 /// An apply has found it there, and waits until it is ready, while somebody destroys it.
@@ -45,7 +38,7 @@ async fn nothing_is_made_upon_what_somebody_destroys() {
         all
     };
     let destroying = async {
-        until(|| async {
+        until("it is recorded", || async {
             let known = provisioner.status().await.unwrap().remove(0).known;
             matches!(known, Known::Created { .. })
         })
@@ -53,7 +46,7 @@ async fn nothing_is_made_upon_what_somebody_destroys() {
         destroy(&provisioner).await
     };
     let meanwhile = async {
-        until(|| async { site.ended() == 1 }).await;
+        until("it is gone", || async { site.ended() == 1 }).await;
         site.remove("not-yet");
     };
     let (all, destroyed, ()) = tokio::join!(applying, destroying, meanwhile);
@@ -82,6 +75,25 @@ async fn what_somebody_has_built_upon_meanwhile_is_not_destroyed() {
     assert_eq!((site.made(), site.ended()), (2, 0));
 }
 
+/// It is made and forgotten before the claim of an apply that had found nothing.
+#[tokio::test]
+async fn what_somebody_has_forgotten_meanwhile_is_not_said_to_have_no_id() {
+    let (site, gated) = (Site::open(), Arc::new(Gated::default()));
+    let other = site.provisioner_on(&one(""), gated.clone()).await;
+    let provisioner = site.provisioner_on(&one(""), gated.clone()).await;
+    gated.shut.add_permits(1);
+    let meanwhile = async {
+        gated.met.acquire().await.unwrap().forget();
+        assert_eq!(ready(&apply(&other).await[0].became), "web-0");
+        assert_eq!(other.forget("web", "ann", "moved").await.unwrap(), Changed::Done);
+        gated.open.add_permits(1);
+    };
+    let (all, ()) = tokio::join!(apply(&provisioner), meanwhile);
+    assert!(matches!(&all[0].became, Became::Busy(why) if why.contains("forgotten")), "{all:?}");
+    assert_eq!(ready(&apply(&provisioner).await[0].became), "web-0");
+    assert_eq!((site.made(), site.tried()), (1, 1));
+}
+
 /// An apply has found it recorded, and looks whether it is still there, or ready, meanwhile.
 #[tokio::test]
 async fn what_is_destroyed_while_an_apply_looks_at_it_is_not_called_missing() {
@@ -99,7 +111,7 @@ async fn what_is_destroyed_while_an_apply_looks_at_it_is_not_called_missing() {
         assert_eq!(ready(&apply(&provisioner).await[0].became), "web-0");
         site.write("hold", "");
         let meanwhile = async {
-            until(|| async { site.path("looking").exists() }).await;
+            until("a look", || async { site.path("looking").exists() }).await;
             let destroyed = destroy(&provisioner).await;
             site.remove("hold");
             destroyed
@@ -119,7 +131,7 @@ async fn what_an_apply_is_making_is_not_destroyed() {
     site.write("hold", "");
     site.write("after", "while [ -e hold ]; do sleep 0.01; done");
     let meanwhile = async {
-        until(|| async { site.made() == 1 }).await;
+        until("it is made", || async { site.made() == 1 }).await;
         let destroyed = destroy(&provisioner).await;
         site.remove("hold");
         destroyed

@@ -126,6 +126,21 @@ pub(crate) async fn apply(provisioner: &Provisioner) -> Vec<Applied> {
     provisioner.apply(4, wait, std::future::pending(), told).await
 }
 
+/// How often a condition is looked at, and how many times before the test fails.
+const LOOK_EVERY: Duration = Duration::from_millis(5);
+const LOOKS_MAX: u32 = 12_000;
+
+/// Looks until it is so.
+pub(crate) async fn until<F: Future<Output = bool>>(what: &str, is_so: impl Fn() -> F) {
+    for _ in 0..LOOKS_MAX {
+        if is_so().await {
+            return;
+        }
+        tokio::time::sleep(LOOK_EVERY).await;
+    }
+    panic!("never: {what}")
+}
+
 /// A plan of one thing, and more lines about it.
 pub(crate) fn one(more: &str) -> String {
     format!("name = \"shop\"\n{}", thing("web", more))

@@ -86,6 +86,7 @@ impl Teller {
                 | Became::Conflict(_)
                 | Became::Duplicate(_)
                 | Became::CannotTell(_)
+                | Became::NoId(_)
                 | Became::Changed { .. }
                 | Became::Missing { .. }
                 | Became::Destroyed(_)

@@ -16,7 +16,7 @@ use crate::exit::Exit;
 use crate::failure::Failure;
 
 /// What becomes of a resource, in a word each: the same ones are always there.
-const STATES: [&str; 16] = [
+const STATES: [&str; 17] = [
     "ready",
     "created",
     "planned",
@@ -26,6 +26,7 @@ const STATES: [&str; 16] = [
     "conflict",
     "duplicate",
     "cannot-tell",
+    "no-id",
     "changed",
     "missing",
     "destroyed",
@@ -64,6 +65,7 @@ impl Figures {
                 | Became::Conflict(_)
                 | Became::Duplicate(_)
                 | Became::CannotTell(_)
+                | Became::NoId(_)
                 | Became::Changed { .. }
                 | Became::Missing { .. }
                 | Became::Destroyed(_)
@@ -122,6 +124,7 @@ fn is_held(became: &Became) -> bool {
         },
         Became::Duplicate(_)
         | Became::Conflict(_)
+        | Became::NoId(_)
         | Became::Changed { .. }
         | Became::Missing { .. }
         | Became::Destroyed(_) => true,

@@ -55,6 +55,7 @@ pub(super) fn about(became: &Became) -> String {
             format!("more than one is there, and nothing was deleted: {}", ids.join(", "))
         }
         Became::CannotTell(text) => format!("nothing was made: {text}"),
+        Became::NoId(text) => format!("it was made, and {text}"),
         Became::Changed { inputs, receipt } => changed(inputs, receipt.is_some()),
         Became::Missing { why, .. } => format!("it was there, and now {why}; nothing was made"),
         Became::Destroyed(departure) => format!("{}; nothing was made", departed(departure)),
@@ -76,8 +77,12 @@ pub(super) fn hint(file: &str, key: &str, became: &Became) -> Option<String> {
         Became::Conflict(_) => {
             resources(&format!("import {file} {key} --id ID (if it is the one that is meant)"))
         }
+        Became::NoId(_) => {
+            resources(&format!("import {file} {key} --id ID (once you know which it is)"))
+        }
         Became::Changed { .. } | Became::Missing { .. } | Became::Destroyed(_) => {
-            resources(&format!("forget {file} {key} --why ... (then it is looked for anew)"))
+            let then = "then it is looked for anew, or made if it has no `check`";
+            resources(&format!("forget {file} {key} --why ... ({then})"))
         }
         Became::Unknown(doubt) => Some(to_resolve(file, key, doubt)),
         Became::Ready(_)
