@@ -316,7 +316,12 @@ impl Provisioner {
             };
             if has_no_id && changed == Changed::Done {
                 let why = "its record did not say which it is";
-                self.engine.erase(place.id, &policy, "import", why).await?;
+                let Acted { outcome, .. } =
+                    self.engine.erase(place.id, &policy, "import", why).await?;
+                // Or somebody else has forgotten it.
+                if !matches!(outcome, Outcome::Done | Outcome::Gone { .. }) {
+                    return refused("its record was changed meanwhile: repeat this");
+                }
             }
             return Ok(changed);
         }
