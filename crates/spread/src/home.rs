@@ -139,13 +139,22 @@ impl View<'_> {
         if kept.revision <= highest {
             return Err(refused(format!("key {id}: what is kept must be newer than both")));
         }
-        // Cut off after the first, the key has two records still, and the choice is said again.
-        for (at, expected, next) in [(home, here.revision, kept), (old, there.revision, forward)] {
-            if self.member(at)?.swap(id, Some(expected), Some(next)).await? != Swap::Done {
+        // What is replaced first does not come back, so the other one is looked at before.
+        match self.seen(old, id).await? {
+            Seen::Record(stands) if stands.revision == there.revision => {}
+            Seen::Record(_) | Seen::Vacant(_) | Seen::Forwarded | Seen::Newer(_) => {
                 return Err(changed());
             }
         }
-        Ok(())
+        if self.member(home)?.swap(id, Some(here.revision), Some(kept)).await? != Swap::Done {
+            return Err(changed());
+        }
+        // Cut off here, the key has two records still, and the choice is said again.
+        match self.member(old)?.swap(id, Some(there.revision), Some(forward)).await {
+            Ok(Swap::Done) => Ok(()),
+            Ok(Swap::Conflict(_)) => Err(half_chosen(id, home, old, "it was changed meanwhile")),
+            Err(error) => Err(half_chosen(id, home, old, &error.to_string())),
+        }
     }
 
     /// Puts the forward at a key's old home, and first its record at the new one. With an expected
@@ -285,6 +294,16 @@ fn not_begun(error: StoreError) -> StoreError {
         | StoreErrorKind::Damaged
         | StoreErrorKind::Poisoned => error,
     }
+}
+
+/// A choice that was made in the new home alone. Its kind is [`StoreErrorKind::Unknown`], since a
+/// part of it took place.
+fn half_chosen(id: KeyId, home: Number, old: Number, why: &str) -> StoreError {
+    let text = format!(
+        "key {id}: the record of member {home} was replaced, and nothing says that the one of \
+         member {old} was: look at it again, and say the choice again if there are two still: {why}"
+    );
+    StoreError::new(StoreErrorKind::Unknown, text)
 }
 
 fn busy(id: KeyId) -> StoreError {

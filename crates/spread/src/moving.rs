@@ -25,8 +25,10 @@ pub struct Pass {
     pub moved: u64,
     /// Keys whose bytes cannot be read. They cannot be moved either.
     pub damaged: Vec<(KeyId, StoreError)>,
-    /// Keys with a record at each of their homes, which is no copy on its way: a member was put
-    /// back from before they had moved. They cannot be moved until somebody chooses.
+    /// Keys with a record at each of their homes, which is no copy on its way: a member may have
+    /// been put back from before they had moved, or one of the two is what a process wrote that was
+    /// stopped in the middle of a claim, and was not granted it. They cannot be moved until
+    /// somebody chooses.
     pub twice: Vec<KeyId>,
 }
 
@@ -144,8 +146,8 @@ impl Spread {
     }
 
     /// The records of a key that has one at its old home, which is the first, and another one at
-    /// its new home: a member was put back in the middle of a move. `None` if it has no two, or no
-    /// keys move. Each with the number of its member.
+    /// its new home, see [`Pass::twice`]. `None` if it has no two, or no keys move. Each with the
+    /// number of its member.
     ///
     /// # Errors
     /// A member's.
@@ -160,8 +162,9 @@ impl Spread {
     /// be above those of both, and its fence none that was granted in either.
     ///
     /// # Errors
-    /// They are not these any more: nothing was done, or the key has two records still. Or a
-    /// member's: ask for both again.
+    /// They are not these any more: nothing was done. Of kind `Unknown`, the record at the new home
+    /// may have been replaced, or is said to be, and the key has two still unless the answer of the
+    /// old one was lost: ask for both again. Or another one of a member's: nothing was done.
     pub async fn choose(
         &self,
         id: KeyId,

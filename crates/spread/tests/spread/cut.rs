@@ -122,7 +122,7 @@ fn stores() -> [Arc<MemoryStore>; 3] {
 }
 
 /// A process that ends after so many calls; `None` if that is while it begins.
-fn open(stores: &[Arc<MemoryStore>; 3], calls: usize, is_written: bool) -> Option<Spread> {
+pub(crate) fn open(stores: &[Arc<MemoryStore>], calls: usize, is_written: bool) -> Option<Spread> {
     let left = Arc::new(AtomicUsize::new(calls));
     let given = stores.iter().map(|inner| Given {
         name: "db".to_owned(),

@@ -1,14 +1,15 @@
-//! A member that is put back in the middle of a move: a key that had moved has a record at both of
-//! its homes. Nobody can know which counts, so nothing is done with it until somebody has chosen.
+//! A key that has a record at both of its homes, such as one that had moved before a member was put
+//! back. Nobody can know which counts, so nothing is done with it until somebody has chosen.
 
 use std::sync::Arc;
 
 use crate::bench::{map, steady};
+use crate::cut;
 use crate::door::{open, put, stores};
 use onlyonce_conformance::{answered, block_on, claimed, id, in_doubt};
 use onlyonce_core::{KeyId, Record, Revision, Timestamp};
 use onlyonce_spread::{Pass, Spread};
-use onlyonce_store::{MemoryStore, Store as _, Swap};
+use onlyonce_store::{MemoryStore, Store as _, StoreErrorKind, Swap};
 
 const NOW: Timestamp = Timestamp::from_millis(1_764_000_000_000);
 const MOVING: &str = "2 1,2,3 1,2";
@@ -100,9 +101,10 @@ fn a_choice_is_about_the_two_that_were_shown() {
         write(&set[changed], &other);
         let error = block_on(spread.choose(key(), &both, kept)).unwrap_err();
         assert!(error.to_string().contains("changed meanwhile"), "{error}");
-        // What was changed stays, and the key is to be chosen for still.
+        // Neither is replaced.
         assert_eq!(at(&set[changed]), Some(other));
-        assert!(block_on(spread.both(key())).unwrap().is_some());
+        let unchanged = if changed == 0 { 1 } else { 0 };
+        assert_eq!(at(&set[[0, 2][unchanged]]).as_ref(), Some(&both[unchanged].1));
     }
 }
 
@@ -120,6 +122,34 @@ fn a_choice_that_was_cut_off_leaves_two_records_and_is_made_again() {
     block_on(spread.choose(key(), &again, next.clone())).unwrap();
     assert_eq!(block_on(spread.get(key())).unwrap(), Some(next));
     assert_eq!(pass(&spread), Pass { version: 2, ..Pass::default() });
+}
+
+/// Whoever chooses is told which of the two members has what was chosen, wherever it is cut off.
+#[test]
+fn a_choice_that_was_made_in_one_member_alone_is_told_as_that() {
+    let mut halves = 0;
+    for calls in 0.. {
+        let (set, spread) = put_back();
+        let both = block_on(spread.both(key())).unwrap().unwrap();
+        let kept = kept(&both[0].1);
+        let Some(ends) = cut::open(&set, calls, false) else { continue };
+        let said = block_on(ends.choose(key(), &both, kept.clone()));
+        let is_replaced = at(&set[2]).as_ref() == Some(&kept);
+        let stands = at(&set[0]).as_ref() == Some(&both[0].1);
+        match said {
+            Ok(()) => {
+                assert_eq!((is_replaced, stands), (true, false));
+                break;
+            }
+            Err(error) => {
+                assert!(stands, "{error}");
+                assert_eq!(error.to_string().contains("member 3 was replaced"), is_replaced);
+                assert!(!is_replaced || error.kind() == StoreErrorKind::Unknown, "{error:?}");
+                halves += usize::from(is_replaced);
+            }
+        }
+    }
+    assert_eq!(halves, 1);
 }
 
 /// Whoever moved it was cut off between the copy and the forward: that is one record.
