@@ -4,13 +4,15 @@ use std::fmt;
 use std::future::Future;
 
 use futures_channel::oneshot;
-use onlyonce_core::{Cause, Fence, Outcome, Phase, Policy, Record, Reply, StateKind};
+use onlyonce_core::{
+    Cause, Entry, Event, Fence, Outcome, Phase, Policy, Record, Reply, State, StateKind,
+};
 
 use crate::act::Acted;
 use crate::engine::{Claimed, Engine, Request};
 use crate::error::EngineError;
 use crate::lease::Lease;
-use crate::probe::{InDoubt, Probed, Sealing};
+use crate::probe::{InDoubt, PROBE, Probed, SEAL, Sealing};
 use crate::ticket::Ticket;
 
 /// What an effect may tell its receiver about the run it is.
@@ -20,6 +22,11 @@ pub struct Attempt {
     pub fence: Fence,
     /// Which attempt this is, from 1.
     pub number: u32,
+    /// Whether an earlier attempt may have happened. What this one is answered says nothing of
+    /// that one.
+    pub may_have_happened: bool,
+    /// Whether a person has said of an earlier attempt that the operation may run again.
+    pub allowed_by_person: bool,
 }
 
 /// How a run ended. Say [`CannotTell`](Self::CannotTell) unless you are sure.
@@ -168,7 +175,20 @@ impl<E: Effect> Run for E {
 }
 
 fn attempt(ticket: &Ticket) -> Attempt {
-    Attempt { fence: ticket.fence(), number: ticket.attempt() }
+    let record = ticket.record();
+    let inherits = matches!(&record.state, State::InFlight(flight) if flight.inherited.is_some());
+    Attempt {
+        fence: ticket.fence(),
+        number: ticket.attempt(),
+        may_have_happened: record.rerun || inherits,
+        allowed_by_person: record.history.entries().iter().any(is_a_persons_leave),
+    }
+}
+
+/// Whether a person has let it run again. Receivers that were asked say so too, by their own names.
+fn is_a_persons_leave(entry: &Entry) -> bool {
+    let lets_run = matches!(entry.event, Event::ResolvedNotExecuted | Event::ResolvedRunAgain);
+    lets_run && ![PROBE, SEAL].contains(&entry.by.as_str())
 }
 
 /// What a caller of [`Engine::once`] gets.
@@ -293,7 +313,6 @@ fn is_unknown(record: &Record) -> bool {
 
 /// What the record says when it is not what we wanted to record.
 fn recorded(acted: Acted) -> Answer {
-    use onlyonce_core::State;
     match acted.record.map(|record| record.state) {
         Some(State::Completed { reply, sealed: false, .. }) => Answer::Replayed(reply),
         Some(State::Unknown(doubt)) => {

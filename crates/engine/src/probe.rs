@@ -91,14 +91,19 @@ impl Engine {
     }
 }
 
+/// Who has settled what a receiver was asked about.
+pub(crate) const PROBE: &str = "probe";
+/// Who has settled what a receiver was sealed against.
+pub(crate) const SEAL: &str = "seal";
+
 type Found = Option<(Verdict, &'static str, &'static str)>;
 
 fn verdict_of_probe(probed: Probed, is_final: bool) -> Found {
     match probed {
-        Probed::Happened(reply) => Some((Verdict::Happened(reply), "probe", "the receiver has it")),
+        Probed::Happened(reply) => Some((Verdict::Happened(reply), PROBE, "the receiver has it")),
         Probed::DidNotHappen if is_final => Some((
             Verdict::NotExecuted,
-            "probe",
+            PROBE,
             "the receiver does not have it, and its bounds have passed",
         )),
         Probed::DidNotHappen | Probed::StillRunning | Probed::CannotTell => None,
@@ -107,9 +112,9 @@ fn verdict_of_probe(probed: Probed, is_final: bool) -> Found {
 
 fn verdict_of_seal(sealing: Sealing) -> Found {
     match sealing {
-        Sealing::Found(reply) => Some((Verdict::Happened(reply), "seal", "the receiver has it")),
+        Sealing::Found(reply) => Some((Verdict::Happened(reply), SEAL, "the receiver has it")),
         Sealing::Sealed => {
-            Some((Verdict::NotExecuted, "seal", "it is sealed at the receiver, and never will be"))
+            Some((Verdict::NotExecuted, SEAL, "it is sealed at the receiver, and never will be"))
         }
         Sealing::CannotTell => None,
     }

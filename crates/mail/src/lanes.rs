@@ -1,6 +1,7 @@
 //! Which message is sent next: not too many at once to one destination, and not too many a second.
 
 use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
+use std::ops::Bound;
 use std::time::Duration;
 
 use onlyonce_core::Timestamp;
@@ -50,6 +51,8 @@ pub(crate) struct Lanes {
     /// When a class may go on.
     classes: HashMap<String, Timestamp>,
     next_at: Timestamp,
+    /// The lane that was served last: those behind it come first, so that each has its turn.
+    last: Lane,
 }
 
 /// One destination.
@@ -64,7 +67,8 @@ impl Lanes {
     pub(crate) fn new(limits: Limits) -> Self {
         let (waiting, known, next_at) = (VecDeque::new(), HashSet::new(), Timestamp::default());
         let (held, loads, classes) = (BTreeMap::new(), HashMap::new(), HashMap::new());
-        Self { limits, waiting, known, held, loads, classes, next_at }
+        let last = Lane::default();
+        Self { limits, waiting, known, held, loads, classes, next_at, last }
     }
 
     /// Whether all that was put in was looked at.
@@ -102,7 +106,9 @@ impl Lanes {
         }
         self.loads.retain(|_, load| 0 < load.busy || now < load.next_at);
         let is_free = |lane: &Lane| self.free_from(lane).is_some_and(|from| from <= now);
-        if let Some(lane) = self.held.keys().find(|lane| is_free(lane)).cloned()
+        let behind = self.held.range((Bound::Excluded(&self.last), Bound::Unbounded));
+        let mut turns = behind.chain(self.held.range(..=&self.last)).map(|(lane, _)| lane);
+        if let Some(lane) = turns.find(|lane| is_free(lane)).cloned()
             && let Some(name) = self.held.get_mut(&lane).and_then(VecDeque::pop_front)
         {
             if self.held.get(&lane).is_some_and(VecDeque::is_empty) {
@@ -135,6 +141,7 @@ impl Lanes {
     }
 
     fn begin(&mut self, lane: &Lane, now: Timestamp) {
+        self.last.clone_from(lane);
         self.next_at = now.plus(self.limits.apart);
         let apart = self.flow(lane).apart;
         let load = self.loads.entry(lane.destination.clone()).or_default();
@@ -244,6 +251,17 @@ mod tests {
         assert_eq!(all(&mut lanes, NOW.plus(Duration::from_millis(99))), [""; 0]);
         assert_eq!(all(&mut lanes, NOW.plus(apart)), ["b2!"]);
         assert!(lanes.is_empty());
+    }
+
+    #[test]
+    fn destinations_of_a_class_take_turns() {
+        let mut lanes = lanes(9, 0, &["a0!", "a1!", "a2!", "a3!", "b1!", "c1!", "b2!"]);
+        let apart = Duration::from_millis(100);
+        lanes.limits.classes = [("!".to_owned(), apart)].into();
+        let at = |turn| NOW.plus(turn * apart);
+        assert_eq!(all(&mut lanes, NOW), ["a0!"]);
+        let sent: Vec<_> = (1..7).filter_map(|turn| take(&mut lanes, at(turn))).collect();
+        assert_eq!(sent, ["b1!", "c1!", "a1!", "b2!", "a2!", "a3!"]);
     }
 
     #[test]

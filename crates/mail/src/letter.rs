@@ -157,15 +157,6 @@ impl Route {
         Session::connect(relay).await?.stage(&envelope, content).await
     }
 
-    /// Whether an earlier attempt may have been taken. A provider that remembers keys is asked
-    /// again while nobody knows: that it refuses this attempt says nothing of the one before.
-    fn may_be_again(&self, attempt: Attempt) -> bool {
-        match &self.way {
-            Way::Relay(_) => false,
-            Way::Provider(provider) => provider.window().is_some() && 1 < attempt.number,
-        }
-    }
-
     /// The message was taken.
     fn took(&self, begun: Option<Instant>, marked: Instant) {
         self.meter.doubt.note(marked.elapsed());
@@ -195,15 +186,22 @@ impl Letter {
         Self { bounds, ..self }
     }
 
-    /// Whether a refusal of this attempt is final, whatever was said.
+    /// Whether a refusal of this attempt is final, whatever was said. It never is while an earlier
+    /// one may have been taken: that this one was not says nothing of that.
     fn is_last(&self, attempt: Attempt) -> bool {
-        self.bounds.tries.is_some_and(|tries| tries <= attempt.number)
-            && !self.route.may_be_again(attempt)
+        let is_spent = self.bounds.tries.is_some_and(|tries| tries <= attempt.number);
+        (is_spent || self.is_late()) && !attempt.may_have_happened
     }
 
-    /// All before the end; nothing is begun once the time for it is over.
-    async fn ready(&self) -> Result<Ready, Not> {
-        if self.bounds.until.is_some_and(|until| until <= self.now) {
+    /// Whether the time for which it is tried is over.
+    fn is_late(&self) -> bool {
+        self.bounds.until.is_some_and(|until| until <= self.now)
+    }
+
+    /// All before the end; nothing is begun once the time for it is over, unless a person who has
+    /// looked says that it may go.
+    async fn ready(&self, attempt: Attempt) -> Result<Ready, Not> {
+        if self.is_late() && !attempt.allowed_by_person {
             return Err(Not::Ever(said(NEVER, "given up: the time for which it is tried is over")));
         }
         let whom = self.asking.as_ref().map(|it| &it.whom);
@@ -211,7 +209,7 @@ impl Letter {
         self.route.prepared(&self.message, with_marker, self.now).await
     }
 
-    async fn end(&self, staged: Staged, marked: Instant) -> Ran {
+    async fn end(&self, staged: Staged, attempt: Attempt, marked: Instant) -> Ran {
         let server = staged.server().to_owned();
         match staged.commit().await {
             Committed::Accepted { answer, session, window } => {
@@ -219,7 +217,7 @@ impl Letter {
                 self.route.keep(*session);
                 Ran::Happened(receipt(&server, &answer, window))
             }
-            Committed::Refused(failed) if failed.retryable => {
+            Committed::Refused(failed) if failed.retryable || attempt.may_have_happened => {
                 Ran::NotExecuted(refusal(&failed, LATER))
             }
             Committed::Refused(failed) => Ran::Happened(refusal(&failed, NEVER)),
@@ -234,7 +232,7 @@ impl Letter {
                 self.route.took(self.begun, marked);
                 Ran::Happened(taken(&server, status, id.as_deref(), window))
             }
-            Sent::Refused(refused) if refused.retryable || self.route.may_be_again(attempt) => {
+            Sent::Refused(refused) if refused.retryable || attempt.may_have_happened => {
                 Ran::NotExecuted(declined(&refused, LATER))
             }
             Sent::Refused(refused) => Ran::Happened(declined(&refused, NEVER)),
@@ -248,10 +246,10 @@ impl Effect for Letter {
 
     async fn prepare(&mut self, attempt: Attempt) -> Result<Ready, Reply> {
         self.begun = Some(Instant::now());
-        match self.ready().await {
+        match self.ready(attempt).await {
             Ok(ready) => Ok(ready),
             // An answer for good is an answer: it is recorded, and the message not sent again.
-            Err(Not::Ever(reply)) if !self.route.may_be_again(attempt) => Ok(Ready::Refused(reply)),
+            Err(Not::Ever(reply)) if !attempt.may_have_happened => Ok(Ready::Refused(reply)),
             Err(Not::Now(reply)) if self.is_last(attempt) => {
                 Ok(Ready::Refused(given_up(&reply, attempt)))
             }
@@ -263,7 +261,7 @@ impl Effect for Letter {
         // The mark is durable by now.
         let marked = Instant::now();
         let ran = match ready {
-            Ready::Staged(staged) => self.end(staged, marked).await,
+            Ready::Staged(staged) => self.end(staged, attempt, marked).await,
             Ready::Request(request) => self.send(request, attempt, marked).await,
             Ready::Refused(reply) => Ran::Happened(reply),
         };

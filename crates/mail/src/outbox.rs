@@ -30,6 +30,15 @@ pub enum FeedError {
     Outbox(StoreError),
     /// The spool.
     Spool(SpoolError),
+    /// The files of some rows in the spool are damaged; all others were brought.
+    Damaged {
+        /// The number of the first of these rows.
+        row: i64,
+        /// How many more there are.
+        more: usize,
+        /// What is the matter with its file.
+        error: SpoolError,
+    },
 }
 
 /// Brings the rows of an outbox to the spool, and back to them what became of their messages.
@@ -41,8 +50,13 @@ pub struct Feed {
     rows: HashMap<String, (i64, bool)>,
     /// What is still to be told.
     later: VecDeque<(i64, Told, String)>,
+    /// Rows whose files in the spool are damaged, at most as many as are asked for at once.
+    stuck: Vec<Posted>,
     /// Whether all rows that are ours are known here.
     knows_ours: bool,
+    /// How many rows are asked for at once: fewer after a call that failed, since the messages may
+    /// have been too large to come in time.
+    most: usize,
 }
 
 /// Who a sender with the store of this secret is to outboxes: 64 hexadecimal digits. Rows that it
@@ -54,8 +68,8 @@ pub fn sender_name(secret: &Secret) -> String {
 impl Feed {
     /// One that has read nothing yet.
     pub fn new(outbox: Box<dyn Outbox>, spool: Spool) -> Self {
-        let (rows, later) = (HashMap::new(), VecDeque::new());
-        Self { outbox, spool, rows, later, knows_ours: false }
+        let (rows, later, stuck) = (HashMap::new(), VecDeque::new(), Vec::new());
+        Self { outbox, spool, rows, later, stuck, knows_ours: false, most: PAGE }
     }
 
     /// Brings all rows that wait to the spool, and tells what there is to tell.
@@ -65,24 +79,62 @@ impl Feed {
     /// twice.
     pub async fn fill(&mut self, now: Timestamp) -> Result<(), FeedError> {
         self.write().await?;
-        if !self.knows_ours {
-            self.read_ours().await?;
-            self.knows_ours = true;
+        let mut damaged = None;
+        // Whatever goes wrong from here on, rows may be ours that we have not seen.
+        if std::mem::take(&mut self.knows_ours) {
+            for row in std::mem::take(&mut self.stuck) {
+                self.bring(row, &mut damaged)?;
+            }
+        } else {
+            self.stuck.clear();
+            let read = self.read_ours(&mut damaged).await;
+            self.sized(read)?;
         }
-        loop {
-            // Whatever goes wrong from here on, rows may be ours that we have not seen.
+        self.knows_ours = true;
+        while self.stuck.len() < PAGE {
             self.knows_ours = false;
             failpoint!("outbox.take.before", now);
-            let taken = self.outbox.take(now, PAGE).await?;
+            let asked = self.most;
+            let taken = self.outbox.take(now, asked).await.map_err(FeedError::Outbox);
+            let taken = self.sized(taken)?;
             let count = taken.len();
             failpoint!("outbox.take.after", count);
-            taken.into_iter().try_for_each(|row| self.put(&row))?;
+            for row in taken {
+                self.bring(row, &mut damaged)?;
+            }
             self.knows_ours = true;
-            if count < PAGE {
+            if count < asked {
                 break;
             }
+            self.most = (2 * asked).min(PAGE);
         }
-        self.write().await
+        self.write().await?;
+        let more = self.stuck.len().saturating_sub(1);
+        damaged.map_or(Ok(()), |(row, error)| Err(FeedError::Damaged { row, more, error }))
+    }
+
+    /// Fewer rows are asked for after a call that failed.
+    fn sized<T>(&mut self, asked: Result<T, FeedError>) -> Result<T, FeedError> {
+        if matches!(asked, Err(FeedError::Outbox(_))) {
+            self.most = (self.most / 2).max(1);
+        }
+        asked
+    }
+
+    /// [`Self::put`], where one damaged file holds up no other row; the first one is kept.
+    fn bring(
+        &mut self,
+        row: Posted,
+        damaged: &mut Option<(i64, SpoolError)>,
+    ) -> Result<(), FeedError> {
+        match self.put(&row) {
+            Err(FeedError::Spool(error)) if error.is_of_the_file() => {
+                damaged.get_or_insert((row.number, error));
+                self.stuck.push(row);
+                Ok(())
+            }
+            put => put,
+        }
     }
 
     /// Notes what became of a message, if it came from a row. [`Self::write`] tells it.
@@ -118,13 +170,18 @@ impl Feed {
     }
 
     /// Rows that an earlier sender took, or that were taken by a call whose answer was lost.
-    async fn read_ours(&mut self) -> Result<(), FeedError> {
+    async fn read_ours(
+        &mut self,
+        damaged: &mut Option<(i64, SpoolError)>,
+    ) -> Result<(), FeedError> {
         let mut after = i64::MIN;
         loop {
-            let page = self.outbox.ours(after, PAGE).await?;
+            let page = self.outbox.ours(after, self.most).await?;
             let Some(last) = page.last() else { return Ok(()) };
             after = last.number;
-            page.iter().try_for_each(|row| self.put(row))?;
+            for row in page {
+                self.bring(row, damaged)?;
+            }
         }
     }
 
@@ -195,6 +252,14 @@ impl fmt::Display for FeedError {
         match self {
             Self::Outbox(error) => error.fmt(f),
             Self::Spool(error) => error.fmt(f),
+            Self::Damaged { row, more, error } => {
+                write!(f, "the file of row {row}")?;
+                if *more != 0 {
+                    write!(f, ", and of {more} more,")?;
+                }
+                write!(f, " is damaged: {error}; remove it: it is made anew from the row, and ")?;
+                f.write_str("the record says whether the message was sent")
+            }
         }
     }
 }

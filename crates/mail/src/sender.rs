@@ -332,11 +332,15 @@ fn refused(outcome: &Outcome) -> Became {
         Outcome::Mismatch => {
             Became::Refused("its key was used for another message; nothing was sent".into())
         }
+        // A person had it run again in doubt.
+        Outcome::Done => Became::Waiting(
+            "not taken this time; nobody knows whether the server has it from an earlier one"
+                .into(),
+        ),
         Outcome::InFlight { .. } => Became::Waiting("it is on its way already".into()),
         Outcome::Granted(_)
         | Outcome::Replay { .. }
         | Outcome::CredentialChanged
-        | Outcome::Done
         | Outcome::Fenced
         | Outcome::InvalidFence
         | Outcome::SecondReply

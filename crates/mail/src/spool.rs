@@ -76,6 +76,8 @@ struct Line {
 }
 
 const VERSION: u32 = 1;
+/// The file that says whose spool it is.
+const OWNER: &str = "store";
 
 impl Spool {
     /// Opens the folder, or makes it.
@@ -89,6 +91,32 @@ impl Spool {
         }
         synced(dir).map_err(at(dir))?;
         Ok(Self { dir: dir.to_owned() })
+    }
+
+    /// Whether this spool is that of the sender of this name. It is made so, durably, if it is
+    /// nobody's yet: another one has no record of what was sent, and would send it again.
+    ///
+    /// # Errors
+    /// It cannot be read or written.
+    pub fn belongs_to(&self, who: &str) -> Result<bool, SpoolError> {
+        let path = self.dir.join(OWNER);
+        match fs::read_to_string(&path) {
+            Ok(owner) => return Ok(owner == who),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => return Err(at(&path)(error)),
+        }
+        let tmp = self.dir.join("tmp");
+        let mut file = tempfile::NamedTempFile::new_in(&tmp).map_err(at(&tmp))?;
+        file.write_all(who.as_bytes()).map_err(at(file.path()))?;
+        file.as_file().sync_all().map_err(at(file.path()))?;
+        match file.persist_noclobber(&path) {
+            Ok(_) => {}
+            Err(error) if error.error.kind() == io::ErrorKind::AlreadyExists => {}
+            Err(error) => return Err(at(&path)(error.error)),
+        }
+        synced(&self.dir).map_err(at(&self.dir))?;
+        // Whoever was faster has it.
+        Ok(fs::read_to_string(&path).map_err(at(&path))? == who)
     }
 
     /// Puts a message into the queue, unless its key is there already on any shelf.
@@ -185,6 +213,13 @@ impl Spool {
     fn sync(&self, shelf: Shelf) -> Result<(), SpoolError> {
         let path = self.dir.join(shelf.name());
         synced(&path).map_err(at(&path))
+    }
+}
+
+impl SpoolError {
+    /// Whether this one file is at fault: it is not as it was written.
+    pub fn is_of_the_file(&self) -> bool {
+        self.error.kind() == io::ErrorKind::InvalidData
     }
 }
 
@@ -294,6 +329,17 @@ mod tests {
             assert_eq!(spool.names(shelf).unwrap(), [message.name()]);
         }
         assert_eq!(spool.names(Shelf::Queue).unwrap().len(), 0);
+    }
+
+    #[test]
+    fn a_spool_is_of_one_sender() {
+        let dir = tempfile::tempdir().unwrap();
+        let spool = Spool::open(dir.path()).unwrap();
+        for _ in 0..2 {
+            assert!(spool.belongs_to("first").unwrap());
+            assert!(!spool.belongs_to("other").unwrap());
+            assert!(Spool::open(dir.path()).unwrap().belongs_to("first").unwrap());
+        }
     }
 
     #[test]

@@ -3,6 +3,7 @@
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use onlyonce_core::Verdict;
 use onlyonce_mail::{Asking, Became, Class, Destination, Rules, Shelf, Whom};
 
 use crate::server::{At, Does};
@@ -51,6 +52,71 @@ async fn what_nobody_knows_is_not_given_up_as_refused() {
     let shop = Shop { rules: Rules { try_for: never, ..tries(1) }, ..shop };
     assert!(matches!(&shop.run().await[ANN], Became::Unknown(_)));
     assert_eq!((shop.server.all_ended(), shop.count(Shelf::Refused)), (1, 0));
+}
+
+/// Somebody had it run again and did not know: what the next attempt hears is no word on the first.
+#[tokio::test]
+async fn what_was_run_again_in_doubt_is_not_refused() {
+    for at in [At::Rcpt, At::End] {
+        for says in ["451 4.3.0 later", "550 5.1.1 nobody"] {
+            let shop = Shop { rules: tries(2), ..Shop::open(false).await };
+            shop.add("welcome", &[ANN]);
+            shop.server.manner(unlike(At::End, Does::Closes));
+            assert!(matches!(&shop.run().await[ANN], Became::Unknown(_)));
+            shop.says(Verdict::RunAgain).await;
+            shop.server.manner(unlike(at, Does::Says(says)));
+            for _ in 0..2 {
+                let became = shop.run().await;
+                assert!(matches!(&became[ANN], Became::Waiting(_)), "{at:?} {says}: {became:?}");
+            }
+            shop.server.manner(|_, _| Does::Usual);
+            assert!(matches!(&shop.run().await[ANN], Became::Sent(_)), "{at:?} {says}");
+            assert_eq!(shop.count(Shelf::Refused), 0);
+        }
+    }
+}
+
+/// Whoever says that it may be sent has looked at the clock.
+#[tokio::test]
+async fn a_persons_word_counts_before_the_time_for_which_a_message_is_tried() {
+    let over = Rules { try_for: Some(Duration::ZERO), ..Rules::default() };
+    for verdict in [Verdict::RunAgain, Verdict::NotExecuted] {
+        let mut shop = Shop::open(false).await;
+        shop.add("welcome", &[ANN]);
+        shop.server.manner(unlike(At::End, Does::Closes));
+        assert!(matches!(&shop.run().await[ANN], Became::Unknown(_)));
+        shop.rules = over.clone();
+        shop.says(verdict.clone()).await;
+        shop.server.manner(|_, _| Does::Usual);
+        assert!(matches!(&shop.run().await[ANN], Became::Sent(_)), "{verdict:?}");
+    }
+    // It was known not to be sent, was tried once more, and is not tried for ever.
+    let mut shop = Shop::open(false).await;
+    shop.add("welcome", &[ANN]);
+    shop.server.manner(unlike(At::End, Does::Closes));
+    shop.run().await;
+    shop.rules = over.clone();
+    shop.says(Verdict::NotExecuted).await;
+    shop.server.manner(unlike(At::Rcpt, Does::Says("451 4.3.0 later")));
+    let became = shop.run().await;
+    let Became::Refused(why) = &became[ANN] else { panic!("{became:?}") };
+    assert!(why.contains("given up after attempt 2") && why.contains("4.3.0 later"), "{why}");
+    // A probe's word is no person's.
+    let (settle, late) = (Duration::ZERO, Duration::ZERO);
+    let whom = Whom::Command { command: "exit 10".into(), absent: vec![10] };
+    let mut shop = Shop::open(false).await;
+    shop.add("welcome", &[ANN]);
+    shop.server.manner(unlike(At::End, Does::Closes));
+    shop.run().await;
+    shop.rules = Rules { asking: Some(Asking { whom, settle, late }), ..over };
+    shop.server.manner(|_, _| Does::Usual);
+    let mut became = shop.run().await;
+    while matches!(&became[ANN], Became::Unknown(_)) {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+        became = shop.run().await;
+    }
+    assert!(matches!(&became[ANN], Became::Refused(_)), "{became:?}");
+    assert_eq!(shop.server.all_ended(), 1);
 }
 
 #[tokio::test]

@@ -31,6 +31,8 @@ struct Row {
 struct Table {
     rows: Arc<Mutex<Vec<Row>>>,
     fates: Arc<Mutex<Vec<Call>>>,
+    /// More rows than this do not come in time; zero is no limit.
+    large: usize,
 }
 
 impl Table {
@@ -50,6 +52,16 @@ impl Table {
     /// The fates of the calls to come; those after them are done.
     fn fates(&self, fates: &[Call]) {
         *self.fates.lock().unwrap() = fates.iter().rev().copied().collect();
+    }
+
+    /// A call that is given up once more rows would come than can.
+    fn page(
+        &self,
+        does: impl FnOnce(&mut Vec<Row>) -> Vec<Posted>,
+    ) -> Result<Vec<Posted>, StoreError> {
+        let page = self.call(does)?;
+        let comes = self.large == 0 || page.len() <= self.large;
+        comes.then_some(page).ok_or_else(|| StoreError::new(StoreErrorKind::Unknown, "too late"))
     }
 
     fn call<T>(&self, does: impl FnOnce(&mut Vec<Row>) -> T) -> Result<T, StoreError> {
@@ -73,7 +85,7 @@ fn has_ended(row: &Row) -> bool {
 
 impl Outbox for Table {
     fn take(&self, now: Timestamp, most: usize) -> BoxFuture<'_, Result<Vec<Posted>, StoreError>> {
-        let taken = self.call(|rows| {
+        let taken = self.page(|rows| {
             let waiting = rows.iter_mut().filter(|it| !it.is_ours).take(most);
             let take = |row: &mut Row| {
                 row.is_ours = true;
@@ -86,7 +98,7 @@ impl Outbox for Table {
     }
 
     fn ours(&self, after: i64, most: usize) -> BoxFuture<'_, Result<Vec<Posted>, StoreError>> {
-        let ours = self.call(|rows| {
+        let ours = self.page(|rows| {
             let is_asked = |row: &&Row| row.is_ours && !has_ended(row) && after < row.posted.number;
             rows.iter().filter(is_asked).take(most).map(|it| it.posted.clone()).collect()
         });
@@ -146,6 +158,51 @@ async fn a_row_is_sent_once_whichever_call_of_its_table_is_lost() {
             assert_eq!(table.told(), [Some(Told::Sent); 3], "{fate:?} at call {at}");
             assert_eq!(shop.server.all_ended(), 3, "{fate:?} at call {at}");
         }
+    }
+}
+
+/// A file of the spool was damaged: its row waits for a person, and the others do not.
+#[tokio::test]
+async fn a_row_whose_file_is_damaged_holds_up_no_other() {
+    const ALL: [&str; 3] = ["bob@mail.example", ANN, "carl@mail.example"];
+    let (shop, table) = (Shop::open(false).await, Table::with(&ALL));
+    let mut feed = Feed::new(Box::new(table.clone()), shop.spool.clone());
+    table.rows.lock().unwrap().truncate(1);
+    feed.fill(shop.engine.now()).await.unwrap();
+    let [name] = &shop.spool.names(Shelf::Queue).unwrap()[..] else { panic!() };
+    let path = shop.dir.path().join("queue").join(name);
+    let whole = std::fs::read(&path).unwrap();
+    std::fs::write(&path, &whole[..whole.len() - 1]).unwrap();
+    table.rows.lock().unwrap().extend(Table::with(&ALL).rows.lock().unwrap().drain(1..));
+    // Also by a sender that begins: to it the row is one that was taken and may not be there.
+    let mut feed = Feed::new(Box::new(table.clone()), shop.spool.clone());
+    for _ in 0..2 {
+        let error = feed.fill(shop.engine.now()).await.unwrap_err().to_string();
+        assert!(error.contains(name) && error.contains("row 1"), "{error}");
+        assert_eq!(shop.count(Shelf::Queue), 3, "the others are there");
+    }
+    std::fs::write(&path, &whole).unwrap();
+    feed.fill(shop.engine.now()).await.unwrap();
+    assert!(shop.feeds(&table).await);
+    assert_eq!((table.told(), shop.server.all_ended()), (vec![Some(Told::Sent); 3], 3));
+}
+
+/// Rows that were taken by such a call are ours, and come in smaller parts too.
+#[tokio::test]
+async fn messages_that_are_too_large_to_come_together_come_one_by_one() {
+    let all: Vec<String> = (1..=30).map(|it| format!("r{it}@mail.example")).collect();
+    let all: Vec<&str> = all.iter().map(String::as_str).collect();
+    for large in [1, 3] {
+        let shop = Shop::open(false).await;
+        let table = Table { large, ..Table::with(&all) };
+        let mut feed = Feed::new(Box::new(table.clone()), shop.spool.clone());
+        let mut failed = 0;
+        while feed.fill(shop.engine.now()).await.is_err() {
+            failed += 1;
+            assert!(failed < 20, "it never ends");
+        }
+        assert!(0 < failed);
+        assert_eq!(shop.count(Shelf::Queue), 30);
     }
 }
 

@@ -311,6 +311,30 @@ async fn a_provider_that_remembers_keys_is_asked_again_and_sends_once() {
     }
 }
 
+/// Nobody doubts that it has none of these: that it remembers keys is no reason to go on for ever.
+#[tokio::test]
+async fn a_provider_that_remembers_keys_is_given_up_as_others_are() {
+    let never = Some(Duration::ZERO);
+    for (says, rules) in [
+        (429, Rules { tries: Some(3), ..Rules::default() }),
+        (422, Rules::default()),
+        (429, Rules { try_for: never, ..Rules::default() }),
+    ] {
+        let fake = Fake::start(true).await;
+        let mut shop = fake.shop("window = \"24h\"").await;
+        shop.add("welcome", &[ANN]);
+        fake.does(Does::Says(429));
+        for _ in 0..2 {
+            assert!(matches!(next(&shop).await, Became::Waiting(_)), "{rules:?}");
+        }
+        fake.does(Does::Says(says));
+        shop.rules = Rules { keyed: shop.rules.keyed, ..rules };
+        let became = next(&shop).await;
+        assert!(matches!(became, Became::Refused(_)), "{became:?}");
+        assert_eq!((shop.run().await.len(), fake.sent()), (0, 0));
+    }
+}
+
 /// The provider's file was changed while nobody knew: it refuses another content under the key.
 #[tokio::test]
 async fn a_key_that_the_provider_knows_with_another_content_leaves_it_unknown() {
