@@ -8,7 +8,9 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use cells::{Asked, Sql, Told, hold, id, now};
 use onlyonce_conformance::transactions::name;
-use onlyonce_core::{Command, Fence, Floor, History, Next, Outcome, Policy, Record, Reply, decide};
+use onlyonce_core::{
+    Command, Fence, Floor, History, Next, Outcome, Policy, Record, Reply, State, decide,
+};
 use onlyonce_store::transaction::complete;
 use onlyonce_store::{Row, codec};
 
@@ -21,6 +23,8 @@ enum Bug {
     DropsHistories,
     TakesAnyBytes,
     GuessesWhatIsNewer,
+    GrantsWhatIsRun,
+    FreesWhatHasLapsed,
 }
 
 struct Functions(Bug);
@@ -37,6 +41,19 @@ impl Functions {
         });
         (name(outcome).to_owned(), row)
     }
+
+    /// What the functions take the record for.
+    fn taken(&self, record: &Record, policy: &Policy) -> Record {
+        let State::InFlight(flight) = &record.state else { return record.clone() };
+        let bug = if flight.lease_until.plus(policy.skew_max) <= now() {
+            Bug::FreesWhatHasLapsed
+        } else {
+            Bug::GrantsWhatIsRun
+        };
+        let free = State::Released { since: now() };
+        let state = if self.0 == bug { free } else { record.state.clone() };
+        Record { state, ..record.clone() }
+    }
 }
 
 impl Sql for Functions {
@@ -46,7 +63,8 @@ impl Sql for Functions {
         assert!(class.is_none() || asked.is_committing() || policy.receiver.always.is_some());
         let floor = if self.0 == Bug::RunsWhatWasForgotten { Floor::NONE } else { *floor };
         let command = Command::Claim((*claim).clone());
-        let decision = decide(now(), floor, policy, record, &command);
+        let record = record.map(|record| self.taken(record, policy));
+        let decision = decide(now(), floor, policy, record.as_ref(), &command);
         match &decision.next {
             Next::Write(next) => self.told(&decision.outcome, Some(next)),
             Next::Keep | Next::Delete => self.told(&decision.outcome, None),
@@ -97,6 +115,8 @@ fn each_fault_of_functions_is_found() {
         Bug::DropsHistories,
         Bug::TakesAnyBytes,
         Bug::GuessesWhatIsNewer,
+        Bug::GrantsWhatIsRun,
+        Bug::FreesWhatHasLapsed,
     ] {
         let held = catch_unwind(AssertUnwindSafe(|| hold(&mut Functions(bug), "XX001")));
         assert!(held.is_err(), "{bug:?} is not found");

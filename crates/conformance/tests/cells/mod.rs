@@ -135,7 +135,7 @@ fn a_completion_does_what_the_rust_one_does(sql: &mut impl Sql) {
 fn others() -> Vec<(&'static str, Option<Record>)> {
     let entry = |at: u64| Entry {
         at: Timestamp::from_millis(NOW.as_millis() - 1_000_000 + at),
-        event: Event::ALL[at as usize % 9],
+        event: Event::ALL[at as usize % Event::ALL.len()],
         fence: world::older(),
         by: "ännä".repeat(at as usize),
         why: "looked".repeat(30),
