@@ -1,5 +1,5 @@
 //! Transactions of callers' own on a store that is to be at rest: one that has claimed could commit
-//! its claim after the records were copied.
+//! its claim after the records were copied. One that has not used the store yet cannot be seen.
 
 use onlyonce_mysql::Mysql;
 use onlyonce_postgres::Postgres;

@@ -15,6 +15,7 @@ use onlyonce_tokio::TokioRuntime;
 use crate::exit::Exit;
 use crate::failure::Failure;
 use crate::moved::{Mark, Role};
+use crate::open;
 use crate::place::{Opened, Place, now};
 
 /// That the stores of the file are the members of one set.
@@ -292,7 +293,12 @@ pub(crate) async fn join(file: &Path, at_rest: bool) -> Result<usize, Failure> {
                 .with_hint("stop all of them, see to it that none starts, and say --at-rest"));
         }
         let map = Map::first(1).ok_or_else(|| gone(place))?;
+        open::refuse(place).await?;
         let seat = Seat::take(&*opened.store(), 1, &map, None, now()).await?;
+        // One may have used it between the look and the seat.
+        open::refuse(place).await.map_err(|failure| {
+            failure.with_hint("it is a member by now: end them before keys move away from it")
+        })?;
         seats.push((opened.clone(), seat.ok_or_else(|| gone(place))?));
         plain.remove(0);
     }

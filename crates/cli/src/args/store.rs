@@ -65,19 +65,22 @@ before as long again; with --at-rest it does not.
   onlyonce store rebalance --store spread:/etc/onlyonce.stores
   onlyonce store rebalance --store spread:/etc/onlyonce.stores --without postgres://app@old/shop")]
     Rebalance(RebalanceArgs),
-    /// Say which of two records of a key counts, in a set of which a member was put back
+    /// Say which of two records of a key counts, in a set whose keys move
     #[command(after_help = "\
 While keys move, a key lives in one member until it has moved to another. If a member is put back \
-from an older copy in the middle of that, a key may have a record in both, and nobody can know \
-which counts: nothing runs under it, and `onlyonce store rebalance` does not end. This shows both; \
-with --keep one of them takes the place of both, and the key has moved.
+from an older copy in the middle of that, or a process was stopped in the middle of a claim that \
+it was not granted, a key may have a record in both, and nobody can know which counts: no claim \
+of it is granted, and `onlyonce store rebalance` does not end. This shows both; with --keep one \
+of them takes the place of both, and the key has moved. --of names the two that you have seen: \
+others are refused, and so is a key that a process may still run.
 
 What was answered there is the answer. What was running or free there becomes unknown, since it \
 may have run by the other one: `onlyonce keys resolve` settles it. Whoever reports later what was \
-granted by either is heard as ever; another answer raises an alarm.
+granted by either is heard as ever; another answer raises an alarm, and so do two that differ.
 
   onlyonce store choose 5f9c0d… --store spread:/etc/our.stores
-  onlyonce store choose 5f9c0d… --keep new --why 'it was paid' --store spread:/etc/our.stores")]
+  onlyonce store choose 5f9c0d… --keep new --of 1764064800000,1764064801000 \\
+    --why 'it was paid' --store spread:/etc/our.stores")]
     Choose(ChooseArgs),
     /// Move all records to a new store of any kind
     #[command(after_help = "\
@@ -85,8 +88,9 @@ FROM must be at rest: stop every process that uses it. TO is made with FROM's se
 every record as it is, with fences, revisions and answers, and FROM's floor. Then FROM has given \
 its records up: no command uses it any more, since a key that both knew could run twice.
 
-A transaction of a program's own that is open on FROM is refused, since it could commit a claim \
-afterwards; where the user of FROM may not look (LOCK TABLES in MariaDB), that is said.
+A transaction of a program's own that is open and has used FROM is refused, since it could \
+commit a claim afterwards; where the user of FROM may not look (LOCK TABLES in MariaDB), that is \
+said. One that has not used it yet cannot be seen: end those too.
 
 A copy that was cut off leaves two stores that cannot be used: the same command goes on, and \
 --give-up lets FROM be used again. docs/stores-sql.md says more.

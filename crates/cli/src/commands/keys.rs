@@ -181,6 +181,11 @@ fn scope_rule(text: &str) -> Option<ScopeRule> {
 }
 
 fn show(view: &View) -> Result<(), Failure> {
+    Ok(output::line(&lines(view).join("\n"))?)
+}
+
+/// All there is to say of a key, the first its id.
+pub(crate) fn lines(view: &View) -> Vec<String> {
     let mut lines = vec![
         format!("id                {}", view.id),
         format!("state             {}", view.state),
@@ -201,7 +206,7 @@ fn show(view: &View) -> Result<(), Failure> {
         let (by, why) = (printable(&note.by), printable(&note.why));
         lines.push(format!("history           {} {} by {by}: {why}", note.at, note.event));
     }
-    Ok(output::line(&lines.join("\n"))?)
+    lines
 }
 
 async fn resolve(args: ResolveArgs) -> Result<(), Failure> {

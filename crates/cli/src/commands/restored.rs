@@ -247,7 +247,7 @@ fn held_until(record: &Record, runtime: &TokioRuntime, present: Timestamp) -> Op
 }
 
 /// The first of them, a line each.
-fn named(mut lines: Vec<String>) -> String {
+pub(crate) fn named(mut lines: Vec<String>) -> String {
     let more = lines.len().saturating_sub(NAMED_MAX);
     lines.truncate(NAMED_MAX);
     let more = if 0 < more { format!("\nand {more} more") } else { String::new() };

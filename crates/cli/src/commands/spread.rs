@@ -7,6 +7,7 @@ use std::sync::Arc;
 use clap::Args;
 use onlyonce_spread::{Number, SETTLE_WAIT, Spread};
 
+use crate::commands::restored::named;
 use crate::exit::Exit;
 use crate::failure::Failure;
 use crate::moved::refuse;
@@ -14,9 +15,6 @@ use crate::output;
 use crate::place::{Opened, Place, now};
 use crate::progress::Bar;
 use crate::set::{self, Set};
-
-/// Keys that are named when they cannot be moved.
-const NAMED_MAX: usize = 20;
 
 #[derive(Args, Debug)]
 pub(crate) struct SpreadArgs {
@@ -141,26 +139,26 @@ async fn pass_all(spread: &Spread, version: u64) -> Result<u64, Failure> {
         let pass = spread.pass(version, &|count| bar.at_count(moved + count)).await?;
         moved += pass.moved;
         if !pass.damaged.is_empty() {
-            let named = pass.damaged.iter().take(NAMED_MAX);
-            let named: Vec<String> = named.map(|(id, error)| format!("{id}: {error}")).collect();
+            let all = pass.damaged.iter().map(|(id, error)| format!("{id}: {error}"));
             let text = format!(
                 "{} keys cannot be read, and so not be moved:\n{}",
                 pass.damaged.len(),
-                named.join("\n")
+                named(all.collect())
             );
             return Err(Failure::new(Exit::Partly, text));
         }
         if !pass.twice.is_empty() {
-            let named: Vec<String> =
-                pass.twice.iter().take(NAMED_MAX).map(ToString::to_string).collect();
             let text = format!(
-                "{} keys have two records, since a member was put back in the middle of the move; \
-                 nothing runs under them:\n{}\n`onlyonce store choose` shows both of one and lets \
-                 you say which counts",
+                "{} keys have two records: a member may have been put back, or a process was \
+                 stopped in the middle of a claim that it was not granted; no claim of them is \
+                 granted:\n{}",
                 pass.twice.len(),
-                named.join("\n")
+                named(pass.twice.iter().map(ToString::to_string).collect())
             );
-            return Err(Failure::new(Exit::Partly, text));
+            return Err(Failure::new(Exit::Partly, text).with_hint(
+                "`onlyonce store choose` shows both of one and lets you say which counts; then \
+                 the same command goes on",
+            ));
         }
         if pass.moved == 0 {
             spread.settle(&pass, now()).await?;
@@ -171,9 +169,12 @@ async fn pass_all(spread: &Spread, version: u64) -> Result<u64, Failure> {
 
 /// A failure after the move was begun.
 fn midway(store: &Place, failure: Failure) -> Failure {
+    if failure.hint.is_some() {
+        return failure;
+    }
     let text = format!(
-        "no key is lost, and none runs twice: `onlyonce store rebalance --store {store}` with the \
-         same members goes on"
+        "the move has not ended: `onlyonce store rebalance --store {store}` with the same members \
+         goes on"
     );
     failure.with_hint(text)
 }

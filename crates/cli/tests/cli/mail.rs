@@ -252,6 +252,23 @@ fn a_sender_that_is_asked_to_end_lets_the_message_on_its_way_end() {
     assert_eq!(shop.counts(), [0, 0, 0, 1, 0]);
 }
 
+/// Another store knows nothing of what was sent.
+#[test]
+fn a_spool_is_sent_by_the_store_that_has_its_records_alone() {
+    let shop = Shop::open();
+    shop.add("welcome", &["ann@mail.example"], WELCOME).done();
+    shop.run(&["--once"]).ended().done();
+    shop.add("news", &["ann@mail.example"], WELCOME).done();
+    let other = Folder::with_store();
+    let server = shop.address.to_string();
+    let arguments = ["mail", "run", "--once", "--spool", &shop.spool, "--store", &other.store()];
+    let told = onlyonce(arguments.iter().chain(&["--server", &server, "--tls", "none"])).failed(1);
+    assert!(told.contains("another store") && told.contains("spool/store"), "{told}");
+    assert_eq!((shop.server.ended().len(), shop.counts()), (1, [1, 0, 0, 1, 0]));
+    shop.run(&["--once"]).ended().done();
+    assert_eq!((shop.server.ended().len(), shop.counts()), (2, [0, 0, 0, 2, 0]));
+}
+
 /// Each line is a message of its own, and the whole may be repeated: it ends at the first line that
 /// is none, and names it.
 #[test]

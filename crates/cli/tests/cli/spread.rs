@@ -310,10 +310,21 @@ fn a_key_that_has_two_records_is_named_and_a_person_says_which_counts() {
             let shown = choose(id, &[]).done();
             assert!(shown.contains("old: member 1") && shown.contains("bytes kept"), "{shown}");
             assert!(shown.contains("new: member 2") && shown.contains("was erased"), "{shown}");
-            let named = ["--keep", side, "--why", "looked", "--by", "anna"];
+            assert!(shown.contains("runs authorised") && shown.contains("same status"), "{shown}");
+            // A choice is about the two that were shown.
+            choose(id, &["--keep", side]).failed(2);
+            let other = choose(id, &["--keep", side, "--of", "1,2"]).failed(1);
+            let (_, of) = shown.split_once("with --of ").unwrap();
+            let (of, _) = of.split_once(';').unwrap();
+            assert!(other.contains("not those of --of") && other.contains(of), "{other}");
+            assert_eq!(choose(id, &[]).done(), shown, "nothing was changed");
+            let named = ["--keep", side, "--of", of, "--why", "looked", "--by", "anna"];
             choose(id, &named).done();
             let got = onlyonce(["keys", "get", id, "--store", &set]).done();
-            assert_eq!(got.contains("the answer was erased"), side == "new", "{got}");
+            let about = got.lines().find(|line| line.starts_with("about")).unwrap();
+            assert_eq!(about.contains("the answer was erased"), side == "new", "{got}");
+            // What it was chosen over.
+            assert!(got.contains("(fence ") && got.contains("answered with 201"), "{got}");
             assert!(got.contains("by anna: that of member") && got.contains("looked"), "{got}");
         }
         store("rebalance", &set, &["--at-rest"]).done();

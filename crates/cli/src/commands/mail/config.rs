@@ -1,6 +1,7 @@
 //! What `onlyonce mail run` was told: by flags, and by a file in which there may be kinds of
 //! messages and of destinations too. A flag counts before the file.
 
+use std::net::{ToSocketAddrs as _, UdpSocket};
 use std::ops::Range;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -33,6 +34,8 @@ pub(super) struct Plan {
     pub(super) pace: Pace,
     /// Who is asked about doubts, if somebody was named.
     pub(super) probe: Option<Asking>,
+    /// Where it was named.
+    pub(super) probe_place: String,
     /// The rules of messages of no class.
     pub(super) usual: Rules,
     pub(super) classes: Vec<Class>,
@@ -145,17 +148,16 @@ fn read(args: &RunArgs, name: &str, text: &str) -> Result<Plan, Failure> {
     let file: File = toml::from_str(text)
         .map_err(|error| source.wrong(error.span(), &mended(error.message())))?;
     let way = way(&source, args, file.server, file.provider)?;
-    let asking = asking(&source, args, file.probe)?;
+    // What looks for messages at one server says "no" of those that another one has.
+    let is_other = args.server.host.is_some() || args.provider.is_some();
+    let table = file.probe.filter(|_| !is_other && args.probe.who.is_none());
+    let at = table.as_ref().map(|it| source.head(it.span()));
+    let asking = asking(&source, args, table, &way)?;
     let own = match &way {
         Way::Provider(provider) => Some(Arc::clone(provider)),
         Way::Relay(_) => None,
     };
-    if own.is_some() && asking.as_ref().is_some_and(|it| matches!(it.whom, Whom::Archive(_))) {
-        let text = "--probe imap: a provider sends messages in words of its own, and none would be \
-                    found";
-        return Err(Failure::new(Exit::Usage, text));
-    }
-    let offers = Offers { probe: asking, provider: own };
+    let mut offers = Offers { probe: asking, provider: own };
     let policy = match file.policy {
         Some(table) => {
             let span = source.head(table.span());
@@ -164,9 +166,9 @@ fn read(args: &RunArgs, name: &str, text: &str) -> Result<Plan, Failure> {
         None => (PolicyArgs::default(), None),
     };
     let (policy, span) = (args.policy.over(&policy.0), policy.1);
-    let usual = policy.rules(&offers, &|text| match &span {
-        Some(span) => source.wrong(Some(span.clone()), text).into(),
-        None => Failure::new(Exit::Usage, text),
+    let usual = policy.rules(&offers, &|name, text| match &span {
+        Some(span) if !args.policy.says(name) => source.wrong(Some(span.clone()), text).into(),
+        Some(_) | None => Failure::new(Exit::Usage, format!("--{name}: {text}")),
     })?;
     let mut classes: Vec<Class> = Vec::new();
     for table in file.class {
@@ -174,10 +176,10 @@ fn read(args: &RunArgs, name: &str, text: &str) -> Result<Plan, Failure> {
     }
     let is_asked = |rules: &Rules| rules.asking == offers.probe;
     let is_asked = is_asked(&usual) || classes.iter().any(|class| is_asked(&class.rules));
+    let probe_place = at.as_ref().map_or("--probe".to_owned(), |_| format!("{name}: [probe]"));
     if offers.probe.is_some() && !is_asked {
-        let text = "a probe is named, and nobody asks it: say --on-unknown probe, or on_unknown = \
-                    \"probe\" in a policy";
-        return Err(Failure::new(Exit::Usage, text));
+        unasked(&source, args, at)?;
+        offers.probe = None;
     }
     let many =
         |said, flag: Option<u16>| source.within(said, WORKERS, &MANY).map(|it| flag.unwrap_or(it));
@@ -195,7 +197,20 @@ fn read(args: &RunArgs, name: &str, text: &str) -> Result<Plan, Failure> {
     };
     let destinations = destinations(&source, file.destination, &pace)?;
     let outbox = args.outbox.clone().or(file.outbox.map(|it| it.0));
-    Ok(Plan { way, outbox, pace, probe: offers.probe, usual, classes, destinations })
+    let probe = offers.probe;
+    Ok(Plan { way, outbox, pace, probe, probe_place, usual, classes, destinations })
+}
+
+/// A probe is named, here in the file or by a flag, and nobody asks it. To hold is safe, whatever a
+/// file offers.
+fn unasked(source: &Source<'_>, args: &RunArgs, at: Option<Range<usize>>) -> Result<(), Failure> {
+    let text = "a probe is named, and nobody asks it: say --on-unknown probe, or on_unknown = \
+                \"probe\" in a policy";
+    match at {
+        Some(_) if args.policy.on_unknown == Some(Unknown::Hold) => Ok(()),
+        Some(at) => Err(source.wrong(Some(at), text).into()),
+        None => Err(Failure::new(Exit::Usage, format!("--probe: {text}"))),
+    }
 }
 
 /// The way that flags name, else the one of the file.
@@ -207,7 +222,8 @@ fn way(
 ) -> Result<Way, Failure> {
     let flag = |text: &str| Failure::new(Exit::Usage, format!("--server: {text}"));
     if let Some(file) = &args.provider {
-        return provider(file).map(Way::Provider);
+        let wrong = |text: &str| Failure::new(Exit::Usage, format!("--provider: {text}"));
+        return provider(file, &wrong).map(Way::Provider);
     }
     if args.server.host.is_some() {
         return args.server.clone().relay(&flag).map(Way::Relay);
@@ -223,17 +239,28 @@ fn way(
             Err(source.wrong(Some(named.span()), text).into())
         }
         (None, Some(_)) if args.server.is_said() => {
-            Err(flag("the file names a provider, and these flags are for a mail server"))
+            let text = "--tls, --user, --password-file, --hello: these are for a mail server, and \
+                        the file names a provider";
+            Err(Failure::new(Exit::Usage, text))
         }
-        (None, Some(named)) => provider(named.get_ref()).map(Way::Provider),
+        (None, Some(named)) => {
+            let wrong = |text: &str| source.wrong(Some(named.span()), text).into();
+            provider(named.get_ref(), &wrong).map(Way::Provider)
+        }
         (Some(table), None) => {
             let span = source.head(table.span());
             let ServerTable { host, tls, user, password_file, hello } = table.into_inner();
             let server = ServerArgs { host: Some(host), tls, user, password_file, hello };
-            let wrong = |text: &str| source.wrong(Some(span.clone()), text).into();
+            let wrong = |text: &str| beside(source, &span, args.server.is_said(), text);
             args.server.clone().over(server).relay(&wrong).map(Way::Relay)
         }
     }
+}
+
+/// A mistake in a table, or in what flags say beside it.
+fn beside(source: &Source<'_>, span: &Range<usize>, has_flags: bool, text: &str) -> Failure {
+    let flags = if has_flags { " (or a flag that counts before it is wrong)" } else { "" };
+    source.wrong(Some(span.clone()), &format!("{text}{flags}")).into()
 }
 
 /// Who is asked about doubts: whom flags name, else whom the file does.
@@ -241,15 +268,47 @@ fn asking(
     source: &Source<'_>,
     args: &RunArgs,
     table: Option<Spanned<ProbeTable>>,
+    way: &Way,
 ) -> Result<Option<Asking>, Failure> {
     let span = table.as_ref().map(|it| source.head(it.span()));
     let wrong = |text: &str| match &span {
-        Some(span) if args.probe.who.is_none() => source.wrong(Some(span.clone()), text).into(),
-        Some(_) | None => Failure::new(Exit::Usage, format!("--probe: {text}")),
+        Some(span) => beside(source, span, args.probe.is_said(), text),
+        None => Failure::new(Exit::Usage, format!("--probe: {text}")),
     };
     let named = table.map(|it| it.into_inner().args(source)).transpose()?.unwrap_or_default();
     let asking = args.probe.clone().over(named).asking(&wrong)?;
+    if let Some(Asking { whom, .. }) = &asking {
+        fits(whom, way).map_err(wrong)?;
+    }
     Ok(asking)
+}
+
+/// Whether what is sent this way is found there: what never is would be sent again.
+fn fits(whom: &Whom, way: &Way) -> Result<(), &'static str> {
+    match (whom, way) {
+        (Whom::Archive(_), Way::Provider(_)) => {
+            Err("imap: a provider sends messages in words of its own, and none would be found")
+        }
+        (Whom::Postfix(_) | Whom::Exim(_), Way::Provider(_)) => {
+            Err("postfix and exim have nothing of what a provider takes")
+        }
+        (Whom::Postfix(_) | Whom::Exim(_), Way::Relay(relay)) if !is_here(relay) => Err(
+            "postfix and exim are looked at on this host, and the mail server is not here; name \
+             it by an address of this host, such as 127.0.0.1, if it is",
+        ),
+        (Whom::Postfix(_) | Whom::Exim(_) | Whom::Archive(_), Way::Relay(_))
+        | (Whom::Command { .. } | Whom::Provider(_), _) => Ok(()),
+    }
+}
+
+/// Whether the server is on this host, by all of its addresses: one can listen at them. Loopback is
+/// here also where it has no such address, as of version 6.
+fn is_here(relay: &Relay) -> bool {
+    let name = relay.host.trim_start_matches('[').trim_end_matches(']');
+    let Ok(all) = (name, 0).to_socket_addrs() else { return false };
+    let all: Vec<_> = all.collect();
+    !all.is_empty()
+        && all.into_iter().all(|it| it.ip().is_loopback() || UdpSocket::bind(it).is_ok())
 }
 
 impl ProbeTable {
@@ -300,7 +359,7 @@ fn class(
         return Err(source.wrong(Some(at), &text).into());
     }
     let policy = policy.map(|it| it.args(source)).transpose()?.unwrap_or_default().over(around);
-    let rules = policy.rules(offers, &|text| source.wrong(Some(span.clone()), text).into())?;
+    let rules = policy.rules(offers, &|_, text| source.wrong(Some(span.clone()), text).into())?;
     Ok(Class { keys, rules, apart: rate.map(|it| it.0).unwrap_or_default() })
 }
 

@@ -109,11 +109,19 @@ impl PolicyArgs {
         }
     }
 
-    /// By what is offered; `wrong` says where a mistake is.
+    /// Whether this setting is said here.
+    pub(super) fn says(&self, name: &str) -> bool {
+        match name {
+            "on-unknown" => self.on_unknown.is_some(),
+            _ => self.retention.is_some(),
+        }
+    }
+
+    /// By what is offered; `wrong` says where a mistake is, in the setting of this name.
     pub(super) fn rules(
         &self,
         offers: &Offers,
-        wrong: &dyn Fn(&str) -> Failure,
+        wrong: &dyn Fn(&str, &str) -> Failure,
     ) -> Result<Rules, Failure> {
         let provider = offers.provider.as_ref();
         let keyed = provider.and_then(|it| Some(Keyed { window: it.window()?, late: it.late() }));
@@ -123,7 +131,9 @@ impl PolicyArgs {
             Some(Unknown::Probe) => {
                 let named = offers.probe.clone().ok_or_else(|| {
                     wrong(
-                        "somebody is to be asked about doubts: say who by --probe <WHO> or [probe]",
+                        "on-unknown",
+                        "somebody is to be asked about doubts: say who by --probe <WHO>, or by \
+                         [probe] for the server of the same file",
                     )
                 })?;
                 (Some(named), keyed)
@@ -132,7 +142,7 @@ impl PolicyArgs {
         let try_for = self.try_for.map(Into::into);
         let mut rules = Rules { asking, keyed, tries: self.tries, try_for, ..Rules::default() };
         rules.retention = self.retention.map_or(rules.retention, Into::into);
-        rules.policy().check().map_err(|error| wrong(&error.to_string()))?;
+        rules.policy().check().map_err(|error| wrong("retention", &error.to_string()))?;
         Ok(rules)
     }
 }
@@ -156,6 +166,18 @@ impl ProbeArgs {
             late: self.late.or(other.late),
             ..other
         }
+    }
+
+    /// Whether anything is said of it.
+    pub(super) const fn is_said(&self) -> bool {
+        let Self { who, log, tls, password_file, absent, settle, late } = self;
+        who.is_some()
+            || log.is_some()
+            || tls.is_some()
+            || password_file.is_some()
+            || !absent.is_empty()
+            || settle.is_some()
+            || late.is_some()
     }
 
     /// Who is asked, if anybody is named; `wrong` says where a mistake is.
@@ -215,7 +237,7 @@ impl ProbeArgs {
             return Err(wrong("it needs --probe-password-file (`password_file`)"));
         };
         let tls = self.tls.unwrap_or(Protection::Tls);
-        let archive = Archive::new(url, password(file)?, security(tls)?);
+        let archive = Archive::new(url, password(file, &wrong)?, security(tls)?);
         let archive = archive.map_err(|text| wrong(&text))?;
         if tls == Protection::None && !archive.is_here() {
             return Err(wrong("tls is none: the password would go in the clear"));

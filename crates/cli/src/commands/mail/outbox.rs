@@ -215,10 +215,10 @@ impl Feeding {
         let mut said = String::new();
         loop {
             let done = self.feed.fill(now()).await;
-            let now_said = done.err().map(|it| it.to_string()).unwrap_or_default();
+            let now_said = done.err().map(|it| waits(&it)).unwrap_or_default();
             if !now_said.is_empty() && now_said != said {
                 // Whoever does not read it is no reason to end.
-                let _ = output::line(&format!("the outbox waits: {now_said}"));
+                let _ = output::line(&now_said);
             }
             said = now_said;
             tokio::select! {
@@ -239,6 +239,14 @@ impl Feeding {
         while let Ok((name, became)) = self.heard.try_recv() {
             self.feed.became(&name, &became);
         }
+    }
+}
+
+/// What does not go on, in a line.
+fn waits(error: &FeedError) -> String {
+    match error {
+        FeedError::Outbox(_) | FeedError::Spool(_) => format!("the outbox waits: {error}"),
+        FeedError::Damaged { .. } => format!("a row of the outbox waits: {error}"),
     }
 }
 

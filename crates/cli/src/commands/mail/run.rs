@@ -2,10 +2,12 @@
 
 use std::future::Future;
 use std::io::IsTerminal as _;
+use std::path::Path;
 use std::sync::Arc;
 
 use onlyonce::Sweeper;
-use onlyonce_mail::{Became, Route, Sender, SenderError, Shelf, Spool};
+use onlyonce_core::Secret;
+use onlyonce_mail::{Became, Route, Sender, SenderError, Shelf, Spool, sender_name};
 use tokio::signal::unix::{SignalKind, signal};
 
 use super::config::{Plan, Way};
@@ -21,7 +23,8 @@ use crate::progress::Bar;
 pub(super) async fn run(args: RunArgs) -> Result<(), Failure> {
     let (mut interrupt, mut terminate) =
         (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
-    let Plan { way, outbox, pace, probe, usual, classes, destinations } = Plan::of(&args)?;
+    let Plan { way, outbox, pace, probe, probe_place, usual, classes, destinations } =
+        Plan::of(&args)?;
     let route = Arc::new(match way {
         Way::Provider(provider) => Route::to_provider(provider),
         Way::Relay(relay) => Route::new(relay),
@@ -29,10 +32,10 @@ pub(super) async fn run(args: RunArgs) -> Result<(), Failure> {
     if let Some(asking) = &probe {
         // Before anything is sent: else it would be found out when it is needed.
         let asked = asking.check().await;
-        asked.map_err(|error| Failure::new(Exit::Unavailable, format!("--probe: {error}")))?;
+        let failed = |error| Failure::new(Exit::Unavailable, format!("{probe_place}: {error}"));
+        asked.map_err(failed)?;
     }
-    let spool = spool(&args.spool)?;
-    let (dir, secret) = journal(&args.store)?;
+    let (spool, (dir, secret)) = owned(&args)?;
     let operator = Operator::at(&args.store).await?;
     let Operator::Here(desk) = &operator else {
         let text = format!("another process has the journal in {}", dir.display());
@@ -93,6 +96,26 @@ pub(super) async fn run(args: RunArgs) -> Result<(), Failure> {
     }
 }
 
+/// The spool, and the folder and the secret of the journal that has its records.
+fn owned(args: &RunArgs) -> Result<(Spool, (&Path, Secret)), Failure> {
+    let spool = spool(&args.spool)?;
+    let (dir, secret) = journal(&args.store)?;
+    let owns = spool.belongs_to(&sender_name(&secret));
+    if owns.map_err(|error| Failure::new(Exit::Unavailable, error.to_string()))? {
+        return Ok((spool, (dir, secret)));
+    }
+    let place = args.spool.spool.display();
+    let text = format!(
+        "{place}: another store has the records of what was sent from this spool, and this one \
+         would send it again"
+    );
+    let hint = format!(
+        "nothing was sent: name that store, or another spool; if that store is lost, look at what \
+         waits, then remove {place}/store"
+    );
+    Err(Failure::new(Exit::Refused, text).with_hint(hint))
+}
+
 /// Sends, and writes down meanwhile what time has done to what is recorded, and what became of the
 /// rows of an outbox.
 async fn working(
@@ -103,11 +126,13 @@ async fn working(
     stop: impl Future<Output = ()>,
     tell: impl FnMut(&str, &Became),
 ) -> Result<(), Failure> {
+    let mut filled = Ok(());
     if once {
         // It may not last until a second pass.
         sweeper.pass().await.map_err(|error| ended(error.into()))?;
         if let Some(feeding) = &mut feeding {
-            feeding.fill().await?;
+            // What is in the spool is sent all the same.
+            filled = feeding.fill().await;
         }
     }
     let meanwhile = async {
@@ -124,7 +149,7 @@ async fn working(
         () = meanwhile => Ok(()),
     };
     match &mut feeding {
-        Some(feeding) => sent.and(feeding.end().await),
+        Some(feeding) => sent.and(feeding.end().await).and(filled),
         None => sent,
     }
 }

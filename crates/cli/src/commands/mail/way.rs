@@ -94,7 +94,7 @@ impl ServerArgs {
         }
         let login = match (self.user, self.password_file) {
             (Some(user), Some(file)) => {
-                Some(Login { user, secret: password(&file)?, mechanism: None })
+                Some(Login { user, secret: password(&file, wrong)?, mechanism: None })
             }
             (None, None) => None,
             (Some(_), None) => return Err(wrong("there is a user, and no password file")),
@@ -106,16 +106,20 @@ impl ServerArgs {
     }
 }
 
-/// What a file says of a provider; what it needs of the environment is there.
-pub(super) fn provider(file: &Path) -> Result<Arc<Provider>, Failure> {
+/// What a file says of a provider; what it needs of the environment is there. `wrong` says where
+/// the file was named; a mistake in it has a place there.
+pub(super) fn provider(
+    file: &Path,
+    wrong: &dyn Fn(&str) -> Failure,
+) -> Result<Arc<Provider>, Failure> {
     let name = file.display().to_string();
     let text = std::fs::read_to_string(file);
-    let text = text.map_err(|error| Failure::new(Exit::Usage, format!("{name}: {error}")))?;
+    let text = text.map_err(|error| wrong(&format!("{name}: {error}")))?;
     let read = Provider::read(&name, &text);
     let provider = read.map_err(|error| Failure::new(Exit::Usage, error.to_string()))?;
     if let Some(missing) = provider.variables().iter().find(|it| std::env::var_os(it).is_none()) {
         let text = format!("{name}: the variable {missing} is not set, and its requests need it");
-        return Err(Failure::new(Exit::Usage, text));
+        return Err(wrong(&text));
     }
     Ok(Arc::new(provider))
 }
@@ -129,8 +133,9 @@ pub(super) fn security(protection: Protection) -> Result<Security, Failure> {
     })
 }
 
-pub(super) fn password(file: &Path) -> Result<String, Failure> {
-    let wrong = |text: String| Failure::new(Exit::Usage, format!("{}: {text}", file.display()));
+/// A password in a file; `wrong` says where the file was named.
+pub(super) fn password(file: &Path, wrong: &dyn Fn(&str) -> Failure) -> Result<String, Failure> {
+    let wrong = |text: String| wrong(&format!("the password file {}: {text}", file.display()));
     let read = || Ok((std::fs::metadata(file)?, std::fs::read_to_string(file)?));
     let (about, text): (_, String) =
         read().map_err(|error: std::io::Error| wrong(error.to_string()))?;

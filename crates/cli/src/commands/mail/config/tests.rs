@@ -124,14 +124,92 @@ fn every_mistake_names_its_place_and_the_way_out() {
         ("[[destination]]\ndomains = [\"a\"]\nworkers = 1001", ":3:11", "from 1 to 1000"),
     ] {
         let needs_server = ["[p", "[[", "workers"].iter().any(|it| text.starts_with(it));
-        let flags: &[&str] = if needs_server { &["--server", "a", "--tls", "none"] } else { &[] };
-        let error = plan(flags, text).err();
+        let all = if needs_server { format!("{text}\n{SERVER}") } else { text.to_owned() };
+        let error = plan(&[], &all).err();
         let error = error.unwrap_or_else(|| panic!("{text}: it is taken"));
         assert!(error.starts_with(&format!("mail.toml{place}")), "{text}\n{error}");
         assert!(error.contains(says), "{text}\n{error}");
     }
     let unused = plan(&[], &format!("{SERVER}{probe}")).err().unwrap();
-    assert!(unused.contains("nobody asks it"), "{unused}");
+    assert!(unused.starts_with("mail.toml:4:1") && unused.contains("nobody asks it"), "{unused}");
+}
+
+/// A flag has no line, and the file is not blamed for it; nor is the flag for the file.
+#[test]
+fn a_mistake_is_named_where_it_was_made() {
+    let (file, none) = (format!("[policy]\ntries = 3\n{SERVER}"), "/none/password");
+    let login = format!("{SERVER}user = \"me\"\npassword_file = \"{none}\"\n");
+    let login = login.replace("\"none\"", "\"tls\"");
+    let archive = format!(
+        "{SERVER}[probe]\nwho = \"imap://me@127.0.0.1/INBOX\"\nsettle = \"1h\"\n\
+         password_file = \"{none}\"\n"
+    );
+    for (flags, text, place) in [
+        (&["--on-unknown", "probe"][..], &file, "--on-unknown: "),
+        (&["--retention", "36501d"], &file, "--retention: "),
+        (&["--probe", "exit 1"], &file, "--probe: "),
+        (&["--provider", none], &file, "--provider: "),
+        (&[], &format!("provider = \"{none}\""), "mail.toml:1:12"),
+        (&[], &login, "mail.toml:1:1"),
+        (&["--hello", "a.example"], &login, "mail.toml:1:1"),
+        (&[], &archive, "mail.toml:4:1"),
+    ] {
+        let error = plan(flags, text).err().unwrap_or_else(|| panic!("{flags:?}: it is taken"));
+        assert!(error.starts_with(place), "{flags:?}\n{error}");
+        let names_it = text.contains(none) || flags.contains(&none);
+        assert_eq!(error.contains(none), names_it, "{flags:?}\n{error}");
+        assert_eq!(error.contains("or a flag that counts before it"), flags.contains(&"--hello"));
+    }
+}
+
+/// The server of the file says "no" of what another one has: that would be sent again.
+#[test]
+fn the_probe_of_the_file_is_not_asked_about_another_server_or_provider() {
+    let file = format!(
+        "{SERVER}[probe]\nwho = \"exit 10\"\nabsent = [10]\n[policy]\non_unknown = \"probe\"\n"
+    );
+    assert!(plan(&[], &file).unwrap().probe.is_some());
+    let dir = tempfile::tempdir().unwrap();
+    let provider = dir.path().join("provider.toml");
+    let about = "url = \"http://127.0.0.1:1/emails\"\n[json]\nto = \"${to}\"\n";
+    std::fs::write(&provider, about).unwrap();
+    let provider = provider.to_str().unwrap();
+    for other in [&["--server", "127.0.0.1", "--tls", "none"][..], &["--provider", provider]] {
+        let error = plan(other, &file).err().unwrap();
+        assert!(error.contains("for the server of the same file"), "{error}");
+        let held = plan(&[other, &["--on-unknown", "hold"]].concat(), &file).unwrap();
+        assert_eq!((held.probe, held.usual.asking), (None, None));
+        let asked = plan(&[other, &["--probe", "true"]].concat(), &file).unwrap();
+        assert!(asked.probe.is_some_and(|it| it.late == 15 * MINUTE));
+    }
+    // What is on this host knows nothing of what is sent elsewhere.
+    for who in ["postfix", "exim"] {
+        let asks = ["--probe", who, "--on-unknown", "probe"];
+        let here = plan(&[&asks[..], &["--server", "localhost:25", "--tls", "none"]].concat(), "");
+        assert!(here.unwrap().probe.is_some());
+        for other in [&["--server", "192.0.2.1", "--tls", "none"][..], &["--provider", provider]] {
+            let error = plan(&[&asks, other].concat(), "").err().unwrap();
+            assert!(error.starts_with("--probe: postfix and exim"), "{error}");
+        }
+        let of_file = file.replace("exit 10", who).replace("absent = [10]", "");
+        assert!(plan(&[], &of_file).unwrap().probe.is_some());
+        let error = plan(&[], &of_file.replace("127.0.0.1", "192.0.2.1")).err().unwrap();
+        assert!(error.starts_with("mail.toml:4:1"), "{error}");
+    }
+}
+
+/// The safe direction needs no change of the file.
+#[test]
+fn a_flag_holds_what_the_file_would_ask_about() {
+    let file = format!("{SERVER}[probe]\nwho = \"exit 10\"\n[policy]\non_unknown = \"probe\"\n");
+    let held = plan(&["--on-unknown", "hold"], &file).unwrap();
+    assert_eq!((held.probe, held.usual.asking), (None, None));
+    // What a class says of its own stays.
+    let class = format!("{file}[[class]]\nkeys = \"a\"\n[class.policy]\non_unknown = \"probe\"\n");
+    let held = plan(&["--on-unknown", "hold"], &class).unwrap();
+    assert!(held.usual.asking.is_none() && held.classes[0].rules.asking == held.probe);
+    let named = plan(&["--on-unknown", "hold", "--probe", "true"], &file).err().unwrap();
+    assert!(named.starts_with("--probe: ") && named.contains("nobody asks it"), "{named}");
 }
 
 fn page() -> String {
@@ -170,7 +248,7 @@ fn the_page_names_each_setting_and_its_example_is_a_configuration() {
         assert_eq!(named, known(table), "{table}");
     }
     let example = page.split("```toml\n").nth(1).unwrap().split("```").next().unwrap();
-    let flags = ["--server", "127.0.0.1", "--tls", "none"];
+    let flags = ["--server", "127.0.0.1", "--tls", "none", "--probe", "./find-mail"];
     let plan = plan(&flags, example).unwrap();
     assert_eq!((plan.classes.len(), plan.destinations.len()), (2, 1));
     assert!(plan.usual.asking.is_some() && plan.classes[0].rules.asking.is_none());
