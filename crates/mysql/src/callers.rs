@@ -1,4 +1,5 @@
 //! Transactions of callers' that are open: whoever has used a table keeps others from locking it.
+//! One that was prepared (`XA PREPARE`) does so in InnoDB alone, also when its session is over.
 
 use mysql_async::Conn;
 use mysql_async::prelude::Queryable as _;
@@ -11,7 +12,9 @@ use crate::mysql::Mysql;
 use crate::session::Way;
 
 /// It waits for a second, in which it holds up all others.
-const LOCK: &str = "SET SESSION lock_wait_timeout = 1; LOCK TABLES onlyonce_records WRITE";
+/// Without autocommit it asks InnoDB too, which has the locks of what was prepared.
+const LOCK: &str = "SET SESSION lock_wait_timeout = 1, innodb_lock_wait_timeout = 1, \
+                    innodb_table_locks = ON, autocommit = 0; LOCK TABLES onlyonce_records WRITE";
 /// The user may not use the database so.
 const NOT_HERE: u16 = 1044;
 /// What would show it.
@@ -36,7 +39,8 @@ async fn look(conn: &mut Conn, way: &Way) -> Result<OpenTransactions, OpenError>
     let Err(error) = conn.query_drop(LOCK).await else { return Ok(OpenTransactions::None) };
     match code(&error) {
         Some(LOCKED) => {
-            let which = "SELECT trx_started FROM information_schema.INNODB_TRX shows which";
+            let which = "SELECT trx_started FROM information_schema.INNODB_TRX shows which, and \
+                         XA RECOVER what was prepared";
             Ok(OpenTransactions::Some(which.to_owned()))
         }
         Some(code) if code == NOT_HERE || DENIED.contains(&code) => {
