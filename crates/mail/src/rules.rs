@@ -43,6 +43,11 @@ impl Default for Rules {
 }
 
 impl Rules {
+    /// Whether nothing but a person ends a doubt.
+    pub fn holds(&self) -> bool {
+        self.asking.is_none() && self.keyed.is_none()
+    }
+
     /// The policy of messages. No key is ever forgotten, since a message may wait in the spool for
     /// longer than anybody thought. Its numbers are to be checked ([`Policy::check`]).
     pub fn policy(&self) -> Policy {

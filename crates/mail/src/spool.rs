@@ -78,6 +78,8 @@ struct Line {
 const VERSION: u32 = 1;
 /// The file that says whose spool it is.
 const OWNER: &str = "store";
+/// The file that says by which ways messages went.
+const WAYS: &str = "ways";
 
 impl Spool {
     /// Opens the folder, or makes it.
@@ -105,11 +107,7 @@ impl Spool {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
             Err(error) => return Err(at(&path)(error)),
         }
-        let tmp = self.dir.join("tmp");
-        let mut file = tempfile::NamedTempFile::new_in(&tmp).map_err(at(&tmp))?;
-        file.write_all(who.as_bytes()).map_err(at(file.path()))?;
-        file.as_file().sync_all().map_err(at(file.path()))?;
-        match file.persist_noclobber(&path) {
+        match self.written(who)?.persist_noclobber(&path) {
             Ok(_) => {}
             Err(error) if error.error.kind() == io::ErrorKind::AlreadyExists => {}
             Err(error) => return Err(at(&path)(error.error)),
@@ -117,6 +115,40 @@ impl Spool {
         synced(&self.dir).map_err(at(&self.dir))?;
         // Whoever was faster has it.
         Ok(fs::read_to_string(&path).map_err(at(&path))? == who)
+    }
+
+    /// By which ways messages may have gone of which nobody knows, as was noted last; and that of
+    /// the last sender. Empty if nothing was noted.
+    ///
+    /// # Errors
+    /// It cannot be read.
+    pub fn ways(&self) -> Result<Vec<String>, SpoolError> {
+        let path = self.dir.join(WAYS);
+        match fs::read_to_string(&path) {
+            Ok(text) => Ok(text.lines().map(ToOwned::to_owned).collect()),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
+            Err(error) => Err(at(&path)(error)),
+        }
+    }
+
+    /// Notes them in place of what was noted, durably; each is one line.
+    ///
+    /// # Errors
+    /// It cannot be written.
+    pub fn note_ways(&self, ways: &[String]) -> Result<(), SpoolError> {
+        let path = self.dir.join(WAYS);
+        let file = self.written(&ways.join("\n"))?;
+        file.persist(&path).map_err(|error| at(&path)(error.error))?;
+        synced(&self.dir).map_err(at(&self.dir))
+    }
+
+    /// A file that is on the disk, and has no name yet.
+    fn written(&self, text: &str) -> Result<tempfile::NamedTempFile, SpoolError> {
+        let tmp = self.dir.join("tmp");
+        let mut file = tempfile::NamedTempFile::new_in(&tmp).map_err(at(&tmp))?;
+        file.write_all(text.as_bytes()).map_err(at(file.path()))?;
+        file.as_file().sync_all().map_err(at(file.path()))?;
+        Ok(file)
     }
 
     /// Puts a message into the queue, unless its key is there already on any shelf.
@@ -339,6 +371,17 @@ mod tests {
             assert!(spool.belongs_to("first").unwrap());
             assert!(!spool.belongs_to("other").unwrap());
             assert!(Spool::open(dir.path()).unwrap().belongs_to("first").unwrap());
+        }
+    }
+
+    #[test]
+    fn the_ways_that_were_noted_last_are_known() {
+        let dir = tempfile::tempdir().unwrap();
+        let spool = Spool::open(dir.path()).unwrap();
+        assert_eq!(spool.ways().unwrap(), [""; 0]);
+        for ways in [vec!["a:25", "b:25"], vec!["c:25"]] {
+            spool.note_ways(&ways.iter().map(ToString::to_string).collect::<Vec<_>>()).unwrap();
+            assert_eq!(Spool::open(dir.path()).unwrap().ways().unwrap(), ways);
         }
     }
 

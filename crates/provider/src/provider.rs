@@ -115,6 +115,13 @@ impl Provider {
         self.look.as_ref().map(|it| (it.settle, it.late))
     }
 
+    /// Where its requests go, with the environment's part; what is of a message stays a reference.
+    pub fn place(&self) -> String {
+        let of_system = |name: &str| std::env::var(name.strip_prefix("env.")?).ok();
+        let filled = self.url.fill(|name| of_system(name).or_else(|| Some(format!("${{{name}}}"))));
+        filled.unwrap_or_else(|_| self.url.text())
+    }
+
     /// The variables of the environment that it needs.
     pub fn variables(&self) -> Vec<&str> {
         let of_look = self.look.iter().flat_map(|look| {

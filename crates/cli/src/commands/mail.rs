@@ -1,5 +1,6 @@
 //! `onlyonce mail add`, `outbox`, `run` and `status`
 
+mod bound;
 mod config;
 mod doubt;
 mod figures;

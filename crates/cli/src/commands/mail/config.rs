@@ -48,6 +48,16 @@ pub(super) enum Way {
     Provider(Arc<Provider>),
 }
 
+impl Way {
+    /// What it is called where it is noted, on one line.
+    pub(super) fn name(&self) -> String {
+        match self {
+            Self::Relay(relay) => format!("{}:{}", relay.host.to_lowercase(), relay.port),
+            Self::Provider(provider) => provider.place(),
+        }
+    }
+}
+
 #[derive(Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct File {

@@ -2,17 +2,15 @@
 
 use std::future::Future;
 use std::io::IsTerminal as _;
-use std::path::Path;
 use std::sync::Arc;
 
 use onlyonce::Sweeper;
-use onlyonce_core::Secret;
-use onlyonce_mail::{Became, Route, Sender, SenderError, Shelf, Spool, sender_name};
+use onlyonce_mail::{Became, Route, Sender, SenderError, Shelf, Spool};
 use tokio::signal::unix::{SignalKind, signal};
 
 use super::config::{Plan, Way};
 use super::outbox::Feeding;
-use super::{RunArgs, figures, journal, spool};
+use super::{RunArgs, bound, figures};
 use crate::exit::Exit;
 use crate::failure::Failure;
 use crate::operate::socket::Socket;
@@ -25,6 +23,7 @@ pub(super) async fn run(args: RunArgs) -> Result<(), Failure> {
         (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
     let Plan { way, outbox, pace, probe, probe_place, usual, classes, destinations } =
         Plan::of(&args)?;
+    let way_name = way.name();
     let route = Arc::new(match way {
         Way::Provider(provider) => Route::to_provider(provider),
         Way::Relay(relay) => Route::new(relay),
@@ -35,12 +34,14 @@ pub(super) async fn run(args: RunArgs) -> Result<(), Failure> {
         let failed = |error| Failure::new(Exit::Unavailable, format!("{probe_place}: {error}"));
         asked.map_err(failed)?;
     }
-    let (spool, (dir, secret)) = owned(&args)?;
+    let (spool, (dir, secret)) = bound::to_store(&args)?;
     let operator = Operator::at(&args.store).await?;
     let Operator::Here(desk) = &operator else {
         let text = format!("another process has the journal in {}", dir.display());
         return Err(Failure::new(Exit::StoreUnavailable, text));
     };
+    let holds = usual.holds() && classes.iter().all(|class| class.rules.holds());
+    bound::to_way(&spool, &desk.engine, &secret, &way_name, holds).await?;
     // Without it operators have to wait until this ends, and no message does.
     let policy = usual.policy();
     let desk = Desk { policy, ..desk.clone() };
@@ -94,26 +95,6 @@ pub(super) async fn run(args: RunArgs) -> Result<(), Failure> {
         Some(Err(error)) => Err(error),
         Some(Ok(())) => failed.map_or(Ok(()), Err),
     }
-}
-
-/// The spool, and the folder and the secret of the journal that has its records.
-fn owned(args: &RunArgs) -> Result<(Spool, (&Path, Secret)), Failure> {
-    let spool = spool(&args.spool)?;
-    let (dir, secret) = journal(&args.store)?;
-    let owns = spool.belongs_to(&sender_name(&secret));
-    if owns.map_err(|error| Failure::new(Exit::Unavailable, error.to_string()))? {
-        return Ok((spool, (dir, secret)));
-    }
-    let place = args.spool.spool.display();
-    let text = format!(
-        "{place}: another store has the records of what was sent from this spool, and this one \
-         would send it again"
-    );
-    let hint = format!(
-        "nothing was sent: name that store, or another spool; if that store is lost, look at what \
-         waits, then remove {place}/store"
-    );
-    Err(Failure::new(Exit::Refused, text).with_hint(hint))
 }
 
 /// Sends, and writes down meanwhile what time has done to what is recorded, and what became of the

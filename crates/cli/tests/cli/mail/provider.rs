@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex};
 use serde_json::Value;
 
 use super::{Shop, WELCOME};
-use crate::process::{Ran, Running, onlyonce};
+use crate::process::{Ran, Running, onlyonce, until};
 
 const ANN: &str = "ann@mail.example";
 
@@ -90,6 +90,40 @@ fn a_message_goes_to_a_provider_by_a_ready_file_and_a_lost_answer_is_settled_by_
     assert!(head.contains("authorization: bearer re_secret\r\n"), "{head}");
     assert!(head.contains("idempotency-key: ") && *again == (head.clone(), content.clone()));
     assert_eq!((&content["to"][0], &content["subject"]), (&ANN.into(), &"Welcome".into()));
+}
+
+/// A mail server may have the message: a provider that remembers keys has never seen this one.
+#[test]
+fn what_nobody_knows_of_one_way_is_not_sent_by_another() {
+    let (shop, (address, fake)) = (Shop::open(), Fake::open());
+    shop.add("welcome", &[ANN], WELCOME).done();
+    shop.server.leaves(".");
+    let running = shop.run(&[]);
+    until("the end of a message", || (shop.server.ended().len() == 1).then_some(()));
+    running.signal(rustix::process::Signal::KILL);
+    running.ended();
+    shop.server.answers();
+    shop.add("news", &[ANN], WELCOME).done();
+    let file = format!("like = \"resend\"\nurl = \"http://{address}/emails\"\n");
+    let key = [("RESEND_API_KEY", "re_secret")];
+    for _ in 0..2 {
+        let told = shop.by_provider(&file, &key).failed(1);
+        assert!(told.contains(&shop.address.to_string()), "{told}");
+        assert!(told.contains("--on-unknown hold"), "{told}");
+    }
+    assert_eq!(fake.requests.lock().unwrap().len(), 0);
+    // The way that it went knows, or holds.
+    let out = shop.run(&["--once"]).ended().done();
+    assert!(out.contains("unknown welcome/") && out.contains("sent news/"), "{out}");
+    let status = shop.status();
+    let doubt = &status["doubts"][0];
+    let (id, fence) = (doubt["id"].as_str().unwrap(), doubt["fence"].to_string());
+    let store = shop.folder.store();
+    let settle = ["keys", "resolve", id, "--fence", &fence, "--did-not-happen", "--why", "looked"];
+    onlyonce(settle.iter().chain(&["--store", &store])).done();
+    // Nobody doubts any more: it goes by whichever way.
+    shop.by_provider(&file, &key).done();
+    assert_eq!(fake.requests.lock().unwrap().len(), 1);
 }
 
 #[test]
