@@ -1,5 +1,5 @@
-//! `onlyonce store copy --at-rest`, and `store spread`, while a program's own transaction is open on
-//! the store.
+//! `onlyonce store copy --at-rest`, and `store spread`, while a program's own transaction is open
+//! on the store.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::thread;
