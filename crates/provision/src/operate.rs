@@ -289,8 +289,8 @@ impl Provisioner {
             }
             // What does not say which it is is forgotten once its successor does: never is nothing
             // recorded, so that an apply would make another.
-            let has_no_id = place.record.as_ref().is_some_and(has_no_id);
-            let at = match has_no_id {
+            let lacks_id = place.record.as_ref().is_some_and(has_no_id);
+            let at = match lacks_id {
                 true => self.successor(key, &place)?,
                 false => place.id,
             };
@@ -308,23 +308,42 @@ impl Provisioner {
                 Answer::Refused(Outcome::Mismatch) if self.give_up(&place, &inputs).await? => {
                     continue;
                 }
+                Answer::Refused(Outcome::OutcomeUnknown { .. }) if lacks_id => {
+                    return refused(&format!(
+                        "an import was cut off: say `onlyonce keys resolve {at} --did-not-happen` \
+                         with its fence, and repeat this"
+                    ));
+                }
                 Answer::Refused(outcome) => return refused(why_not_imported(&outcome)),
                 Answer::NotExecuted(_) | Answer::Unrecorded(_) => {
                     return refused("the store did not keep it: repeat this");
                 }
                 other => return refused(&format!("not understood: {other:?}")),
             };
-            if has_no_id && changed == Changed::Done {
-                let why = "its record did not say which it is";
-                let Acted { outcome, .. } =
-                    self.engine.erase(place.id, &policy, "import", why).await?;
-                // Or somebody else has forgotten it.
-                if !matches!(outcome, Outcome::Done | Outcome::Gone { .. }) {
-                    return refused("its record was changed meanwhile: repeat this");
-                }
+            // A store without room keeps an answer without what it says.
+            let kept = self.engine.get(at).await?;
+            if changed == Changed::Done && kept.as_ref().is_some_and(has_no_id) {
+                return refused(match lacks_id {
+                    true => "the store had no room for the id: make room, forget it, and import it",
+                    false => "the store had no room for the id: make room, and repeat this",
+                });
+            }
+            if lacks_id && changed == Changed::Done {
+                return self.follow(&place).await;
             }
             return Ok(changed);
         }
+    }
+
+    /// Forgets a record that does not say which it is, once the one after it does.
+    async fn follow(&self, place: &Place) -> Result<Changed, ProvisionError> {
+        let (policy, why) = (policy_of_verdicts(), "its record did not say which it is");
+        let Acted { outcome, .. } = self.engine.erase(place.id, &policy, "import", why).await?;
+        // Or somebody else has forgotten it.
+        if matches!(outcome, Outcome::Done | Outcome::Gone { .. }) {
+            return Ok(Changed::Done);
+        }
+        Ok(Changed::Refused("its record was changed meanwhile: repeat this".to_owned()))
     }
 }
 

@@ -156,8 +156,10 @@ enum Answers {
     Differ,
     /// One was erased, and only its status is left to compare.
     SameStatus,
-    /// One says that it never ran.
+    /// Both say that it is never to run.
     Sealed,
+    /// One says so, and the other has an answer.
+    AnsweredAndSealed,
 }
 
 impl Answers {
@@ -167,17 +169,22 @@ impl Answers {
             Self::Same => "the answers are the same",
             Self::Differ => "the answers differ: it may have happened twice",
             Self::SameStatus => "one answer was erased; they have the same status",
-            Self::Sealed => "one is sealed, and says that it never ran",
+            Self::Sealed => "both are sealed",
+            Self::AnsweredAndSealed => {
+                "one is sealed, the other was answered: it may have happened, and somebody was \
+                 told that it never will"
+            }
         }
     }
 }
 
-/// Compares as the core does what is reported a second time.
+/// Compares as the core does what is reported a second time, also to what is sealed.
 fn compared(one: &Record, other: &Record) -> Answers {
     let (Some(first), Some(second)) = (answer(one), answer(other)) else { return Answers::Few };
     let is_erased = one.is_erased() || other.is_erased();
     match (first, second) {
-        ((.., true), _) | (_, (.., true)) => Answers::Sealed,
+        ((.., true), (.., true)) => Answers::Sealed,
+        ((.., true), _) | (_, (.., true)) => Answers::AnsweredAndSealed,
         ((one, ..), (other, ..)) if is_erased && one == other => Answers::SameStatus,
         ((_, one, _), (_, other, _)) if !is_erased && one == other => Answers::Same,
         _ => Answers::Differ,
@@ -222,7 +229,7 @@ fn kept(chosen: &Record, other: &Record, now: Timestamp, by: &str, why: &str) ->
             next
         }
     };
-    let differs = compared(chosen, other) == Answers::Differ;
+    let differs = matches!(compared(chosen, other), Answers::Differ | Answers::AnsweredAndSealed);
     let is_new = differs || (other.has_alarm() && !next.has_alarm());
     if is_new && next.history.count(Event::SecondReply) < SECOND_REPLIES_MAX {
         let why = match answer(other) {
@@ -351,7 +358,11 @@ mod tests {
         };
         let state = State::Completed { reply, answered_at, retain_until, sealed: true };
         let sealed = Record { state, ..none };
-        assert_eq!(compared(&sold, &sealed), Answers::Sealed);
-        assert!(!kept(&sold, &sealed, now, "anna", "looked").has_alarm());
+        assert_eq!(compared(&sealed, &sealed), Answers::Sealed);
+        assert!(!kept(&sealed, &sealed, now, "anna", "looked").has_alarm());
+        for (one, other) in [(&sold, &sealed), (&sealed, &sold)] {
+            assert_eq!(compared(one, other), Answers::AnsweredAndSealed);
+            assert!(kept(one, other, now, "anna", "looked").has_alarm());
+        }
     }
 }

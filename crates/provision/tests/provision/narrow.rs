@@ -211,6 +211,25 @@ async fn what_was_made_without_room_for_its_id_and_cannot_be_looked_for_is_made_
     assert_eq!((site.made(), site.tried(), site.ended()), (0, 1, 1));
 }
 
+/// Which it is said when there is no room for that either.
+#[tokio::test]
+async fn an_import_without_room_for_the_id_says_so_and_nothing_is_made_again() {
+    let (site, store) = (Site::open(), Arc::new(Narrow::default()));
+    let plan = one(DESTROY).replace("check = \". ./check.sh\"\n", "");
+    let provisioner = site.provisioner_on(&plan, store.clone()).await;
+    store.take(Full::Content);
+    assert_eq!(ready(&apply(&provisioner).await[0].became), "web-0");
+    let told = provisioner.import("web", "web-0").await.unwrap();
+    assert!(matches!(&told, Changed::Refused(why) if why.contains("make room")), "{told:?}");
+    store.free();
+    assert!(matches!(apply(&provisioner).await[0].became, Became::NoId(_)));
+    provisioner.forget("web", "ann", "to say which").await.unwrap();
+    assert!(matches!(apply(&provisioner).await[0].became, Became::NoId(_)));
+    assert_eq!(provisioner.import("web", "web-0").await.unwrap(), Changed::Done);
+    assert_eq!(ready(&apply(&provisioner).await[0].became), "web-0");
+    assert_eq!((site.made(), site.tried(), site.ended()), (1, 1, 0));
+}
+
 /// Whoever removes it was stopped before the end, and may still be at it.
 #[tokio::test]
 async fn nobody_says_what_became_of_a_file_while_somebody_is_at_it() {

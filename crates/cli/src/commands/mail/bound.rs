@@ -51,8 +51,8 @@ pub(super) async fn to_way(
     if !holds {
         let others = others.join(", ");
         let text = format!(
-            "nobody knows of some messages whether {others} has them, and this run goes by {way}, \
-             which cannot tell; nothing was sent"
+            "nobody may know of some messages whether {others} has them, and this run goes by \
+             {way}, which cannot tell; nothing was sent"
         );
         let hint = "settle them, see `onlyonce mail status`; or say --on-unknown hold; if it is \
                     the same server by another name, remove the file `ways` in the spool";
@@ -68,8 +68,8 @@ pub(super) async fn to_way(
 /// Whether there is a message of which nobody knows, or may not know soon.
 async fn is_in_doubt(spool: &Spool, engine: &Engine, secret: &Secret) -> Result<bool, Failure> {
     for name in spool.names(Shelf::Queue).map_err(unreadable)? {
-        // One that cannot be read is not sent by any way.
-        let Ok(message) = spool.read(Shelf::Queue, &name) else { continue };
+        // One that cannot be read now may be made anew from its row, or be readable later.
+        let Ok(message) = spool.read(Shelf::Queue, &name) else { return Ok(true) };
         let id = Sender::id(secret, &message);
         let id = id.map_err(|error| Failure::new(Exit::Unavailable, error.to_string()))?;
         let state = engine.get(id).await?.map(|record| record.state.kind());
