@@ -22,7 +22,9 @@ enum Filled {
     Before,
     /// or after it has.
     After,
-    /// By others, after so many milliseconds.
+    /// By others, before anything begins,
+    AtFirst,
+    /// or after so many milliseconds.
     Meanwhile(u64),
 }
 
@@ -35,6 +37,7 @@ pub(crate) fn run(binary: &Path, seed: u64) -> Result<(), String> {
         let filled = match number % 4 {
             0 => Filled::Before,
             1 => Filled::After,
+            2 => Filled::AtFirst,
             _ => Filled::Meanwhile(random.below(60)),
         };
         let played = Site::open(binary, filled).and_then(|site| site.played(filled));
@@ -77,7 +80,7 @@ impl<'a> Site<'a> {
             match filled {
                 Filled::Before => (fill, ":".to_owned()),
                 Filled::After => (":".to_owned(), fill),
-                Filled::Meanwhile(_) => (":".to_owned(), ":".to_owned()),
+                Filled::AtFirst | Filled::Meanwhile(_) => (":".to_owned(), ":".to_owned()),
             }
         };
         let ((before, after), (before_end, after_end)) = (fill("made"), fill("ended"));
@@ -130,6 +133,9 @@ impl<'a> Site<'a> {
         command: &mut Command,
         filled: Filled,
     ) -> Result<Option<i32>, String> {
+        if filled == Filled::AtFirst {
+            self.disk.fill();
+        }
         let Output { status, stdout, stderr } = std::thread::scope(|threads| {
             let calling = threads.spawn(|| command.output());
             if let Filled::Meanwhile(after) = filled {
