@@ -58,8 +58,8 @@ pub(crate) fn raise(slot: u8, asks: &[&Ask]) -> String {
     format!("UPDATE onlyonce_revisions SET revision = GREATEST(revision{all}) WHERE slot = {slot}")
 }
 
-/// Notes the revision of one swap, if the statement before, which was that, has changed a row: so its
-/// row need not be looked at again.
+/// Notes the revision of one swap, if the statement before, which was that, has changed a row: so
+/// its row need not be looked at again.
 fn raise_if_done(slot: u8, row: &Row) -> String {
     let top = row.revision;
     format!(
