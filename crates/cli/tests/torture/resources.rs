@@ -125,6 +125,18 @@ impl<'a> Site<'a> {
         command
     }
 
+    /// Lets the store end its log, in which a process that ended may have left room for more.
+    fn emptied(&self) -> Result<(), String> {
+        let store = self.disk.path().join("shop.onlyonce/records.db");
+        if !store.exists() {
+            return Ok(());
+        }
+        let sqlite = rusqlite::Connection::open(store).map_err(|it| it.to_string())?;
+        sqlite
+            .query_row("PRAGMA wal_checkpoint(TRUNCATE)", (), |_| Ok(()))
+            .map_err(|it| it.to_string())
+    }
+
     /// Calls it while the disk is filled, and then until it is quiet: how it ended first. What it
     /// does is counted in the file `what`.
     fn once(
@@ -134,6 +146,7 @@ impl<'a> Site<'a> {
         filled: Filled,
     ) -> Result<Option<i32>, String> {
         if filled == Filled::AtFirst {
+            self.emptied()?;
             self.disk.fill();
         }
         let Output { status, stdout, stderr } = std::thread::scope(|threads| {
