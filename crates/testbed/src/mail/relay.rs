@@ -159,7 +159,10 @@ impl Shared {
             let link = Link { shared, client, server, answers, to: String::new() };
             // What becomes of it has been seen to.
             let _ = link.run();
-            links.links.lock().unwrap().remove(&number);
+            let link = links.links.lock().unwrap().remove(&number);
+            // Also after a reset: a server that is told of no end waits for minutes, and takes in
+            // only so many at once.
+            let _ = link.map(|[_, server]| server.shutdown(Shutdown::Write));
         });
     }
 }
