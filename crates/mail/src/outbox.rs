@@ -4,21 +4,26 @@
 //! A row is made ours first, and that is durable; then its message is put into the spool; in the
 //! end the row is told. Wherever that is cut off, the row is still ours, and is looked at again
 //! when the next sender begins: the spool knows each message by its key, and so does its record.
+//!
+//! A row that was told that nobody knows is told when that is over, as after a person's word: its
+//! record is looked at from time to time, since the next attempt may be an hour away.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 use std::fmt;
+use std::ops::Bound;
 
+use onlyonce::Engine;
 use onlyonce::store::StoreError;
 use onlyonce::store::outbox::{Outbox, Posted, Told};
-use onlyonce_core::{Secret, Timestamp};
+use onlyonce_core::{KeyId, Record, Secret, State, Timestamp};
 use onlyonce_failpoint::failpoint;
 use onlyonce_smtp::Mailbox;
 
 use crate::message::{Message, frozen, hex};
-use crate::sender::Became;
+use crate::sender::{Became, Sender, answered, text};
 use crate::spool::{Added, Shelf, Spool, SpoolError};
 
-/// How many rows are asked for at once.
+/// How many rows are asked for at once, and how many records are looked at.
 const PAGE: usize = 200;
 /// The longest text that a row is told, in characters.
 const SAID_MAX: usize = 500;
@@ -45,9 +50,12 @@ pub enum FeedError {
 pub struct Feed {
     outbox: Box<dyn Outbox>,
     spool: Spool,
-    /// The rows whose messages wait in the spool, by the message's name; whether the row was told
-    /// that nobody knows.
-    rows: HashMap<String, (i64, bool)>,
+    engine: Engine,
+    secret: Secret,
+    /// The rows whose messages wait in the spool, by the message's name.
+    rows: BTreeMap<String, Row>,
+    /// The message whose record was looked at last; those after it are next.
+    looked: String,
     /// What is still to be told.
     later: VecDeque<(i64, Told, String)>,
     /// Rows whose files in the spool are damaged, at most as many as are asked for at once.
@@ -59,6 +67,15 @@ pub struct Feed {
     most: usize,
 }
 
+/// A row whose message waits in the spool.
+struct Row {
+    number: i64,
+    /// What its record is found by.
+    id: KeyId,
+    /// Whether it was told that nobody knows.
+    is_unknown: bool,
+}
+
 /// Who a sender with the store of this secret is to outboxes: 64 hexadecimal digits. Rows that it
 /// has taken belong to the store that has the records of their messages.
 pub fn sender_name(secret: &Secret) -> String {
@@ -66,10 +83,12 @@ pub fn sender_name(secret: &Secret) -> String {
 }
 
 impl Feed {
-    /// One that has read nothing yet.
-    pub fn new(outbox: Box<dyn Outbox>, spool: Spool) -> Self {
-        let (rows, later, stuck) = (HashMap::new(), VecDeque::new(), Vec::new());
-        Self { outbox, spool, rows, later, stuck, knows_ours: false, most: PAGE }
+    /// One that has read nothing yet, for the sender with this engine. The secret is that of the
+    /// engine's store.
+    pub fn new(outbox: Box<dyn Outbox>, spool: Spool, engine: Engine, secret: Secret) -> Self {
+        let (rows, looked) = (BTreeMap::new(), String::new());
+        let (later, stuck, knows_ours, most) = (VecDeque::new(), Vec::new(), false, PAGE);
+        Self { outbox, spool, engine, secret, rows, looked, later, stuck, knows_ours, most }
     }
 
     /// Brings all rows that wait to the spool, and tells what there is to tell.
@@ -108,6 +127,7 @@ impl Feed {
             }
             self.most = (2 * asked).min(PAGE);
         }
+        self.look().await;
         self.write().await?;
         let more = self.stuck.len().saturating_sub(1);
         damaged.map_or(Ok(()), |(row, error)| Err(FeedError::Damaged { row, more, error }))
@@ -139,18 +159,39 @@ impl Feed {
 
     /// Notes what became of a message, if it came from a row. [`Self::write`] tells it.
     pub fn became(&mut self, name: &str, became: &Became) {
-        let Some((number, is_unknown)) = self.rows.get_mut(name) else { return };
+        let Some(row) = self.rows.get_mut(name) else { return };
         let (told, said) = match became {
             Became::Sent(said) => (Told::Sent, said),
             Became::Refused(said) => (Told::Refused, said),
             // It is said at each attempt, and written once.
-            Became::Unknown(said) if !*is_unknown => (Told::Unknown, said),
+            Became::Unknown(said) if !row.is_unknown => (Told::Unknown, said),
             Became::Unknown(_) | Became::Waiting(_) => return,
         };
-        *is_unknown = true;
-        self.later.push_back((*number, told, shown(said)));
-        if told != Told::Unknown {
+        row.is_unknown = true;
+        self.later.push_back((row.number, told, shown(said)));
+        if told.is_last() {
             self.rows.remove(name);
+        }
+    }
+
+    /// Notes of rows that were told that nobody knows whether that is over; of some of them in
+    /// turns where there are many.
+    async fn look(&mut self) {
+        let after = std::mem::take(&mut self.looked);
+        let next = self.rows.range_mut::<str, _>((Bound::Excluded(&*after), Bound::Unbounded));
+        let mut count = 0;
+        for (name, row) in next.filter(|(_, row)| row.is_unknown).take(PAGE) {
+            self.looked.clone_from(name);
+            count += 1;
+            // What the store does not say now is looked at again.
+            let record = self.engine.get(row.id).await.ok().flatten();
+            if let Some((told, said)) = record.as_ref().and_then(told) {
+                row.is_unknown = false;
+                self.later.push_back((row.number, told, shown(&said)));
+            }
+        }
+        if count < PAGE {
+            self.looked.clear();
         }
     }
 
@@ -209,7 +250,10 @@ impl Feed {
             Some(Shelf::Sent) => self.later.push_back((row.number, Told::Sent, said)),
             Some(Shelf::Refused) => self.later.push_back((row.number, Told::Refused, said)),
             Some(Shelf::Queue) | None => {
-                self.rows.insert(name, (row.number, false));
+                // The scope is a constant, and the tests have seen that it is one.
+                let Ok(id) = Sender::id(&self.secret, &message) else { return Ok(()) };
+                let Posted { number, is_unknown, .. } = *row;
+                self.rows.insert(name, Row { number, id, is_unknown });
             }
         }
         Ok(())
@@ -227,6 +271,33 @@ fn message(row: &Posted) -> Result<Message, String> {
     let frozen = frozen.map_err(|error| error.to_string())?;
     let message = frozen.into_iter().next().ok_or("there is no recipient")?;
     Ok(message.known_since(row.taken))
+}
+
+/// What a row is told of which nobody knew, where the record of its message says more by now.
+fn told(record: &Record) -> Option<(Told, String)> {
+    let goes_on = || {
+        let said = if record.may_have_run() {
+            "it was let go, though nobody knows whether it was sent before"
+        } else {
+            "it was not sent"
+        };
+        Some((Told::Taken, format!("{said}; it is tried again")))
+    };
+    match &record.state {
+        State::Released { .. } => goes_on(),
+        State::Completed { reply, sealed: false, .. } => {
+            match answered(reply.status(), text(reply)) {
+                Became::Sent(said) => Some((Told::Sent, said)),
+                Became::Refused(said) => Some((Told::Refused, said)),
+                Became::Unknown(_) | Became::Waiting(_) => None,
+            }
+        }
+        // The sender says what becomes of these.
+        State::InFlight(_)
+        | State::Completed { .. }
+        | State::Unknown(_)
+        | State::Tombstone { .. } => None,
+    }
 }
 
 /// As a row can keep it: on one line, and not too long.

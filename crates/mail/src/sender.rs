@@ -311,11 +311,11 @@ fn became(answer: Answer) -> Became {
 }
 
 /// By the number that the server, or whoever settled it, has answered with.
-fn answered(status: u16, text: String) -> Became {
+pub(crate) fn answered(status: u16, text: String) -> Became {
     if status < 400 { Became::Sent(text) } else { Became::Refused(text) }
 }
 
-fn text(reply: &Reply) -> String {
+pub(crate) fn text(reply: &Reply) -> String {
     let content = reply.content().map(|it| String::from_utf8_lossy(it).into_owned());
     content.unwrap_or_else(|| format!("answered with {}", reply.status()))
 }

@@ -36,7 +36,7 @@ pub const OUTBOX: &str = concat!(
 const CALL_MAX: Duration = Duration::from_secs(20);
 /// `SKIP LOCKED`: MariaDB has it since 10.6.
 const LEAST: (u32, u32) = (10, 6);
-const COLUMNS: &str = "number, `key`, sender, recipient, message, posted, taken";
+const COLUMNS: &str = "number, `key`, sender, recipient, message, posted, taken, state";
 /// What must be allowed, as statements that do nothing.
 const RIGHTS: [&str; 2] = [
     "EXPLAIN SELECT * FROM onlyonce_mail_outbox WHERE number = 0 FOR UPDATE SKIP LOCKED",
@@ -181,7 +181,7 @@ impl outbox::Outbox for Outbox {
     ) -> BoxFuture<'a, Result<(), StoreError>> {
         Box::pin(async move {
             let (who, state, said) = (self.who(), told.name(), hex(said.as_bytes()));
-            let ended = if told == Told::Unknown { "NULL" } else { "UTC_TIMESTAMP(3)" };
+            let ended = if told.is_last() { "UTC_TIMESTAMP(3)" } else { "NULL" };
             let tell = format!(
                 "UPDATE onlyonce_mail_outbox SET state = '{state}', said = _utf8mb4 {said}, \
                  ended = {ended} WHERE number = {number} AND taken_by = {who} \
@@ -238,6 +238,7 @@ fn posted(row: &Row) -> Posted {
         message: value(row, 4).unwrap_or_default(),
         posted: row::timestamp(number(row, 5)),
         taken: row::timestamp(number(row, 6)),
+        is_unknown: words(row, 7) == Told::Unknown.name(),
     }
 }
 

@@ -31,14 +31,20 @@ SELECT coalesce(has_schema_privilege('onlyonce_mail', 'USAGE')
   AND has_function_privilege('onlyonce_mail.take(text, bigint, integer)', 'EXECUTE')
   AND has_function_privilege('onlyonce_mail.ours(text, bigint, integer)', 'EXECUTE')
   AND has_function_privilege('onlyonce_mail.tell(text, bigint, text, text)', 'EXECUTE'), false)";
-const TAKE: &str = "SELECT number, key, sender, recipient, message, posted, taken \
+const TAKE: &str = "SELECT number, key, sender, recipient, message, posted, taken, state \
                     FROM onlyonce_mail.take($1, $2, $3)";
-const OURS: &str = "SELECT number, key, sender, recipient, message, posted, taken \
+const OURS: &str = "SELECT number, key, sender, recipient, message, posted, taken, state \
                     FROM onlyonce_mail.ours($1, $2, $3)";
 const TELL: &str = "SELECT onlyonce_mail.tell($1, $2, $3, $4)";
 const COUNTS: &str = "SELECT state, ours, rows, oldest FROM onlyonce_mail.counts($1)";
 
+/// What brings its functions up to date.
+const MADE_ANEW: &str = "`onlyonce mail outbox` makes them anew";
+
 type Values<'a> = [(&'a (dyn ToSql + Sync), Type)];
+
+/// Whether our functions know all that a row is told: no row has this number.
+const KNOWS: &str = "SELECT onlyonce_mail.tell('', 0, 'taken', '') IS NOT NULL";
 
 /// The table, as one sender sees it.
 pub struct Outbox {
@@ -87,6 +93,11 @@ impl Outbox {
             if !asked.first().is_some_and(|row| row.get(0)) {
                 return Err(failed(&way, OpenErrorKind::Missing, why));
             }
+        }
+        if let Err(error) = client.query_typed(KNOWS, &[]).await {
+            let text = text(&error);
+            let why = format!("{text}; if its functions are an older onlyonce's: {MADE_ANEW}");
+            return Err(failed(&way, OpenErrorKind::Unavailable, &why));
         }
         Ok(Self { way, who, client: Mutex::new(Some(client)) })
     }
@@ -173,6 +184,7 @@ fn posted(row: &Row) -> Posted {
         message: row.get::<_, String>(4).into_bytes(),
         posted: row::timestamp(row.get(5)),
         taken: row::timestamp(row.get(6)),
+        is_unknown: row.get::<_, &str>(7) == Told::Unknown.name(),
     }
 }
 

@@ -25,12 +25,12 @@ const WAITS: &str = "SELECT EXISTS (SELECT 1 FROM onlyonce_mail_outbox WHERE sta
 const TAKE: &str = "UPDATE onlyonce_mail_outbox SET state = 'taken', taken_by = ?1, taken = ?2 \
                     WHERE number IN (SELECT number FROM onlyonce_mail_outbox \
                     WHERE state = 'waiting' ORDER BY number LIMIT ?3) \
-                    RETURNING number, key, sender, recipient, message, posted, taken";
-const OURS: &str = "SELECT number, key, sender, recipient, message, posted, taken \
+                    RETURNING number, key, sender, recipient, message, posted, taken, state";
+const OURS: &str = "SELECT number, key, sender, recipient, message, posted, taken, state \
                     FROM onlyonce_mail_outbox WHERE state IN ('taken', 'unknown') \
                     AND taken_by = ?1 AND ?2 < number ORDER BY number LIMIT ?3";
 const TELL: &str = "UPDATE onlyonce_mail_outbox SET state = ?3, said = ?4, \
-                    ended = CASE WHEN ?3 <> 'unknown' THEN datetime('now') END \
+                    ended = CASE WHEN ?3 IN ('sent', 'refused') THEN datetime('now') END \
                     WHERE number = ?2 AND taken_by = ?1 AND state IN ('taken', 'unknown')";
 const COUNTS: &str = "SELECT state, coalesce(taken_by = ?1, 0), count(*), min(posted) \
                       FROM onlyonce_mail_outbox GROUP BY 1, 2 ORDER BY 1, 2";
@@ -211,6 +211,7 @@ fn posted(row: &Row<'_>) -> rusqlite::Result<Posted> {
         message: bytes(row, 4)?.to_vec(),
         posted: row::timestamp(whole(row, 5)?),
         taken: row::timestamp(whole(row, 6)?),
+        is_unknown: text(row, 7)? == Told::Unknown.name(),
     })
 }
 

@@ -158,8 +158,15 @@ fn a_row_is_given_to_one_sender_and_its_last_word_stays() {
     }
     assert_eq!(desk.states(), ["taken"; 3]);
     let of = |key: &str| first.iter().find(|it| it.key == key).unwrap().number;
-    again.tell(of("a"), Told::Unknown, "lost").unwrap();
-    assert_eq!(keys(&again.ours(i64::MIN, 9).unwrap()), ["a", "b"], "somebody may find out");
+    let doubts = |sender: &mut Outbox| {
+        let ours = sender.ours(i64::MIN, 9).unwrap();
+        ours.into_iter().map(|it| (it.key, it.is_unknown)).collect::<Vec<_>>()
+    };
+    for (told, is_unknown) in [(Told::Unknown, true), (Told::Taken, false), (Told::Unknown, true)] {
+        again.tell(of("a"), told, "lost").unwrap();
+        let ours = [("a".to_owned(), is_unknown), ("b".to_owned(), false)];
+        assert_eq!(doubts(&mut again), ours, "somebody may find out");
+    }
     again.tell(of("a"), Told::Sent, "found").unwrap();
     again.tell(of("b"), Told::Refused, "no such user").unwrap();
     again.tell(of("b"), Told::Sent, "late").unwrap();

@@ -49,6 +49,8 @@ pub trait Outbox: Send + Sync {
 pub enum Told {
     /// Nobody knows whether it was sent; somebody may still find out.
     Unknown,
+    /// That is over, and it goes on as any row that was taken: it was not sent, or was let go.
+    Taken,
     /// The server has it. The last word.
     Sent,
     /// It was refused for good. The last word.
@@ -60,8 +62,17 @@ impl Told {
     pub const fn name(self) -> &'static str {
         match self {
             Self::Unknown => "unknown",
+            Self::Taken => "taken",
             Self::Sent => "sent",
             Self::Refused => "refused",
+        }
+    }
+
+    /// Whether it is the last word.
+    pub const fn is_last(self) -> bool {
+        match self {
+            Self::Unknown | Self::Taken => false,
+            Self::Sent | Self::Refused => true,
         }
     }
 }
@@ -83,6 +94,8 @@ pub struct Posted {
     pub posted: Timestamp,
     /// When a sender took it, by that one's clock. Before that moment nobody can have sent it.
     pub taken: Timestamp,
+    /// Whether it was told that nobody knows, and nothing since.
+    pub is_unknown: bool,
 }
 
 /// How many rows there are of one kind.

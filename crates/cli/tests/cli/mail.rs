@@ -174,6 +174,41 @@ impl Shop {
             .unwrap()
     }
 
+    /// A person settles the one message that nobody knows of.
+    fn settles(&self, how: &str) {
+        let (status, store) = (self.status(), self.folder.store());
+        let [doubt] = &status["doubts"].as_array().unwrap()[..] else { panic!("{status}") };
+        let (id, fence) = (doubt["id"].as_str().unwrap(), doubt["fence"].to_string());
+        let settle = ["keys", "resolve", id, "--fence", &fence, how, "--why", "looked"];
+        onlyonce(settle.iter().chain(&["--store", &store])).done();
+    }
+
+    /// The one row of an outbox says what is true from its doubt to its end, also while the next
+    /// attempt is far away. `runs` starts a sender, `says` is the row's state and what it was told.
+    fn lets_a_row_go(&self, runs: impl Fn(&[&str]) -> Running, says: impl Fn() -> String) {
+        let state = |state: &str| says().starts_with(state).then_some(());
+        for how in ["--did-not-happen", "--run-again"] {
+            let before = self.server.left();
+            self.server.leaves(".");
+            let running = runs(&[]);
+            until("an end that is not answered", || (before < self.server.left()).then_some(()));
+            running.signal(Signal::KILL);
+            running.ended();
+            self.server.answers();
+            let running = runs(&[]);
+            until("its row that is told", || state("unknown"));
+            self.settles(how);
+            until("its row that goes on", || state("taken"));
+            let is_known = !says().contains("nobody knows whether it was sent");
+            assert_eq!(is_known, how == "--did-not-happen", "{}", says());
+            running.signal(Signal::TERM);
+            running.ended().done();
+        }
+        runs(&["--once"]).ended().done();
+        assert!(says().starts_with("sent"), "{}", says());
+        assert_eq!(self.server.ended().len(), 3);
+    }
+
     /// How many of each kind; they add up.
     fn counts(&self) -> [u64; 5] {
         let status = self.status();
@@ -211,14 +246,10 @@ fn a_sender_killed_after_sending_and_before_marking_sends_nothing_twice() {
     assert_eq!(shop.counts(), [0, 0, 1, 1, 0]);
 
     // What is in doubt is named here and where all doubts are, and a person settles it.
-    let status = shop.status();
-    let doubt = &status["doubts"][0];
-    let (id, fence) = (doubt["id"].as_str().unwrap(), doubt["fence"].to_string());
     let store = shop.folder.store();
     let listed = onlyonce(["keys", "list", "--state", "unknown", "--store", &store]).done();
-    assert!(listed.contains(id), "{listed}");
-    let settle = ["keys", "resolve", id, "--fence", &fence, "--did-not-happen", "--why", "looked"];
-    onlyonce(settle.iter().chain(&["--store", &store])).done();
+    assert!(listed.contains(shop.status()["doubts"][0]["id"].as_str().unwrap()), "{listed}");
+    shop.settles("--did-not-happen");
     shop.run(&["--once"]).ended().done();
     assert_eq!(shop.counts(), [0, 0, 0, 2, 0]);
     assert_eq!(shop.server.ended().len(), 3, "once more, as was said");

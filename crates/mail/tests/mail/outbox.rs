@@ -3,7 +3,7 @@
 
 use std::sync::{Arc, Mutex};
 
-use onlyonce_core::Timestamp;
+use onlyonce_core::{Reply, Timestamp, Verdict};
 use onlyonce_mail::{Became, Feed, Shelf};
 use onlyonce_store::outbox::{Counted, Outbox, Posted, Told};
 use onlyonce_store::{BoxFuture, StoreError, StoreErrorKind};
@@ -43,7 +43,9 @@ impl Table {
             let (key, sender) = ("welcome".to_owned(), "shop@shop.example".to_owned());
             let (posted, taken) = (Timestamp::from_millis(1_764_000_000_000), Timestamp::default());
             let recipient = (*to).to_owned();
-            let posted = Posted { number, key, sender, recipient, message, posted, taken };
+            let is_unknown = false;
+            let posted =
+                Posted { number, key, sender, recipient, message, posted, taken, is_unknown };
             table.rows.lock().unwrap().push(Row { posted, is_ours: false, told: None });
         }
         table
@@ -100,7 +102,11 @@ impl Outbox for Table {
     fn ours(&self, after: i64, most: usize) -> BoxFuture<'_, Result<Vec<Posted>, StoreError>> {
         let ours = self.page(|rows| {
             let is_asked = |row: &&Row| row.is_ours && !has_ended(row) && after < row.posted.number;
-            rows.iter().filter(is_asked).take(most).map(|it| it.posted.clone()).collect()
+            let posted = |it: &Row| {
+                let is_unknown = it.told == Some(Told::Unknown);
+                Posted { is_unknown, ..it.posted.clone() }
+            };
+            rows.iter().filter(is_asked).take(most).map(posted).collect()
         });
         Box::pin(std::future::ready(ours))
     }
@@ -126,9 +132,14 @@ impl Outbox for Table {
 }
 
 impl Shop {
+    fn feed(&self, table: &Table) -> Feed {
+        let (spool, engine) = (self.spool.clone(), self.engine.clone());
+        Feed::new(Box::new(table.clone()), spool, engine, crate::secret())
+    }
+
     /// What a sender does that brings rows, sends once, and tells the rows.
     async fn feeds(&self, table: &Table) -> bool {
-        let mut feed = Feed::new(Box::new(table.clone()), self.spool.clone());
+        let mut feed = self.feed(table);
         let filled = feed.fill(self.engine.now()).await.is_ok();
         let names = self.spool.names(Shelf::Queue).unwrap();
         let to = |name: &String| self.spool.read(Shelf::Queue, name).unwrap().to().to_string();
@@ -166,7 +177,7 @@ async fn a_row_is_sent_once_whichever_call_of_its_table_is_lost() {
 async fn a_row_whose_file_is_damaged_holds_up_no_other() {
     const ALL: [&str; 3] = ["bob@mail.example", ANN, "carl@mail.example"];
     let (shop, table) = (Shop::open(false).await, Table::with(&ALL));
-    let mut feed = Feed::new(Box::new(table.clone()), shop.spool.clone());
+    let mut feed = shop.feed(&table);
     table.rows.lock().unwrap().truncate(1);
     feed.fill(shop.engine.now()).await.unwrap();
     let [name] = &shop.spool.names(Shelf::Queue).unwrap()[..] else { panic!() };
@@ -175,7 +186,7 @@ async fn a_row_whose_file_is_damaged_holds_up_no_other() {
     std::fs::write(&path, &whole[..whole.len() - 1]).unwrap();
     table.rows.lock().unwrap().extend(Table::with(&ALL).rows.lock().unwrap().drain(1..));
     // Also by a sender that begins: to it the row is one that was taken and may not be there.
-    let mut feed = Feed::new(Box::new(table.clone()), shop.spool.clone());
+    let mut feed = shop.feed(&table);
     for _ in 0..2 {
         let error = feed.fill(shop.engine.now()).await.unwrap_err().to_string();
         assert!(error.contains(name) && error.contains("row 1"), "{error}");
@@ -195,7 +206,7 @@ async fn messages_that_are_too_large_to_come_together_come_one_by_one() {
     for large in [1, 3] {
         let shop = Shop::open(false).await;
         let table = Table { large, ..Table::with(&all) };
-        let mut feed = Feed::new(Box::new(table.clone()), shop.spool.clone());
+        let mut feed = shop.feed(&table);
         let mut failed = 0;
         while feed.fill(shop.engine.now()).await.is_err() {
             failed += 1;
@@ -210,7 +221,7 @@ async fn messages_that_are_too_large_to_come_together_come_one_by_one() {
 #[tokio::test]
 async fn a_row_that_was_taken_by_an_unanswered_call_is_brought_by_the_same_sender() {
     let (shop, table) = (Shop::open(false).await, Table::with(&[ANN]));
-    let mut feed = Feed::new(Box::new(table.clone()), shop.spool.clone());
+    let mut feed = shop.feed(&table);
     table.fates(&[Call::Done, Call::Unanswered]);
     assert!(feed.fill(shop.engine.now()).await.is_err());
     assert_eq!(shop.count(Shelf::Queue), 0);
@@ -226,18 +237,71 @@ async fn a_row_is_told_of_a_doubt_and_of_its_end() {
     assert_eq!(table.told(), [Some(Told::Unknown)]);
     // The person who looked says that it was not sent.
     let [name] = &shop.spool.names(Shelf::Queue).unwrap()[..] else { panic!() };
-    let (_, fence, id) = shop.state(name).await;
-    let policy = onlyonce_mail::Rules::default().policy();
-    let verdict = onlyonce_core::Verdict::NotExecuted;
-    shop.engine.resolve(id, &policy, fence, verdict, "olga", "looked").await.unwrap();
+    shop.says(Verdict::NotExecuted).await;
     shop.server.manner(|_, _| crate::Does::Usual);
     assert!(shop.feeds(&table).await);
     assert_eq!((table.told(), shop.server.all_ended()), (vec![Some(Told::Sent)], 2));
     // What a late word of another sender says changes nothing.
-    let mut feed = Feed::new(Box::new(table.clone()), shop.spool.clone());
+    let mut feed = shop.feed(&table);
     feed.became(name, &Became::Unknown("late".into()));
     feed.write().await.unwrap();
     assert_eq!(table.told(), [Some(Told::Sent)]);
+}
+
+/// The next attempt may be an hour away, or be refused for now: the row says what is true before.
+#[tokio::test]
+async fn a_row_that_nobody_knew_of_is_told_that_this_is_over() {
+    let reply = Reply::kept(250, "found in the queue");
+    for (verdict, told) in [
+        (Verdict::NotExecuted, Told::Taken),
+        (Verdict::RunAgain, Told::Taken),
+        (Verdict::Happened(reply), Told::Sent),
+    ] {
+        for is_new in [false, true] {
+            let (shop, table) = (Shop::open(false).await, Table::with(&[ANN]));
+            let mut feed = shop.feed(&table);
+            feed.fill(shop.engine.now()).await.unwrap();
+            shop.server.manner(crate::unlike(crate::At::End, crate::Does::Closes));
+            let [name] = &shop.spool.names(Shelf::Queue).unwrap()[..] else { panic!() };
+            feed.became(name, &shop.run().await[ANN]);
+            for _ in 0..2 {
+                feed.fill(shop.engine.now()).await.unwrap();
+                assert_eq!(table.told(), [Some(Told::Unknown)], "{verdict:?}: nobody knows yet");
+            }
+            shop.says(verdict.clone()).await;
+            if is_new {
+                feed = shop.feed(&table);
+            }
+            feed.fill(shop.engine.now()).await.unwrap();
+            assert_eq!(table.told(), [Some(told)], "{verdict:?}, by another sender: {is_new}");
+            // The next attempt makes a doubt of its own, which is told too.
+            feed.became(name, &shop.run().await[ANN]);
+            feed.fill(shop.engine.now()).await.unwrap();
+            let next = if told == Told::Taken { Told::Unknown } else { told };
+            assert_eq!(table.told(), [Some(next)], "{verdict:?}");
+        }
+    }
+}
+
+/// However many there are, each has its turn.
+#[tokio::test]
+async fn of_many_rows_that_nobody_knew_of_each_is_told() {
+    let all: Vec<String> = (0..450).map(|it| format!("r{it}@mail.example")).collect();
+    let all: Vec<&str> = all.iter().map(String::as_str).collect();
+    let (shop, table) = (Shop::open(false).await, Table::with(&all));
+    let mut feed = shop.feed(&table);
+    feed.fill(shop.engine.now()).await.unwrap();
+    let names = shop.spool.names(Shelf::Queue).unwrap();
+    // As after many persons: the attempts that follow are refused for now.
+    for name in &names {
+        feed.became(name, &Became::Unknown("nobody knows".into()));
+    }
+    shop.server.manner(crate::unlike(crate::At::Rcpt, crate::Does::Says("451 4.3.0 later")));
+    shop.run().await;
+    for _ in 0..3 {
+        feed.fill(shop.engine.now()).await.unwrap();
+    }
+    assert!(table.told().iter().all(|it| *it == Some(Told::Taken)), "{:?}", table.told());
 }
 
 /// What was sent before its store was made anew may have been sent: it is not sent again.

@@ -207,8 +207,12 @@ fn a_row_is_given_to_one_sender_and_its_last_word_stays() {
     }
     assert_eq!(desk.states(), ["taken"; 3]);
     let [a, b] = [first[0].number, first[1].number];
-    tell(&again, a, Told::Unknown, "lost");
-    assert_eq!(keys(&ours(&again, i64::MIN)), ["a", "b"], "somebody may find out");
+    for (told, is_unknown) in [(Told::Unknown, true), (Told::Taken, false), (Told::Unknown, true)] {
+        tell(&again, a, told, "lost");
+        let doubts = ours(&again, i64::MIN).into_iter().map(|it| (it.key, it.is_unknown));
+        let both = [("a".to_owned(), is_unknown), ("b".to_owned(), false)];
+        assert_eq!(doubts.collect::<Vec<_>>(), both, "somebody may find out");
+    }
     tell(&again, a, Told::Sent, "it's found: 'ü' \\");
     tell(&again, b, Told::Refused, "no such user");
     tell(&again, b, Told::Sent, "late");

@@ -85,16 +85,16 @@ BEGIN
     ORDER BY number LIMIT ours.most;
 END $$;
 
--- Writes down what became of a row of ours. What has ended stays so.
+-- Writes down what became of a row of ours, or that it goes on. What has ended stays so.
 CREATE OR REPLACE FUNCTION onlyonce_mail.tell(who text, number bigint, state text, said text)
 RETURNS void LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 #variable_conflict use_column
 BEGIN
-  IF tell.state NOT IN ('unknown', 'sent', 'refused') THEN
+  IF tell.state NOT IN ('unknown', 'taken', 'sent', 'refused') THEN
     RAISE EXCEPTION 'onlyonce: % is no end of a message', tell.state USING ERRCODE = '22023';
   END IF;
   UPDATE onlyonce_mail.outbox o SET state = tell.state, said = tell.said,
-    ended = CASE WHEN tell.state <> 'unknown' THEN clock_timestamp() END
+    ended = CASE WHEN tell.state IN ('sent', 'refused') THEN clock_timestamp() END
   WHERE o.number = tell.number AND o.taken_by = tell.who AND o.state IN ('taken', 'unknown');
 END $$;
 

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::str::FromStr;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use onlyonce::Engine;
 use onlyonce_core::{Secret, Timestamp};
 use onlyonce_mail::{Became, Feed, FeedError, Spool, sender_name};
 use onlyonce_store::outbox::{Counted, Outbox, Posted, Told};
@@ -192,13 +193,15 @@ pub(super) struct Feeding {
 pub(super) type Hearing = UnboundedSender<(String, Became)>;
 
 impl Feeding {
-    /// For this outbox, by the sender whose store has this secret.
+    /// For this outbox, by the sender with this engine, whose store has this secret.
     pub(super) async fn open(
         at: At,
+        engine: &Engine,
         secret: &Secret,
         spool: &Spool,
     ) -> Result<(Self, Hearing), Failure> {
-        let feed = Feed::new(open(at, secret).await?, spool.clone());
+        let table = open(at, secret).await?;
+        let feed = Feed::new(table, spool.clone(), engine.clone(), secret.clone());
         // No more than there are messages in the spool.
         let (hearing, heard) = unbounded_channel();
         Ok((Self { feed, heard }, hearing))

@@ -47,7 +47,7 @@ pub(super) async fn run(args: RunArgs) -> Result<(), Failure> {
     let desk = Desk { policy, ..desk.clone() };
     let socket = Socket::open(dir, desk.clone()).ok();
     let (feeding, hearing) = match outbox {
-        Some(at) => Some(Feeding::open(at, &secret, &spool).await?).unzip(),
+        Some(at) => Some(Feeding::open(at, &desk.engine, &secret, &spool).await?).unzip(),
         None => (None, None),
     };
     let sender = Sender::new(desk.engine.clone(), secret, spool.clone(), Arc::clone(&route), pace);

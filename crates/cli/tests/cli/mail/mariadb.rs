@@ -147,6 +147,14 @@ fn in_mariadb_a_kill_of_the_sender_or_the_server_loses_no_row_and_sends_none_twi
     assert_eq!((queued, sending, unknown), (0, 0, count("unknown") as u64));
 }
 
+#[test]
+fn in_mariadb_a_row_that_a_person_has_let_go_says_so() {
+    let desk = Desk::open();
+    desk.signs_up("welcome/1", ANN, "COMMIT");
+    let says = || desk.sql("SELECT state, said FROM onlyonce_mail_outbox");
+    desk.shop.lets_a_row_go(|more| desk.runs(more), says);
+}
+
 /// What is in the spool is sent meanwhile, and rows are told later.
 #[test]
 fn a_connection_to_mariadb_that_is_cut_at_any_byte_costs_no_message_and_sends_none_twice() {

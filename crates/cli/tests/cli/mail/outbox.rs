@@ -165,6 +165,24 @@ fn a_sender_of_an_outbox_that_is_killed_loses_no_row_and_sends_none_twice() {
     assert_eq!((queued, sending, unknown), (0, 0, count("unknown") as u64));
 }
 
+#[test]
+fn a_row_that_a_person_has_let_go_says_so() {
+    let (desk, shop) = (Desk::open(), Shop::open());
+    desk.signs_up("welcome/1", ANN, "COMMIT");
+    let says = || desk.sql("SELECT state, said FROM onlyonce_mail.outbox");
+    shop.lets_a_row_go(|more| desk.runs(&shop, more), says);
+}
+
+/// Else its rows would be told nothing, one after the other.
+#[test]
+fn functions_of_an_older_outbox_are_refused_with_what_to_do() {
+    let (desk, shop) = (Desk::open(), Shop::open());
+    let made = onlyonce(["mail", "outbox", "--print"]).done();
+    desk.server.load("postgres", &made.replace("'unknown', 'taken', ", "'unknown', "));
+    let told = shop.run(&["--outbox", &desk.url("sender")]).ended();
+    assert!(told.failed(6).contains("`onlyonce mail outbox` makes them anew"));
+}
+
 /// The sender with the records knows what was sent; another one has other records.
 #[test]
 fn two_senders_with_stores_of_their_own_share_an_outbox_and_send_each_row_once() {

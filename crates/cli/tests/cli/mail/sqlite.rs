@@ -149,6 +149,17 @@ fn in_sqlite_a_sender_that_is_killed_loses_no_row_and_sends_none_twice() {
     assert_eq!((queued, sending, unknown), (0, 0, count("unknown")));
 }
 
+#[test]
+fn in_sqlite_a_row_that_a_person_has_let_go_says_so() {
+    let desk = Desk::open();
+    desk.signs_up("welcome/1", "ann@mail.example", WELCOME, "COMMIT");
+    let says = || {
+        let says = "SELECT state || coalesce(said, '') FROM onlyonce_mail_outbox";
+        desk.table().query_row(says, (), |row| row.get(0)).unwrap()
+    };
+    desk.shop.lets_a_row_go(|more| desk.runs(more), says);
+}
+
 /// A disk on which the sender can neither write that a row is its own nor a message.
 #[test]
 fn a_sender_with_no_room_sends_nothing_of_an_outbox_that_it_would_not_know_of() {
