@@ -17,6 +17,8 @@ pub struct Message {
     pub(crate) from: Option<Mailbox>,
     pub(crate) to: Mailbox,
     pub(crate) taken: Timestamp,
+    /// Never after it was taken in.
+    pub(crate) posted: Timestamp,
     /// Over what was asked for, without what was added here.
     pub(crate) print: [u8; 32],
     pub(crate) content: Content,
@@ -63,8 +65,15 @@ impl Message {
         self.taken
     }
 
+    /// When it was asked for: of a row of an outbox when that was written, by the database's clock,
+    /// unless that is after it was taken; of all others when they were taken in.
+    pub const fn posted(&self) -> Timestamp {
+        self.posted
+    }
+
     /// The same, of which it is known that nobody can have sent it before this moment.
     pub(crate) fn known_since(mut self, taken: Timestamp) -> Self {
+        self.posted = self.taken.min(taken);
         self.taken = taken;
         self
     }
@@ -168,7 +177,8 @@ pub fn frozen(
         let sender = from.map_or("", Mailbox::as_str).as_bytes();
         let print = digest(&[sender, to.as_str().as_bytes(), asked.as_bytes()]);
         let (from, to, content) = (from.cloned(), to.clone(), content.clone());
-        messages.push(Message { key, from, to, taken, print, content });
+        let posted = taken;
+        messages.push(Message { key, from, to, taken, posted, print, content });
     }
     if messages.is_empty() { Err(MessageError::NoRecipient) } else { Ok(messages) }
 }

@@ -21,8 +21,8 @@ pub struct Rules {
     /// How often a message is tried at most: the last refusal for now is final. Default without
     /// an end.
     pub tries: Option<u32>,
-    /// For how long it is tried, from when it was taken in: nothing is begun later. Default without
-    /// an end.
+    /// For how long it is tried, from when it was [asked for](crate::Message::posted): nothing is
+    /// begun later. Default without an end.
     pub try_for: Option<Duration>,
 }
 

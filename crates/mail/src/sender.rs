@@ -254,7 +254,7 @@ impl Sender {
         request.key_time = Some(message.taken());
         let (route, now) = (Arc::clone(&self.route), self.engine.now());
         let kind = self.kinds.of(&message);
-        let until = kind.try_for.map(|it| message.taken().plus(it));
+        let until = kind.try_for.map(|it| message.posted().plus(it));
         let letter = Letter::new(Arc::clone(&message), route, now);
         let letter = letter.asking(kind.asking.clone()).within(Bounds { tries: kind.tries, until });
         let answer = self.engine.once(&request, &kind.policy, Duration::ZERO, letter).await;

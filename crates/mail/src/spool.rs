@@ -70,6 +70,9 @@ struct Line {
     from: Option<String>,
     to: String,
     taken: u64,
+    /// If it was asked for before it was taken in.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    posted: Option<u64>,
     print: String,
     /// Over all of it: a file that is not as it was written is not sent.
     check: String,
@@ -271,6 +274,7 @@ fn encoded(message: &Message) -> Vec<u8> {
         from: message.from.as_ref().map(|it| it.as_str().to_owned()),
         to: message.to.as_str().to_owned(),
         taken: message.taken.as_millis(),
+        posted: earlier(message),
         print: hex(&message.print),
         check: check(message),
     };
@@ -292,11 +296,14 @@ fn decoded(bytes: &[u8]) -> Option<Message> {
         Some(text) => Some(mailbox(text)?),
         None => None,
     };
+    let [taken, posted] = [line.taken, line.posted.unwrap_or(line.taken)];
+    let [taken, posted] = [taken, posted].map(Timestamp::from_millis);
     let message = Message {
         key: Key::new(line.key.into_bytes()).ok()?,
         from,
         to: mailbox(&line.to)?,
-        taken: Timestamp::from_millis(line.taken),
+        taken,
+        posted,
         print: unhex(&line.print)?,
         content: Content::new(&bytes[end + 1..]).ok()?,
     };
@@ -305,11 +312,20 @@ fn decoded(bytes: &[u8]) -> Option<Message> {
 }
 
 fn check(message: &Message) -> String {
-    let Message { key, from, to, taken, print, content } = message;
+    let Message { key, from, to, taken, posted: _, print, content } = message;
     let from = from.as_ref().map_or("", Mailbox::as_str).as_bytes();
     let taken = taken.as_millis().to_be_bytes();
     let to = to.as_str().as_bytes();
-    hex(&digest(&[key.as_bytes(), from, to, &taken, print, content.as_bytes()]))
+    let posted = earlier(message).map(u64::to_be_bytes);
+    let mut parts = vec![key.as_bytes(), from, to, &taken, print, content.as_bytes()];
+    parts.extend(posted.as_ref().map(<[u8; 8]>::as_slice));
+    hex(&digest(&parts))
+}
+
+/// When it was asked for, in milliseconds since 1970, if that was before it was taken in.
+fn earlier(message: &Message) -> Option<u64> {
+    let Message { taken, posted, .. } = message;
+    (posted < taken).then(|| posted.as_millis())
 }
 
 fn unhex(text: &str) -> Option<[u8; 32]> {
@@ -389,7 +405,7 @@ mod tests {
     fn a_file_that_is_not_as_it_was_written_is_not_sent() {
         let dir = tempfile::tempdir().unwrap();
         let spool = Spool::open(dir.path()).unwrap();
-        let message = message(TEXT);
+        let message = message(TEXT).known_since(Timestamp::from_millis(1_764_000_000_007));
         spool.add(&message).unwrap();
         let path = spool.path(Shelf::Queue, &message.name());
         let whole = fs::read(&path).unwrap();

@@ -2,9 +2,10 @@
 //! or its answer, and each sender may be the last one that did anything.
 
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use onlyonce_core::{Reply, Timestamp, Verdict};
-use onlyonce_mail::{Became, Feed, Shelf};
+use onlyonce_mail::{Became, Feed, Rules, Shelf};
 use onlyonce_store::outbox::{Counted, Outbox, Posted, Told};
 use onlyonce_store::{BoxFuture, StoreError, StoreErrorKind};
 
@@ -283,25 +284,49 @@ async fn a_row_that_nobody_knew_of_is_told_that_this_is_over() {
     }
 }
 
-/// However many there are, each has its turn.
+/// However many there are of which nobody knows still, each of the others has its turn.
 #[tokio::test]
 async fn of_many_rows_that_nobody_knew_of_each_is_told() {
-    let all: Vec<String> = (0..450).map(|it| format!("r{it}@mail.example")).collect();
+    let all: Vec<String> = (0..310).map(|it| format!("r{it}@mail.example")).collect();
     let all: Vec<&str> = all.iter().map(String::as_str).collect();
     let (shop, table) = (Shop::open(false).await, Table::with(&all));
     let mut feed = shop.feed(&table);
     feed.fill(shop.engine.now()).await.unwrap();
-    let names = shop.spool.names(Shelf::Queue).unwrap();
-    // As after many persons: the attempts that follow are refused for now.
-    for name in &names {
-        feed.became(name, &Became::Unknown("nobody knows".into()));
+    for name in shop.spool.names(Shelf::Queue).unwrap() {
+        feed.became(&name, &Became::Unknown("nobody knows".into()));
     }
-    shop.server.manner(crate::unlike(crate::At::Rcpt, crate::Does::Says("451 4.3.0 later")));
+    // Ten of them go on, as if a person had said so.
+    shop.server.manner(|at, to| match at {
+        crate::At::Rcpt if to.len() == ANN.len() - 1 => crate::Does::Says("451 4.3.0 later"),
+        crate::At::End => crate::Does::Closes,
+        _ => crate::Does::Usual,
+    });
     shop.run().await;
-    for _ in 0..3 {
+    for _ in 0..2 {
         feed.fill(shop.engine.now()).await.unwrap();
     }
-    assert!(table.told().iter().all(|it| *it == Some(Told::Taken)), "{:?}", table.told());
+    let told = table.told();
+    assert!(told[..10].iter().all(|it| *it == Some(Told::Taken)), "{told:?}");
+    assert!(told[10..].iter().all(|it| *it == Some(Told::Unknown)), "{told:?}");
+}
+
+/// A code for a login is worth nothing after ten minutes, whether a sender ran meanwhile or not.
+#[tokio::test]
+async fn a_row_is_tried_for_as_long_as_was_allowed_from_when_it_was_written() {
+    let hour = Some(Duration::from_secs(60 * 60));
+    let rules = Rules { try_for: hour, ..Rules::default() };
+    let shop = Shop { rules, ..Shop::open(false).await };
+    let table = Table::with(&[ANN, "bob@mail.example"]);
+    table.rows.lock().unwrap()[1].posted.posted = shop.engine.now();
+    assert!(shop.feeds(&table).await);
+    assert_eq!(table.told(), [Some(Told::Refused), Some(Told::Sent)]);
+    assert_eq!((shop.server.ended(ANN).len(), shop.server.all_ended()), (0, 1));
+    // A database whose clock is ahead makes nobody try for longer.
+    let over = Rules { try_for: Some(Duration::ZERO), ..Rules::default() };
+    let (shop, table) = (Shop { rules: over, ..shop }, Table::with(&["carl@mail.example"]));
+    table.rows.lock().unwrap()[0].posted.posted = shop.engine.now().plus(Duration::from_secs(9));
+    assert!(shop.feeds(&table).await);
+    assert_eq!((table.told(), shop.server.all_ended()), (vec![Some(Told::Refused)], 1));
 }
 
 /// What was sent before its store was made anew may have been sent: it is not sent again.

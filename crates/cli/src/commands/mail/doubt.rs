@@ -37,7 +37,8 @@ pub(crate) struct PolicyArgs {
     /// How often a message is tried at most: then it is refused [default: no end]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     pub(super) tries: Option<u32>,
-    /// For how long it is tried from when it was taken in: then it is refused [default: no end]
+    /// For how long it is tried from when it was taken in, or written into an outbox: then it is
+    /// refused [default: no end]
     #[arg(long, value_name = "DURATION")]
     pub(super) try_for: Option<humantime::Duration>,
 }
