@@ -56,12 +56,12 @@ impl Spread {
                 newest = Some(seat);
             }
         }
-        let map = newest.map(|seat| seat.map).ok_or_else(|| missing(first, NO_SEAT))?;
-        if let Some(number) = map.all().iter().find(|number| !members.contains_key(number)) {
+        let newest = newest.ok_or_else(|| missing(first, NO_SEAT))?;
+        if let Some(number) = newest.map.all().iter().find(|number| !members.contains_key(number)) {
             let text = format!("member {number} of the set is not named: a key may live there");
             return Err(OpenError::new(OpenErrorKind::Missing, "the set", text));
         }
-        Ok(Self::new(members, map, begun, steady))
+        Ok(Self::new(members, newest, begun, steady))
     }
 }
 

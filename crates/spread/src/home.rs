@@ -50,12 +50,20 @@ enum Seen {
 }
 
 impl View<'_> {
-    /// The member of this number, which whoever adopted the map has.
+    /// The member of this number.
     pub(crate) fn member(&self, number: Number) -> Result<&dyn Store, StoreError> {
         member(self.members, number)
     }
 
+    /// That all homes of a key are named here, before anything is done with it: a forward alone
+    /// would be of no use to anybody.
+    fn named(&self, id: KeyId) -> Result<(), StoreError> {
+        let homes = [Some(self.map.home(id)), self.map.old_home(id)];
+        homes.into_iter().flatten().try_for_each(|home| self.member(home).map(drop))
+    }
+
     pub(crate) async fn get(&self, id: KeyId) -> Result<Turn<Option<Record>>, StoreError> {
+        self.named(id)?;
         if let Some(old) = self.map.old_home(id) {
             match self.seen(old, id).await? {
                 Seen::Record(record) => return Ok(Turn::Done(Some(record))),
@@ -77,6 +85,7 @@ impl View<'_> {
         expected: Option<Revision>,
         next: Option<Record>,
     ) -> Result<Turn<Swap>, StoreError> {
+        self.named(id)?;
         if let Some(old) = self.map.old_home(id) {
             match self.leave(old, id, Some(expected)).await.map_err(not_begun)? {
                 Left::Moved | Left::Before => {}
@@ -278,7 +287,14 @@ enum Copied {
 /// The member of this number.
 pub(crate) fn member(members: &Members, number: Number) -> Result<&dyn Store, StoreError> {
     let store = members.get(&number).map(|store| &**store);
-    store.ok_or_else(|| refused(format!("member {number} of the set is not named here")))
+    store.ok_or_else(|| unnamed(number))
+}
+
+/// That a map has a member which this process was not started with.
+pub(crate) fn unnamed(number: Number) -> StoreError {
+    refused(format!(
+        "member {number} has joined the set and is not named here: start again with a line for it"
+    ))
 }
 
 pub(crate) fn refused(text: impl Into<String>) -> StoreError {

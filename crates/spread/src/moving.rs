@@ -45,7 +45,8 @@ pub struct Cleaned {
 
 impl Spread {
     /// Lets keys move to these members, all of which must be named here. From then on a node that
-    /// does not name them grants nothing. A move that goes on already, to the same members, does.
+    /// does not name them grants none of the keys that go there. A move that goes on already, to
+    /// the same members, does.
     ///
     /// No node may have the map of an earlier move: it would take a key that was copied back to
     /// where it came from for one that never left, and put its forward over the only record there
@@ -62,7 +63,7 @@ impl Spread {
         members: &[Number],
         now: Timestamp,
     ) -> Result<Map, StoreError> {
-        let (map, _) = self.inner.read_again().await?;
+        let map = self.inner.read_whole().await?;
         let mut wanted = members.to_vec();
         wanted.sort_unstable();
         if map.is_moving() && map.members() == wanted {
@@ -98,7 +99,7 @@ impl Spread {
         version: u64,
         told: &(dyn Fn(u64) + Sync),
     ) -> Result<Pass, StoreError> {
-        let (map, _) = self.inner.read_again().await?;
+        let map = self.inner.read_whole().await?;
         if map.version() != version && !map.is_end_of(version) {
             return Err(changed());
         }
@@ -152,7 +153,7 @@ impl Spread {
     /// # Errors
     /// A member's.
     pub async fn both(&self, id: KeyId) -> Result<Option<[(Number, Record); 2]>, StoreError> {
-        let (map, _) = self.inner.read_again().await?;
+        let map = self.inner.read_whole().await?;
         let Some(old) = map.old_home(id) else { return Ok(None) };
         let both = self.inner.view(&map).both(id).await?;
         Ok(both.map(|[there, here]| [(old, there), (map.home(id), here)]))
@@ -171,7 +172,7 @@ impl Spread {
         both: &[(Number, Record); 2],
         kept: Record,
     ) -> Result<(), StoreError> {
-        let (map, _) = self.inner.read_again().await?;
+        let map = self.inner.read_whole().await?;
         let [(there, before), (here, after)] = both;
         if map.old_home(id) != Some(*there) || map.home(id) != *here {
             return Err(changed());
@@ -197,7 +198,7 @@ impl Spread {
         if 0 < last.moved {
             return Err(refused("keys were still to be moved: another pass must find none"));
         }
-        let (map, _) = self.inner.read_again().await?;
+        let map = self.inner.read_whole().await?;
         if map.version() != last.version && !map.is_end_of(last.version) {
             return Err(changed());
         }
@@ -214,7 +215,7 @@ impl Spread {
     /// # Errors
     /// Keys move: nothing has changed. Or a member's, and then the same call goes on.
     pub async fn republish(&self, now: Timestamp) -> Result<Map, StoreError> {
-        let (map, _) = self.inner.read_again().await?;
+        let map = self.inner.read_whole().await?;
         if map.is_moving() {
             return Err(refused("somebody else has begun to move keys: go on with that move"));
         }
@@ -228,7 +229,7 @@ impl Spread {
     /// # Errors
     /// A member's, or keys move: what that move leaves behind is not touched.
     pub async fn clean(&self, told: &(dyn Fn(u64) + Sync)) -> Result<Cleaned, StoreError> {
-        let (map, _) = self.inner.read_again().await?;
+        let map = self.inner.read_whole().await?;
         if map.is_moving() {
             return Err(refused("keys move: what they leave behind is needed"));
         }
@@ -330,7 +331,7 @@ impl Spread {
             turned.ok_or_else(|| refused("somebody else has changed the map meanwhile"))?;
             failpoint!("spread.publish.after", (number, &map));
         }
-        self.inner.adopt(map.clone())?;
+        self.inner.adopt(map.clone());
         Ok(map)
     }
 }

@@ -4,14 +4,14 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use futures_util::future::{join_all, select_ok};
-use onlyonce_core::{Floor, KeyId, Record, Revision, Timestamp};
+use onlyonce_core::{Fence, Floor, KeyId, Record, Revision, Timestamp};
 use onlyonce_store::transaction::MARK;
 use onlyonce_store::{
     BoxFuture, Cursor, Due, Filter, Page, Router, Store, StoreError, StoreErrorKind, Swap, Teller,
 };
 
 use crate::forward::version_of;
-use crate::home::{Members, Turn, View, member, refused};
+use crate::home::{Members, Turn, View, member, refused, unnamed};
 use crate::map::{Map, NUMBER_MAX, Number};
 use crate::seat::Seat;
 
@@ -50,6 +50,8 @@ pub struct Spread {
 
 pub(crate) struct Inner {
     pub(crate) members: Members,
+    /// What all its members have in common.
+    set: Fence,
     /// The map, and when somebody began to read it last.
     known: Mutex<(Map, Duration)>,
     /// Who waits for keys here, and listens to their homes.
@@ -58,9 +60,10 @@ pub(crate) struct Inner {
 }
 
 impl Spread {
-    pub(crate) fn new(members: Members, map: Map, read_at: Duration, steady: Steady) -> Self {
-        let (known, heard) = (Mutex::new((map, read_at)), Mutex::default());
-        Self { inner: Arc::new(Inner { members, known, heard, steady }) }
+    /// `newest` has the map, which somebody began to read at `read_at`.
+    pub(crate) fn new(members: Members, newest: Seat, read_at: Duration, steady: Steady) -> Self {
+        let (known, heard) = (Mutex::new((newest.map, read_at)), Mutex::default());
+        Self { inner: Arc::new(Inner { members, set: newest.set, known, heard, steady }) }
     }
 
     /// The map as it was last read.
@@ -108,7 +111,7 @@ impl Inner {
             if seat.map.version() <= asked.version() {
                 return Ok(self.confirmed(begun));
             }
-            self.adopt(seat.map)?;
+            self.adopt(seat.map);
         }
     }
 
@@ -119,24 +122,34 @@ impl Inner {
         known.clone()
     }
 
+    /// The map, read again, by whoever needs every member of it.
+    pub(crate) async fn read_whole(&self) -> Result<Map, StoreError> {
+        let (map, _) = self.read_again().await?;
+        self.whole(&map).map(|()| map)
+    }
+
+    /// That every member of the map is named here.
+    fn whole(&self, map: &Map) -> Result<(), StoreError> {
+        let is_unnamed = |number: &Number| !self.members.contains_key(number);
+        map.all().into_iter().find(is_unnamed).map_or(Ok(()), |number| Err(unnamed(number)))
+    }
+
     async fn seat(&self, number: Number) -> Result<Seat, StoreError> {
         let seat = Seat::read(self.member(number)?).await?;
-        seat.ok_or_else(|| refused(format!("member {number} of the set was emptied")))
+        // One that has left may be used anew, also by another set.
+        let is_it = |seat: &Seat| seat.own == number && seat.set == self.set;
+        let gone = || refused(format!("member {number} of the set was emptied"));
+        seat.filter(is_it).ok_or_else(gone)
     }
 
     fn member(&self, number: Number) -> Result<&dyn Store, StoreError> {
         member(&self.members, number)
     }
 
-    /// Goes by this map from now on, unless a newer one is known. Whether it is the latest is known
-    /// from no later time than before.
-    pub(crate) fn adopt(&self, map: Map) -> Result<Map, StoreError> {
-        if let Some(number) = map.all().iter().find(|it| !self.members.contains_key(it)) {
-            return Err(refused(format!(
-                "member {number} has joined the set and is not named here: start again with a line \
-                 for it"
-            )));
-        }
+    /// Goes by this map from now on, unless a newer one is known, also if a member of it is not
+    /// named here: then the keys of the others go on. Whether it is the latest is known from no
+    /// later time than before.
+    pub(crate) fn adopt(&self, map: Map) -> Map {
         let (adopted, is_new) = {
             let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
             let is_new = known.0.version() < map.version();
@@ -151,7 +164,7 @@ impl Inner {
             let map = self.known().0;
             heard.retain(|router| router.route(self.route(&map)));
         }
-        Ok(adopted)
+        adopted
     }
 
     /// Which members hear of a key for which somebody waits here: where it lives, and where it
@@ -184,7 +197,7 @@ impl Inner {
             // Whoever changes it may have been cut off before it stood in all of them.
             let seats = join_all(map.all().into_iter().map(|number| self.seat(number))).await;
             for seat in seats.into_iter().flatten() {
-                map = self.adopt(seat.map)?;
+                map = self.adopt(seat.map);
             }
         }
         if map.version() < version {
@@ -233,12 +246,13 @@ impl Inner {
         }
     }
 
-    /// Asks all members of the map, also those that keys come from.
+    /// Asks all members of the map, also those that keys come from: all must be named here.
     pub(crate) async fn each<'a, T>(
         &'a self,
         ask: impl Fn(&'a dyn Store) -> BoxFuture<'a, Result<T, StoreError>>,
     ) -> Result<Vec<T>, StoreError> {
         let (map, _) = self.current().await?;
+        self.whole(&map)?;
         let numbers = map.all();
         let asked = numbers.iter().filter_map(|number| self.members.get(number));
         join_all(asked.map(|store| ask(&**store))).await.into_iter().collect()
@@ -258,13 +272,15 @@ impl Inner {
 
     async fn part(&self, filter: &Filter, after: Option<Cursor>) -> Result<Page, StoreError> {
         let (map, _) = self.current().await?;
+        self.whole(&map)?;
         let all = map.all();
         let (number, inner) = match after {
             None => (all.first().copied().unwrap_or_default(), None),
             Some(cursor) => opened(&cursor)?,
         };
         let view = self.view(&map);
-        let mut page = view.member(number)?.list(filter.clone(), inner).await?;
+        let store = self.members.get(&number).ok_or_else(no_place)?;
+        let mut page = store.list(filter.clone(), inner).await?;
         let mut records = Vec::with_capacity(page.records.len());
         for (id, record) in page.records {
             let is_own = id == MARK || id == OWN_MARK;
@@ -311,10 +327,13 @@ fn closed(number: Number, inner: Option<Cursor>) -> Cursor {
 }
 
 fn opened(Cursor(bytes): &Cursor) -> Result<(Number, Option<Cursor>), StoreError> {
-    let cut = || refused("this is no place in a listing");
-    let (number, rest) = bytes.split_first_chunk::<CURSOR>().ok_or_else(cut)?;
+    let (number, rest) = bytes.split_first_chunk::<CURSOR>().ok_or_else(no_place)?;
     let inner = rest.split_first().map(|(_, inner)| Cursor(inner.to_vec()));
     Ok((Number::from_be_bytes(*number), inner))
+}
+
+fn no_place() -> StoreError {
+    refused("this is no place in a listing")
 }
 
 /// Where a record of the set is in its members.
@@ -336,12 +355,13 @@ impl Store for Spread {
         Box::pin(self.inner.swap(inside(id), expected, next))
     }
 
-    /// While nothing moves a key's home under this map: what was forgotten there is below the floor
-    /// there, which is raised in all members before it counts. What a member has raised by itself,
-    /// as Redis does after a failover, is about keys that it may have lost: those that live there.
+    /// A key's home under this map, unless it is one that moves: what was forgotten there is below
+    /// the floor there, which is raised in all members before it counts. What a member has raised
+    /// by itself, as Redis does after a failover, is about keys that it may have lost: those that
+    /// live there.
     fn part(&self, id: KeyId) -> Option<u32> {
         let map = self.map();
-        (!map.is_moving()).then(|| part(&map, map.home(id)))
+        map.old_home(id).is_none().then(|| part(&map, map.home(id)))
     }
 
     fn floor_in(&self, asked: u32) -> BoxFuture<'_, Result<Floor, StoreError>> {

@@ -57,7 +57,7 @@ new stores is made by `onlyonce store init`. docs/spread.md says more.
     #[command(after_help = "\
 Keys move to all stores of FILE but those that --without names; each moves alone, and none runs \
 twice meanwhile. Start every process with the whole file before: one that does not name a store \
-that has joined is refused from then on. If it is cut off, the same command goes on.
+that has joined is refused the keys that go there. If it is cut off, the same command goes on.
 
 It waits 45 seconds, until no process goes by the map from before, and where keys have moved \
 before as long again; with --at-rest it does not.

@@ -12,3 +12,4 @@ mod parts;
 mod rivals;
 mod sqlite;
 mod twice;
+mod unnamed;

@@ -59,6 +59,9 @@ fn a_member_that_is_away_holds_up_no_key_of_the_others_while_nothing_moves() {
     assert_eq!(spread.part(key_of(2, "1 1,2 -")), None);
     left[1].store(0, Ordering::Relaxed);
     block_on(spread.floor_in(part)).unwrap_err();
+    // A key that stays was forgotten nowhere else.
+    let stays = spread.part(key_of(1, "1 1,2 -")).unwrap();
+    assert_eq!(block_on(spread.floor_in(stays)).unwrap(), own);
 }
 
 /// A node that has slept past a move asks about a key that lived in the member that left.
