@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use onlyonce::{Acted, Answer, Ran, direct};
-use onlyonce_core::{Fence, Outcome, Phase, Record, Reply, State, Timestamp, Verdict};
+use onlyonce_core::{Fence, KeyId, Outcome, Phase, Record, Reply, State, Timestamp, Verdict};
 
 use crate::destroy::Departing;
 use crate::error::ProvisionError;
@@ -308,11 +308,10 @@ impl Provisioner {
                 Answer::Refused(Outcome::Mismatch) if self.give_up(&place, &inputs).await? => {
                     continue;
                 }
-                Answer::Refused(Outcome::OutcomeUnknown { .. }) if lacks_id => {
-                    return refused(&format!(
-                        "an import was cut off: say `onlyonce keys resolve {at} --did-not-happen` \
-                         with its fence, and repeat this"
-                    ));
+                Answer::Refused(Outcome::OutcomeUnknown { .. })
+                    if lacks_id && self.take_over(&place, at).await? =>
+                {
+                    continue;
                 }
                 Answer::Refused(outcome) => return refused(why_not_imported(&outcome)),
                 Answer::NotExecuted(_) | Answer::Unrecorded(_) => {
@@ -333,6 +332,20 @@ impl Provisioner {
             }
             return Ok(changed);
         }
+    }
+
+    /// Settles an import that was cut off, if nobody else has: it would have made nothing.
+    async fn take_over(&self, place: &Place, at: KeyId) -> Result<bool, ProvisionError> {
+        let Some(record) = self.engine.get(at).await? else { return Ok(false) };
+        // While the record before it stands, nothing but an import claims this one: so this is
+        // looked at after the claim that is settled.
+        if !self.engine.get(place.id).await?.as_ref().is_some_and(has_no_id) {
+            return Ok(false);
+        }
+        let (policy, why) = (policy_of_verdicts(), "it was cut off, and makes nothing");
+        let verdict = Verdict::NotExecuted;
+        let settled = self.engine.resolve(at, &policy, record.fence, verdict, "import", why);
+        Ok(settled.await?.outcome == Outcome::Done)
     }
 
     /// Forgets a record that does not say which it is, once the one after it does.

@@ -13,6 +13,7 @@ mod command;
 mod copies;
 mod departure;
 mod frozen;
+mod import;
 mod judge;
 mod mail;
 mod names;
@@ -104,6 +105,7 @@ fn wherever_it_is_killed_nothing_runs_twice_and_no_answer_is_lost() {
     let found: Vec<_> = found.into_iter().map(|(_, scene, rows)| (scene, rows)).collect();
     let (commands, resources) = (command::found(&binary), resource::found(&binary));
     let resources = resource::section(&resources) + &departure::section(&binary);
+    let resources = resources + &import::section(&binary);
     let others = command::section(&commands) + &resources + &others;
     let page = page::page(&found, &others);
     let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/killed-at.md");
@@ -123,6 +125,7 @@ fn every_place_in_the_code_is_in_the_table() {
     let resources = resource::rows().into_iter().map(|it| it.place);
     let resources = resources.chain(departure::rows().into_iter().map(|it| it.place));
     let resources = resources.chain(departure::file_rows().into_iter().map(|it| it.place));
+    let resources = resources.chain(import::rows().into_iter().map(|it| it.place));
     let copies = copies::rows().map(|it| it.place);
     let names = names::rows().into_iter().map(|it| it.place);
     let restored = restored::rows().into_iter().map(|it| it.place);

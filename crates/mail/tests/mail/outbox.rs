@@ -296,10 +296,10 @@ async fn of_many_rows_that_nobody_knew_of_each_is_told() {
         feed.became(&name, &Became::Unknown("nobody knows".into()));
     }
     // Ten of them go on, as if a person had said so.
-    shop.server.manner(|at, to| match at {
-        crate::At::Rcpt if to.len() == ANN.len() - 1 => crate::Does::Says("451 4.3.0 later"),
-        crate::At::End => crate::Does::Closes,
-        _ => crate::Does::Usual,
+    let mut lost = crate::unlike(crate::At::End, crate::Does::Closes);
+    shop.server.manner(move |at, to| {
+        let goes_on = at == crate::At::Rcpt && to.len() == ANN.len() - 1;
+        if goes_on { crate::Does::Says("451 4.3.0 later") } else { lost(at, to) }
     });
     shop.run().await;
     for _ in 0..2 {

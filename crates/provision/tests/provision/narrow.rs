@@ -230,6 +230,26 @@ async fn an_import_without_room_for_the_id_says_so_and_nothing_is_made_again() {
     assert_eq!((site.made(), site.tried(), site.ended()), (1, 1, 0));
 }
 
+/// It was begun to say which it is, and whoever did is gone.
+#[tokio::test]
+async fn an_import_that_was_cut_off_is_said_again_and_nothing_is_made() {
+    let (site, store) = (Site::open(), Arc::new(Narrow::default()));
+    let plan = one(DESTROY).replace("check = \". ./check.sh\"\n", "");
+    let provisioner = site.provisioner_on(&plan, store.clone()).await;
+    store.take(Full::Content);
+    assert_eq!(ready(&apply(&provisioner).await[0].became), "web-0");
+    store.take(Full::End);
+    let told = provisioner.import("web", "web-0").await.unwrap();
+    assert!(matches!(&told, Changed::Refused(why) if why.contains("repeat")), "{told:?}");
+    store.free();
+    // Another process, which has this store alone, takes all before it for dead.
+    let provisioner = site.provisioner_on(&plan, store.clone()).await;
+    assert!(matches!(apply(&provisioner).await[0].became, Became::NoId(_)));
+    assert_eq!(provisioner.import("web", "web-0").await.unwrap(), Changed::Done);
+    assert_eq!(ready(&apply(&provisioner).await[0].became), "web-0");
+    assert_eq!((site.made(), site.tried()), (1, 1));
+}
+
 /// Whoever removes it was stopped before the end, and may still be at it.
 #[tokio::test]
 async fn nobody_says_what_became_of_a_file_while_somebody_is_at_it() {
