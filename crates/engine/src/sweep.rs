@@ -19,7 +19,8 @@ use crate::word::Word;
 /// on a core that callers need too.
 const FOUND_MAX: usize = 512;
 /// Keys that may not go yet and that a pass finds before it ends: it is told of all of them anew
-/// each time it asks. Those that cannot be read do not count: no later pass can do more.
+/// each time it asks. Those that cannot be read, or written, do not count: no later pass can do
+/// more.
 const STAY_MAX: usize = 8 * FOUND_MAX;
 /// Keys that are on their way at once: they share syncs and round trips, and callers wait behind
 /// so many at most.
@@ -79,9 +80,38 @@ impl Swept {
     }
 }
 
-/// Whether the store has not written one key, which says little of the others.
-fn is_refusal(error: &EngineError) -> bool {
-    matches!(error, EngineError::Store(error) if error.kind() == StoreErrorKind::NotApplied)
+/// What the store has said of keys that it did not write.
+#[derive(Default)]
+struct Refused {
+    /// Of these keys alone, such as of ones that a person must choose for.
+    of_keys: usize,
+    /// Of what may be all keys.
+    others: usize,
+    last: Option<EngineError>,
+}
+
+impl Refused {
+    /// Keeps what was said of a key that stays; gives it back if the pass must end.
+    fn take(&mut self, error: EngineError) -> Result<(), EngineError> {
+        match &error {
+            EngineError::Store(said) if said.kind() != StoreErrorKind::NotApplied => {
+                return Err(error);
+            }
+            EngineError::Store(said) if said.is_of_key() => self.of_keys += 1,
+            // A transaction may have this key, and no other one: the next pass finds it again. A
+            // store that refuses so many refuses all.
+            EngineError::Store(_) if self.others < TOGETHER => self.others += 1,
+            EngineError::Store(_)
+            | EngineError::StoreTimeout
+            | EngineError::Contended
+            | EngineError::ClaimLost
+            | EngineError::LeaseShort
+            | EngineError::ClockDoubtful { .. }
+            | EngineError::ClockUncertain { .. } => return Err(error),
+        }
+        self.last = Some(error);
+        Ok(())
+    }
 }
 
 impl Sweeper {
@@ -123,8 +153,9 @@ impl Sweeper {
     /// for a later pass, and has the store give room back.
     ///
     /// # Errors
-    /// The store failed; what was done so far is done. Where it has refused a few keys, all others
-    /// were looked at.
+    /// The store failed; what was done so far is done. Where it has refused a few keys, or any
+    /// number of them each for itself ([`StoreError::is_of_key`](onlyonce_store::StoreError)), all
+    /// others were looked at.
     pub async fn pass(&mut self) -> Result<Swept, EngineError> {
         // A process that only sweeps claims nothing by which it would learn of it.
         self.engine.inner.read_clock().await?;
@@ -212,7 +243,7 @@ impl Sweeper {
         let released_until = forget_until.minus(self.policy.remember);
         let due = Due { over_at: now, forget_until, released_until };
         let (mut swept, mut stay) = (Swept::default(), HashSet::new());
-        let mut refused = Vec::new();
+        let mut refused = Refused::default();
         loop {
             // Those that stay are found again, and are not looked at again.
             let limit = stay.len() + FOUND_MAX;
@@ -225,13 +256,10 @@ impl Sweeper {
                 let ones = join_all(some.iter().map(|id| self.one(*id))).await;
                 for (id, one) in some.iter().zip(ones) {
                     match one {
-                        // A transaction may have this key, and no other one: the next pass finds it
-                        // again. A store that refuses so many refuses all.
-                        Err(error) if is_refusal(&error) && refused.len() < TOGETHER => {
-                            refused.push(error);
+                        Err(error) => {
+                            refused.take(error)?;
                             stay.insert(*id);
                         }
-                        Err(error) => return Err(error),
                         Ok(one) => swept.count(*id, &one, &mut stay),
                     }
                 }
@@ -240,8 +268,9 @@ impl Sweeper {
                 self.engine.inner.runtime.sleep(took.max(Duration::from_millis(1))).await;
             }
             // What lies behind so many that stay is for a pass under a higher floor.
-            if is_done || STAY_MAX < stay.len() - swept.damaged as usize {
-                return Ok((swept, refused.pop()));
+            let hopeless = swept.damaged as usize + refused.of_keys;
+            if is_done || STAY_MAX < stay.len() - hopeless {
+                return Ok((swept, refused.last));
             }
         }
     }

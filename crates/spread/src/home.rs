@@ -323,7 +323,7 @@ fn half_chosen(id: KeyId, home: Number, old: Number, why: &str) -> StoreError {
 }
 
 fn busy(id: KeyId) -> StoreError {
-    refused(format!("key {id} is being moved by others: ask again"))
+    refused(format!("key {id} is being moved by others: ask again")).of_key()
 }
 
 pub(crate) fn two_records(id: KeyId) -> StoreError {
@@ -331,4 +331,5 @@ pub(crate) fn two_records(id: KeyId) -> StoreError {
         "key {id} has a record at its old home and a newer one at its new home: `onlyonce store \
          choose` shows both, and lets somebody say which counts"
     ))
+    .of_key()
 }

@@ -7,6 +7,7 @@ use core::fmt;
 pub struct StoreError {
     kind: StoreErrorKind,
     message: String,
+    of_key: bool,
 }
 
 /// What an error of a store means for the swap that met it.
@@ -28,7 +29,18 @@ pub enum StoreErrorKind {
 impl StoreError {
     /// An error of this kind; `message` names the place: file and offset, server, statement.
     pub fn new(kind: StoreErrorKind, message: impl Into<String>) -> Self {
-        Self { kind, message: message.into() }
+        Self { kind, message: message.into(), of_key: false }
+    }
+
+    /// The same, about nothing but the key that was asked for: others may go well, however many
+    /// meet one like it.
+    pub fn of_key(self) -> Self {
+        Self { of_key: true, ..self }
+    }
+
+    /// Whether it says nothing of other keys.
+    pub const fn is_of_key(&self) -> bool {
+        self.of_key
     }
 
     /// What it means for the swap.

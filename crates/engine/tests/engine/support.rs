@@ -47,6 +47,10 @@ pub(crate) struct FaultyStore {
     pub(crate) stuffed: AtomicBool,
     /// Whether records cannot be read whose key's id begins with a zero.
     pub(crate) unreadable: AtomicBool,
+    /// Whether these are read and not written, each for itself.
+    pub(crate) doubled: AtomicBool,
+    /// How many more swaps it refuses.
+    pub(crate) refusals: AtomicUsize,
     /// The store's clock, if it has one.
     clock: Option<Arc<dyn Runtime>>,
     /// How far that was put forward, and how long it takes to say.
@@ -153,6 +157,12 @@ impl Store for FaultyStore {
             self.swaps.fetch_add(1, SeqCst);
             self.reach()?;
             self.make_room(expected.is_none(), next.as_ref())?;
+            if id.as_bytes()[0] == 0 && self.doubled.load(SeqCst) {
+                return Err(lost(StoreErrorKind::NotApplied).of_key());
+            }
+            if self.refusals.fetch_update(SeqCst, SeqCst, |left| left.checked_sub(1)).is_ok() {
+                return Err(lost(StoreErrorKind::NotApplied));
+            }
             match self.fault_of(next.as_ref()) {
                 None => self.inner.swap(id, expected, next).await,
                 Some(Fault::LostThere) => Err(lost(StoreErrorKind::NotApplied)),

@@ -66,7 +66,9 @@ fn a_key_with_two_records_is_named_and_neither_is_changed_before_somebody_has_ch
         let error = block_on(spread.settle(&found, NOW)).unwrap_err();
         assert!(error.to_string().contains("onlyonce store choose"), "{error}");
         let again = block_on(spread.swap(key(), both[0].as_ref().map(|it| it.revision), None));
-        assert!(again.unwrap_err().to_string().contains("a record at its old home"));
+        let again = again.unwrap_err();
+        assert!(again.to_string().contains("a record at its old home"), "{again}");
+        assert!(again.is_of_key(), "it says nothing of other keys");
         assert_eq!([at(&set[0]), at(&set[2])], both);
     }
     let told = block_on(spread.both(key())).unwrap().unwrap();
