@@ -9,12 +9,11 @@ use onlyonce_store::{Row, StoreError};
 use crate::many;
 use crate::queue::Ask;
 use crate::schema::{self, hex};
-use crate::script::{Script, Stopped};
+use crate::script::{Note, Script, Stopped};
 use crate::session::{Session, value};
 
-/// From so many swaps on they are written as statements of many rows, which cost the server more
-/// to begin with.
-const MANY: usize = 4;
+/// How often several are tried as one statement, without those that were not as expected.
+const TOGETHER: usize = 3;
 
 /// The statement of a swap, which changes one row if it takes place and none if not. Where there
 /// is a row already nothing is set to another value, and that counts as no row.
@@ -44,28 +43,18 @@ pub(crate) fn statement(ask: &Ask) -> Option<String> {
     }
 }
 
-/// Notes the largest revision that these keys have by now: what was written, and for a swap that
-/// was not done what somebody else has written.
-pub(crate) fn raise(slot: u8, asks: &[&Ask]) -> String {
+/// The largest revision that these keys have by now: what was written, and for a swap that was not
+/// done what somebody else has written.
+fn largest(asks: &[&Ask]) -> String {
     let ids: Vec<KeyId> = asks.iter().filter(|ask| ask.next.is_some()).map(|ask| ask.id).collect();
     let max = |some: &[KeyId]| {
         let ids = schema::ids(some.iter());
         format!(
-            ", COALESCE((SELECT MAX(r.revision) FROM onlyonce_records r WHERE r.id IN ({ids})), 0)"
+            "COALESCE((SELECT MAX(r.revision) FROM onlyonce_records r WHERE r.id IN ({ids})), 0)"
         )
     };
-    let all: String = ids.chunks(schema::IDS).map(max).collect();
-    format!("UPDATE onlyonce_revisions SET revision = GREATEST(revision{all}) WHERE slot = {slot}")
-}
-
-/// Notes the revision of one swap, if the statement before, which was that, has changed a row: so
-/// its row need not be looked at again.
-fn raise_if_done(slot: u8, row: &Row) -> String {
-    let top = row.revision;
-    format!(
-        "UPDATE onlyonce_revisions SET revision = IF(0 < ROW_COUNT(), GREATEST(revision, {top}), \
-         revision) WHERE slot = {slot}"
-    )
+    let all: Vec<String> = ids.chunks(schema::IDS).map(max).collect();
+    format!("GREATEST(0, {})", all.join(", "))
 }
 
 /// Carries them out in one transaction and one round trip, each key at most once. The keys whose
@@ -82,10 +71,15 @@ pub(crate) async fn carry_out(
     // Rows are locked in the order of their ids, so that two processes never wait for each other.
     let mut asks = asks.to_vec();
     asks.sort_unstable_by_key(|ask| ask.id);
-    if MANY <= asks.len() {
+    for _ in 0..TOGETHER {
+        if asks.iter().filter(|ask| ask.next.is_some()).count() < 2 {
+            break;
+        }
         match many::carry_out(session, slot, &asks).await {
-            // Somebody came between. What each statement says for itself is true all the same.
-            Err(stopped) if stopped.unmet && stopped.goes_on => {}
+            // Those that stand otherwise than expected are not carried out, and the others may be.
+            Err(stopped) if stopped.unmet && stopped.goes_on => {
+                asks = many::expected(session, &asks).await?;
+            }
             ended => return ended,
         }
     }
@@ -108,10 +102,13 @@ async fn one_by_one(
     if places.is_empty() {
         return Ok(HashSet::new());
     }
-    match asks {
-        [ask] => ask.next.iter().for_each(|row| _ = script.add(&raise_if_done(slot, row))),
-        _ if asks.iter().any(|ask| ask.next.is_some()) => _ = script.add(&raise(slot, asks)),
-        _ => {}
+    let revision = match asks {
+        // If the statement before, which was that, has changed a row: so it need not be looked for.
+        [ask] => ask.next.as_ref().map(|row| format!("IF(0 < ROW_COUNT(), {}, 0)", row.revision)),
+        _ => asks.iter().any(|ask| ask.next.is_some()).then(|| largest(asks)),
+    };
+    if let Some(revision) = revision {
+        script.note(Note { slot, revision, demand: None });
     }
     let answers = script.commit(session).await?;
     let done = places.into_iter().filter(|(_, at)| answers[*at].affected == 1);
@@ -138,7 +135,7 @@ pub(crate) async fn find(
     if session.syncs {
         let mut script = Script::begin();
         let places: Vec<usize> = lists.map(|list| script.add(&list)).collect();
-        script.add(&format!("UPDATE onlyonce_revisions SET syncs = syncs + 1 WHERE slot = {slot}"));
+        script.note(Note { slot, revision: "0".to_owned(), demand: None });
         let mut answers = script.commit(session).await?;
         places.into_iter().for_each(|at| rows.append(&mut answers[at].rows));
     } else {
@@ -175,7 +172,7 @@ mod tests {
             Ask { id, expected: None, next: Some(row) }
         };
         let asks: Vec<Ask> = (0..1_024).map(one).collect();
-        let said = raise(1, &asks.iter().collect::<Vec<_>>());
+        let said = largest(&asks.iter().collect::<Vec<_>>());
         let lists: Vec<usize> =
             said.split("IN (").skip(1).map(|list| list.matches("x'").count()).collect();
         assert_eq!(lists, [512, 512]);

@@ -41,14 +41,11 @@ pub(crate) fn code(error: &Error) -> Option<u16> {
 }
 
 /// What it means that the server has refused a statement before the commit: nothing after it in
-/// the same text is carried out, so the commit is not. `unmet` says that it was the demand which
-/// its statements make of each other, and not the bound on its time, which looks the same.
-pub(crate) fn refused(place: &str, said: &ServerError, unmet: bool) -> StoreError {
+/// the same text is carried out, so the commit is not.
+pub(crate) fn refused(place: &str, said: &ServerError) -> StoreError {
     let kind =
         if FULL.contains(&said.code) { StoreErrorKind::Full } else { StoreErrorKind::NotApplied };
-    let text = if unmet {
-        "somebody else came between its statements, and the server left it".to_owned()
-    } else if said.code == LATE {
+    let text = if said.code == LATE {
         "the server came to it too late, and left it".to_owned()
     } else {
         format!("{} ({})", said.message, said.code)
@@ -104,20 +101,4 @@ pub(crate) fn of_commit(place: &str, error: &Error) -> TxError {
         return of_transaction(place, error);
     }
     TxError::new(TxErrorKind::Unknown, format!("{place}: {}", text(error)))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn what_was_not_written_says_whether_it_was_late_or_somebody_came_between() {
-        let state = "21000".to_owned();
-        let said = ServerError { code: LATE, message: "1 row".to_owned(), state };
-        for (unmet, says) in [(false, "too late"), (true, "came between")] {
-            let error = refused("db", &said, unmet);
-            assert_eq!(error.kind(), StoreErrorKind::NotApplied);
-            assert!(error.to_string().contains(says), "{error}");
-        }
-    }
 }

@@ -1,148 +1,101 @@
-//! The swaps of one transaction as statements of many rows, which cost the server about half.
+//! The swaps of one transaction as one statement of many rows, which costs the server far less than
+//! a statement for each.
 //!
-//! A statement of many rows says how many it has changed, not which. So the rows that decide are
-//! read and locked before it, and the transaction demands that the statement has changed as many
-//! as were seen: then it has changed just these. Somebody who makes a row in between, which no lock
-//! can keep away, breaks the demand, and nothing is carried out.
+//! Such a statement says how many rows it has changed, not which. So the transaction demands that
+//! all of them were changed, in a way that no other outcome can look like, and nothing is carried
+//! out otherwise. Whoever asked then looks which keys stand otherwise than expected, and tries the
+//! others again.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::fmt::Write as _;
 
 use onlyonce_core::KeyId;
 use onlyonce_store::Row;
 
-use crate::batch::{key, raise, statement};
+use crate::batch::{key, statement};
 use crate::queue::Ask;
 use crate::schema::{IDS, hex, ids};
-use crate::script::{Answer, Script, Stopped};
-use crate::session::Session;
+use crate::script::{Note, Script, Stopped};
+use crate::session::{Session, value};
 
-/// Rows of one statement, at most: it looks for each row's values among those of all.
-const ROWS: usize = 64;
 /// No other way to the rows locks just these.
 const RECORDS: &str = "onlyonce_records FORCE INDEX (PRIMARY)";
-/// What was seen before a statement, and whether any has changed another number of rows.
-const BEGIN: &str = "SET @onlyonce_off = 0";
-const SEEN: &str = "SET @onlyonce_seen = FOUND_ROWS()";
+/// What becomes of a row that is there: it is changed if its revision is the expected one, and that
+/// counts as two rows; else nothing is set to another value, and that counts as none. The revision
+/// is compared, so it is set last.
+const THERE: &str = " ON DUPLICATE KEY UPDATE
+  record = IF(revision = VALUES(expected), VALUES(record), record),
+  state = IF(revision = VALUES(expected), VALUES(state), state),
+  due_at = IF(revision = VALUES(expected), VALUES(due_at), due_at),
+  revision = IF(revision = VALUES(expected), VALUES(revision), revision)";
 
-/// Statements of which an answer tells what took place.
-enum Part<'a> {
-    /// All of these but those that were there.
-    Made(&'a [&'a Ask], usize),
-    /// Those that were there as they were expected.
-    Changed(usize),
-    /// This one if it has changed a row.
-    Deleted(KeyId, usize),
-}
-
-/// Carries them out, in the order of their ids.
+/// Carries them out, in the order of their ids: all that make or change a row, or none. The keys
+/// whose swap took place.
 ///
 /// # Errors
-/// As [`crate::batch::carry_out`]; [`Stopped::unmet`] if somebody came between.
+/// As [`crate::batch::carry_out`]; [`Stopped::unmet`] if a row was not as it was expected, or if it
+/// came too late.
 pub(crate) async fn carry_out(
     session: &mut Session,
     slot: u8,
     asks: &[&Ask],
 ) -> Result<HashSet<KeyId>, Stopped> {
-    let of = |is: fn(&Ask) -> bool| asks.iter().copied().filter(|ask| is(ask)).collect::<Vec<_>>();
-    let makes = of(|ask| ask.expected.is_none() && ask.next.is_some());
-    let changes = of(|ask| ask.expected.is_some() && ask.next.is_some());
-    let deletes = of(|ask| ask.expected.is_some() && ask.next.is_none());
-    let (mut script, mut parts) = (Script::begin(), Vec::new());
-    script.add(BEGIN);
-    // All that is there, before anything is written: each kind by itself would be another order.
+    let mut script = Script::begin();
+    let deletes: Vec<&Ask> = asks.iter().copied().filter(|ask| ask.next.is_none()).collect();
+    if !deletes.is_empty() {
+        // All that is there, before anything is written: each kind by itself is another order.
+        for some in asks.chunks(IDS) {
+            let ids = ids(some.iter().map(|ask| &ask.id));
+            script.add(&format!("SELECT COUNT(*) FROM {RECORDS} WHERE id IN ({ids}) FOR UPDATE"));
+        }
+    }
+    let place = |ask: &&Ask| Some((ask.id, script.add(&statement(ask)?)));
+    let deletes: Vec<(KeyId, usize)> = deletes.iter().filter_map(place).collect();
+    let (rows, counts) = write(asks);
+    script.add(&rows);
+    let top = asks.iter().filter_map(|ask| Some(ask.next.as_ref()?.revision)).max();
+    let demand = Some(format!("ROW_COUNT() = {counts}"));
+    script.note(Note { slot, revision: top.unwrap_or_default().to_string(), demand });
+    let answers = script.commit(session).await?;
+    let deleted = deletes.into_iter().filter(|(_, at)| answers[*at].affected == 1);
+    let written = asks.iter().filter(|ask| ask.next.is_some()).map(|ask| ask.id);
+    Ok(written.chain(deleted.map(|(id, _)| id)).collect())
+}
+
+/// The statement that makes or changes all of these rows, and how many it counts if each was as
+/// expected: a row that is made counts as one, and one that is changed as two. Whatever else
+/// becomes of one counts less: it was there (0), was another (0), was not there (1).
+fn write(asks: &[&Ask]) -> (String, usize) {
+    let mut sql = "INSERT INTO onlyonce_records (id, revision, state, due_at, record, expected) \
+                   VALUES "
+        .to_owned();
+    let mut counts = 0;
+    for (ask, row) in asks.iter().filter_map(|ask| Some((ask, ask.next.as_ref()?))) {
+        let comma = if counts == 0 { "" } else { "," };
+        let Row { revision, state, due_at, .. } = row;
+        let (id, record) = (hex(ask.id.as_bytes()), hex(&row.bytes));
+        let expected = ask.expected.map_or_else(|| "NULL".to_owned(), |it| it.to_string());
+        let _ = write!(sql, "{comma}({id},{revision},{state},{due_at},{record},{expected})");
+        counts += if ask.expected.is_some() { 2 } else { 1 };
+    }
+    (sql + THERE, counts)
+}
+
+/// Those that are as they are expected by now.
+///
+/// # Errors
+/// It cannot be read; nothing was changed.
+pub(crate) async fn expected<'a>(
+    session: &mut Session,
+    asks: &[&'a Ask],
+) -> Result<Vec<&'a Ask>, Stopped> {
+    let mut there = HashMap::with_capacity(asks.len());
     for some in asks.chunks(IDS) {
         let ids = ids(some.iter().map(|ask| &ask.id));
-        script.add(&format!("SELECT COUNT(*) FROM {RECORDS} WHERE id IN ({ids}) FOR UPDATE"));
+        let sql = format!("SELECT id, revision FROM {RECORDS} WHERE id IN ({ids})");
+        let rows = session.read(&sql).await.map_err(Stopped::lost)?;
+        there.extend(rows.iter().filter_map(|row| Some((key(row)?, value::<i64>(row, 1)?))));
     }
-    for some in makes.chunks(ROWS) {
-        parts.push(Part::Made(some, make(&mut script, some)));
-    }
-    for some in changes.chunks(ROWS) {
-        parts.push(Part::Changed(change(&mut script, some)));
-    }
-    for ask in &deletes {
-        let deleting = statement(ask).map(|statement| script.add(&statement));
-        parts.extend(deleting.map(|at| Part::Deleted(ask.id, at)));
-    }
-    if parts.is_empty() {
-        return Ok(HashSet::new());
-    }
-    if !(makes.is_empty() && changes.is_empty()) {
-        script.add(&raise(slot, asks));
-    }
-    script.demand("@onlyonce_off = 0");
-    let answers = script.commit(session).await?;
-    Ok(parts.iter().flat_map(|part| done(part, &answers)).collect())
-}
-
-/// The place of the rows that are there already: at all others one is made.
-fn make(script: &mut Script, asks: &[&Ask]) -> usize {
-    let ids = ids(asks.iter().map(|ask| &ask.id));
-    let there = script.add(&format!("SELECT id FROM {RECORDS} WHERE id IN ({ids}) FOR UPDATE"));
-    script.add(SEEN);
-    let mut sql =
-        "INSERT INTO onlyonce_records (id, revision, state, due_at, record) VALUES ".to_owned();
-    for (at, (ask, row)) in rows(asks).enumerate() {
-        let comma = if at == 0 { "" } else { "," };
-        let (id, record) = (hex(ask.id.as_bytes()), hex(&row.bytes));
-        let (revision, state, due_at) = (row.revision, row.state, row.due_at);
-        let _ = write!(sql, "{comma}({id},{revision},{state},{due_at},{record})");
-    }
-    // Where there is one nothing is set to another value, and that counts as no row.
-    script.add(&(sql + " ON DUPLICATE KEY UPDATE id = id"));
-    script.add(&counted(&format!("{} - @onlyonce_seen", asks.len())));
-    there
-}
-
-/// The place of the rows that are as they were expected: just these are changed.
-fn change(script: &mut Script, asks: &[&Ask]) -> usize {
-    let expected = each(asks, |ask, _| ask.expected.unwrap_or_default().to_string());
-    let ids = ids(asks.iter().map(|ask| &ask.id));
-    let are = format!("id IN ({ids}) AND revision = {expected}");
-    let there = script.add(&format!("SELECT id FROM {RECORDS} WHERE {are} FOR UPDATE"));
-    script.add(SEEN);
-    let revision = each(asks, |_, row| row.revision.to_string());
-    let state = each(asks, |_, row| row.state.to_string());
-    let due_at = each(asks, |_, row| row.due_at.to_string());
-    let record = each(asks, |_, row| hex(&row.bytes));
-    script.add(&format!(
-        "UPDATE {RECORDS} SET record = {record}, state = {state}, due_at = {due_at}, \
-         revision = {revision} WHERE {are}"
-    ));
-    // MariaDB gathers the rows before it changes the first one, so nobody was seen to come between
-    // here. A server that reads while it writes would find a row that has just become as expected.
-    script.add(&counted("@onlyonce_seen"));
-    there
-}
-
-/// Notes whether the statement before has changed another number of rows.
-fn counted(is: &str) -> String {
-    format!("SET @onlyonce_off = @onlyonce_off OR ROW_COUNT() <> {is}")
-}
-
-/// An expression that has a value for each of these ids.
-fn each(asks: &[&Ask], value: impl Fn(&Ask, &Row) -> String) -> String {
-    let mut sql = "CASE id".to_owned();
-    for (ask, row) in rows(asks) {
-        let _ = write!(sql, " WHEN {} THEN {}", hex(ask.id.as_bytes()), value(ask, row));
-    }
-    sql + " END"
-}
-
-fn rows<'a>(asks: &'a [&'a Ask]) -> impl Iterator<Item = (&'a Ask, &'a Row)> {
-    asks.iter().filter_map(|ask| Some((*ask, ask.next.as_ref()?)))
-}
-
-/// The keys whose swap took place.
-fn done(part: &Part<'_>, answers: &[Answer]) -> Vec<KeyId> {
-    let there = |at: usize| answers[at].rows.iter().filter_map(key);
-    match *part {
-        Part::Made(asks, at) => {
-            let there: HashSet<KeyId> = there(at).collect();
-            asks.iter().map(|ask| ask.id).filter(|id| !there.contains(id)).collect()
-        }
-        Part::Changed(at) => there(at).collect(),
-        Part::Deleted(id, at) => (answers[at].affected == 1).then_some(id).into_iter().collect(),
-    }
+    let is_so = |ask: &&&Ask| there.get(&ask.id).copied() == ask.expected;
+    Ok(asks.iter().filter(is_so).copied().collect())
 }

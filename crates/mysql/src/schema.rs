@@ -8,14 +8,16 @@ use onlyonce_store::Row;
 
 /// The format of the tables: how many of [`STEPS`] were taken. A program refuses a database with
 /// another one. The procedures name it too.
-pub(crate) const VERSION: i64 = 1;
+pub(crate) const VERSION: i64 = 2;
 const _: () = assert!(STEPS.len() == VERSION as usize);
 
 /// The steps that make the tables. A new store takes all of them, and an older one those above its
 /// format. Once it was released no step is changed: what is to be otherwise is a step more. The
 /// server commits each statement that changes a table by itself, so whoever was cut off repeats
-/// some: each must be one that can be (`IF NOT EXISTS`), also with none but the tables there.
-pub(crate) const STEPS: [&[&str]; 1] = [&TABLES];
+/// some: each must be one that can be (`IF NOT EXISTS`), also with none but the tables there. The
+/// first makes new tables as the last would have them, so that making a store needs no right to
+/// alter one; to older tables it does nothing.
+pub(crate) const STEPS: [&[&str]; 2] = [&TABLES, &EXPECTED];
 
 /// Rows in which processes note their largest revision. One for all would be locked by one
 /// transaction until it is synced, and make all others wait.
@@ -33,6 +35,7 @@ const TABLES: [&str; 3] = [
   state tinyint NOT NULL,
   due_at bigint NOT NULL,
   record longblob NOT NULL,
+  expected bigint NULL,
   KEY onlyonce_due (state, due_at, id)
 ) ENGINE=InnoDB CHARACTER SET binary ROW_FORMAT=DYNAMIC",
     "CREATE TABLE IF NOT EXISTS onlyonce_revisions (
@@ -46,6 +49,18 @@ const TABLES: [&str; 3] = [
   secret binary(32) NOT NULL,
   floor bigint NOT NULL
 ) ENGINE=InnoDB CHARACTER SET binary",
+];
+
+/// The second step. In this column a statement of many rows is told which revision it is to find in
+/// each; nothing is kept in it. Not every server knows `ADD COLUMN IF NOT EXISTS`.
+const EXPECTED: [&str; 4] = [
+    "SET @onlyonce_step = IF(EXISTS (SELECT 1 FROM information_schema.COLUMNS
+  WHERE TABLE_SCHEMA = DATABASE() AND TABLE_NAME = 'onlyonce_records'
+  AND COLUMN_NAME = 'expected'),
+  'DO 0', 'ALTER TABLE onlyonce_records ADD COLUMN expected bigint NULL')",
+    "PREPARE onlyonce_step FROM @onlyonce_step",
+    "EXECUTE onlyonce_step",
+    "DEALLOCATE PREPARE onlyonce_step",
 ];
 
 /// Their names and their engines.

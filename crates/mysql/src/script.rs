@@ -15,12 +15,32 @@ use crate::session::Session;
 /// its caller has given up by then.
 const COMMIT_WITHIN: Duration = Duration::from_secs(8);
 
+/// Why nobody knows what a transaction did whose end was not noted.
+const UNNOTED: &str = "a row of onlyonce_revisions is missing, so nothing was demanded of it: \
+                       `onlyonce store doctor`";
+
 /// The statements of a transaction.
 pub(crate) struct Script {
     sql: String,
     statements: usize,
-    /// The place of a demand that they make of each other.
-    demand: Option<usize>,
+    note: Option<Note>,
+}
+
+/// Whether the transaction goes on: then it was not committed.
+async fn is_open(session: &mut Session) -> bool {
+    let asked = session.conn.query_drop("DO 0").await;
+    let flags = session.conn.last_ok_packet().map(|ok| ok.status_flags());
+    asked.is_ok() && flags.is_some_and(|it| it.contains(StatusFlags::SERVER_STATUS_IN_TRANS))
+}
+
+/// What the last statement before the commit notes of what the one before it has written.
+pub(crate) struct Note {
+    /// The row in which it is noted.
+    pub(crate) slot: u8,
+    /// The revision that is noted, as an expression.
+    pub(crate) revision: String,
+    /// Unless this holds too, nothing is carried out.
+    pub(crate) demand: Option<String>,
 }
 
 /// What the server says to a statement.
@@ -35,7 +55,7 @@ pub(crate) struct Stopped {
     pub(crate) error: StoreError,
     /// The server has ended it because another one was in the way; once more may do.
     pub(crate) again: bool,
-    /// What the transaction demanded was not so.
+    /// What the transaction demanded was not so, or it was too late.
     pub(crate) unmet: bool,
     /// Whether the session can be used further.
     pub(crate) goes_on: bool,
@@ -48,15 +68,26 @@ impl Stopped {
     }
 }
 
-/// A statement that the server refuses unless the condition holds: several values are one too many.
-fn only_if(condition: &str) -> String {
-    format!("SELECT IF({condition}, 1, (SELECT 1 UNION ALL SELECT 2))")
+/// A value that the server refuses to find: several where there must be one.
+const NEVER: &str = "(SELECT 1 UNION ALL SELECT 2)";
+
+impl Note {
+    /// Every commit changes the row, so an answer that tells of none shows that there is no row.
+    fn statement(&self, in_time: &str) -> String {
+        let Self { slot, revision, demand } = self;
+        let demand = demand.as_ref().map(|demand| format!("{demand} AND ")).unwrap_or_default();
+        format!(
+            "UPDATE onlyonce_revisions SET syncs = syncs + 1, \
+             revision = IF({demand}{in_time}, GREATEST(revision, {revision}), {NEVER}) \
+             WHERE slot = {slot}"
+        )
+    }
 }
 
 impl Script {
     pub(crate) fn begin() -> Self {
         // Locks are taken by statements alone, and released by the commit.
-        Self { sql: "START TRANSACTION READ WRITE".to_owned(), statements: 1, demand: None }
+        Self { sql: "START TRANSACTION READ WRITE".to_owned(), statements: 1, note: None }
     }
 
     /// Adds a statement; its answer will be at this place.
@@ -67,9 +98,9 @@ impl Script {
         self.statements - 1
     }
 
-    /// Adds a condition: unless it holds when the server comes to it, nothing is carried out.
-    pub(crate) fn demand(&mut self, condition: &str) {
-        self.demand = Some(self.add(&only_if(condition)));
+    /// Has it note something at its end.
+    pub(crate) fn note(&mut self, note: Note) {
+        self.note = Some(note);
     }
 
     /// Sends it, and the commit. The server stops at the first statement that fails, so what
@@ -80,7 +111,13 @@ impl Script {
     /// was changed.
     pub(crate) async fn commit(mut self, session: &mut Session) -> Result<Vec<Answer>, Stopped> {
         let until = session.server_time_after(COMMIT_WITHIN);
-        let late = self.add(&only_if(&format!("UNIX_TIMESTAMP(SYSDATE(3)) * 1000 < {until}")));
+        let in_time = format!("UNIX_TIMESTAMP(SYSDATE(3)) * 1000 < {until}");
+        let note = self.note.take();
+        // The bound is what the server comes to last. Where something is noted it stands in that.
+        let bound = match &note {
+            Some(note) => self.add(&note.statement(&in_time)),
+            None => self.add(&format!("SELECT IF({in_time}, 1, {NEVER})")),
+        };
         self.add("COMMIT");
         let mut answers = Vec::with_capacity(self.statements);
         let ended = self.carry_out(session, &mut answers).await;
@@ -91,11 +128,14 @@ impl Script {
             let flags = session.conn.last_ok_packet().map(|ok| ok.status_flags());
             let open =
                 StatusFlags::SERVER_STATUS_IN_TRANS | StatusFlags::SERVER_MORE_RESULTS_EXISTS;
-            if flags.is_some_and(|flags| !flags.intersects(open)) {
-                return Ok(answers);
-            }
-            let error = unknown(place, "its answers do not fit what it was asked");
-            return Err(Stopped::lost(error));
+            let is_over = flags.is_some_and(|flags| !flags.intersects(open));
+            let error = match answers.get(bound) {
+                // Neither bound nor demand was looked at.
+                Some(answer) if note.is_some() && answer.affected != 1 => UNNOTED,
+                Some(_) if is_over => return Ok(answers),
+                Some(_) | None => "its answers do not fit what it was asked",
+            };
+            return Err(Stopped::lost(unknown(place, error)));
         };
         let Error::Server(said) = &error else {
             let error = unknown(place, &text(&error));
@@ -103,13 +143,13 @@ impl Script {
         };
         // An error comes where the answer before it ends. What follows the bound is the commit, of
         // which an error says nothing, but for one: it is rolled back then.
-        let at_commit = late <= answers.len() && ![LATE, DEADLOCK].contains(&said.code);
-        if at_commit {
-            let error = unknown(place, &text(&error));
+        let at_commit = bound <= answers.len() && ![LATE, DEADLOCK].contains(&said.code);
+        if at_commit && !is_open(session).await {
+            let error = unknown(&session.place, &text(&error));
             return Err(Stopped::lost(error));
         }
-        let unmet = said.code == LATE && self.demand == Some(answers.len());
-        let (error, again) = (refused(place, said, unmet), said.code == DEADLOCK);
+        let unmet = said.code == LATE && note.is_some_and(|note| note.demand.is_some());
+        let (error, again) = (refused(&session.place, said), said.code == DEADLOCK);
         let goes_on = session.conn.query_drop("ROLLBACK").await.is_ok();
         Err(Stopped { error, again, unmet, goes_on })
     }

@@ -85,7 +85,7 @@ READS SQL DATA SQL SECURITY INVOKER
 BEGIN
   DECLARE version INT;
   SELECT s.version, s.secret, s.floor INTO version, secret, floor_is FROM onlyonce_store s;
-  IF version <> 1 THEN
+  IF version <> 2 THEN
     CALL onlyonce__refuse('a newer onlyonce has made the store: install its procedures');
   ELSEIF EXISTS (SELECT 1 FROM onlyonce_records t WHERE t.id = 'onlyonce''s mark!') THEN
     CALL onlyonce__refuse('the store was moved, or is being moved or put back into use');

@@ -10,8 +10,9 @@ use tokio::runtime::Runtime;
 
 use super::*;
 
-const WIDER: [&[&str]; 2] = [
+const WIDER: [&[&str]; 3] = [
     schema::STEPS[0],
+    schema::STEPS[1],
     &[
         "ALTER TABLE onlyonce_records ADD COLUMN IF NOT EXISTS note text",
         "ALTER TABLE onlyonce_revisions ADD COLUMN IF NOT EXISTS note text",
@@ -61,9 +62,9 @@ fn an_older_store_takes_what_it_lacks_once_and_keeps_its_records() {
         assert!(older.to_string().contains("onlyonce store migrate"), "{older}");
 
         let took = take(address.clone(), &WIDER).await;
-        assert_eq!(took, Ok(Formats { found: 1, known: 2 }));
+        assert_eq!(took, Ok(Formats { found: 2, known: 3 }));
         let sql = |text: &str| server.sql("shop", text);
-        assert_eq!((&*sql(VERSION), &*sql(NOTES)), ("2", "2"));
+        assert_eq!((&*sql(VERSION), &*sql(NOTES)), ("3", "2"));
         assert_eq!(at_the_door(address.clone(), &WIDER).await, Ok(()));
         let again = take(address.clone(), &WIDER).await.unwrap();
         assert!(again.is_newest());
@@ -79,7 +80,31 @@ fn an_older_store_takes_what_it_lacks_once_and_keeps_its_records() {
             assert_eq!(refused.kind(), Newer);
             assert!(refused.to_string().contains("use a newer onlyonce"), "{refused}");
         }
-        assert_eq!(sql(VERSION), "2");
+        assert_eq!(sql(VERSION), "3");
+    });
+}
+
+/// The first format had no column for what a statement of many rows expects.
+#[test]
+fn a_store_of_the_first_format_is_brought_to_this_one_and_goes_on() {
+    runtime().block_on(async {
+        let (server, address) = store().await;
+        let open = Mysql::open(address.clone()).await.unwrap();
+        assert_eq!(open.swap(id(1), None, Some(claimed(1))).await, Ok(Swap::Done));
+        drop(open);
+        server.sql("shop", "ALTER TABLE onlyonce_records DROP COLUMN expected");
+        server.sql("shop", "UPDATE onlyonce_store SET version = 1");
+        let older = Mysql::open(address.clone()).await.err().unwrap();
+        assert_eq!(older.kind(), Older);
+        for found in [1, 2] {
+            let took = Mysql::migrate(address.clone()).await;
+            assert_eq!(took, Ok(Formats { found, known: 2 }));
+        }
+        let open = Mysql::open(address).await.unwrap();
+        assert_eq!(open.get(id(1)).await, Ok(Some(claimed(1))));
+        let next = (2..10).map(|it| open.swap(id(it), None, Some(claimed(it))));
+        let done = futures_util::future::join_all(next).await;
+        assert!(done.iter().all(|it| *it == Ok(Swap::Done)), "{done:?}");
     });
 }
 
@@ -99,12 +124,12 @@ fn whoever_is_killed_in_between_leaves_the_format_and_saying_it_again_goes_on() 
         server.kill();
         assert_eq!(taking.await.unwrap().unwrap_err().kind(), Unavailable);
         server.restart();
-        assert_eq!(server.sql("shop", VERSION), "1");
+        assert_eq!(server.sql("shop", VERSION), "2");
         assert_eq!(server.sql("shop", NOTES), "1");
         // Who goes by the old format goes on until it was raised.
         let open = Mysql::open(address.clone()).await.unwrap();
         assert_eq!(open.swap(id(1), None, Some(claimed(1))).await, Ok(Swap::Done));
-        assert_eq!(take(address, &WIDER).await, Ok(Formats { found: 1, known: 2 }));
+        assert_eq!(take(address, &WIDER).await, Ok(Formats { found: 2, known: 3 }));
         assert_eq!(server.sql("shop", NOTES), "2");
     });
 }
@@ -116,7 +141,7 @@ fn of_two_at_once_one_does_it_and_the_other_finds_it_done() {
         let (one, other) = join(take(address.clone(), &WIDER), take(address, &WIDER)).await;
         let mut found = [one.unwrap().found, other.unwrap().found];
         found.sort_unstable();
-        assert_eq!(found, [1, 2]);
+        assert_eq!(found, [2, 3]);
         assert_eq!(server.sql("shop", NOTES), "2");
     });
 }
@@ -134,7 +159,7 @@ fn who_may_not_change_the_tables_is_told_the_grant() {
         let refused = take(as_app.clone(), &WIDER).await.unwrap_err();
         assert_eq!(refused.kind(), Refused, "{refused}");
         assert!(refused.to_string().contains("GRANT CREATE, ALTER"), "{refused}");
-        assert_eq!(server.sql("shop", VERSION), "1");
+        assert_eq!(server.sql("shop", VERSION), "2");
 
         take(address, &WIDER).await.unwrap();
         assert_eq!(at_the_door(as_app.clone(), &WIDER).await, Ok(()));

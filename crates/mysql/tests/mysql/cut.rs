@@ -117,6 +117,22 @@ fn a_swap_that_waits_too_long_for_somebody_is_refused_and_nothing_of_it_is_left(
     assert_eq!(server.sql(&name, "SELECT COUNT(*) FROM onlyonce_records"), "2");
 }
 
+/// What a transaction demands of its statements stands in that which notes its revision.
+#[test]
+fn where_no_revision_can_be_noted_nobody_knows_what_was_written() {
+    let (server, _relay, name, store) = behind_relay();
+    claim(&store, 1);
+    server.sql(&name, "DELETE FROM onlyonce_revisions");
+    let together = (1..9).map(|it| store.swap(id(it), None, Some(claimed(it))));
+    for told in block_on(futures_util::future::join_all(together)) {
+        let error = told.unwrap_err();
+        assert_eq!(error.kind(), StoreErrorKind::Unknown, "{error}");
+        assert!(error.to_string().contains("onlyonce_revisions"), "{error}");
+    }
+    let found = (1..9).map(|it| block_on(store.get(id(it))));
+    assert!(found.flatten().flatten().all(|it| (1..9).map(claimed).any(|claimed| claimed == it)));
+}
+
 /// The server ends the lighter one of two that wait for each other, which is ours.
 #[test]
 fn a_deadlock_with_somebody_else_is_tried_again() {

@@ -2,7 +2,9 @@
 
 use onlyonce_conformance::{block_on, claimed, id};
 use onlyonce_mysql::Mysql;
-use onlyonce_store::OpenErrorKind::{self, Exists, Foreign, Missing, Newer, Refused, Unavailable};
+use onlyonce_store::OpenErrorKind::{
+    self, Exists, Foreign, Missing, Newer, Older, Refused, Unavailable,
+};
 use onlyonce_store::{Check, Found, OpenError, Store as _, Swap};
 use onlyonce_testbed::{MariaDb as Server, until};
 
@@ -221,9 +223,11 @@ fn a_store_is_made_once_and_never_by_opening_it() {
     let secret = open(&server, &name).unwrap().secret().clone();
     is(init(&server, &name), Exists, "already");
     assert!(open(&server, &name).unwrap().secret() == &secret);
-    server.sql(&name, "UPDATE onlyonce_store SET version = 2");
-    is(open(&server, &name), Newer, "format is 2");
-    server.sql(&name, "UPDATE onlyonce_store SET version = 1, secret = x'00'");
+    server.sql(&name, "UPDATE onlyonce_store SET version = 1");
+    is(open(&server, &name), Older, "onlyonce store migrate");
+    server.sql(&name, "UPDATE onlyonce_store SET version = 3");
+    is(open(&server, &name), Newer, "format is 3");
+    server.sql(&name, "UPDATE onlyonce_store SET version = 2, secret = x'00'");
     // It is filled up with zeros to its length: that is a secret, and another one.
     assert!(open(&server, &name).unwrap().secret() != &secret);
     is(open(&server, "nowhere"), Unavailable, "nowhere");
