@@ -139,7 +139,8 @@ impl View<'_> {
         [there, here]: &[Record; 2],
         kept: Record,
     ) -> Result<(), StoreError> {
-        let changed = || refused(format!("key {id} was changed meanwhile: look at it again"));
+        let changed =
+            || refused(format!("key {id} was changed meanwhile: look at it again")).of_key();
         let (Some(old), home) = (self.map.old_home(id), self.map.home(id)) else {
             return Err(changed());
         };
@@ -155,12 +156,17 @@ impl View<'_> {
                 return Err(changed());
             }
         }
+        failpoint!("spread.choose.before", id);
         if self.member(home)?.swap(id, Some(here.revision), Some(kept)).await? != Swap::Done {
             return Err(changed());
         }
         // Cut off here, the key has two records still, and the choice is said again.
+        failpoint!("spread.choose.between", id);
         match self.member(old)?.swap(id, Some(there.revision), Some(forward)).await {
-            Ok(Swap::Done) => Ok(()),
+            Ok(Swap::Done) => {
+                failpoint!("spread.choose.after", id);
+                Ok(())
+            }
             Ok(Swap::Conflict(_)) => Err(half_chosen(id, home, old, "it was changed meanwhile")),
             Err(error) => Err(half_chosen(id, home, old, &error.to_string())),
         }

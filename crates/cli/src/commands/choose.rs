@@ -93,9 +93,9 @@ async fn choose(opened: &Opened, id: KeyId, args: &ChooseArgs) -> Result<(), Fai
     let gone = |holder: &Holder| TokioRuntime::new().is_gone(holder);
     refuse_held(id, [there, here], now, &gone)?;
     if args.of.as_ref() != Some(&of) {
-        let text = format!("{id}: its records are not those of --of: they are {of} now");
-        return Err(Failure::new(Exit::Refused, text)
-            .with_hint("look at both again; somebody else has chosen or changed one"));
+        return Err(overtaken(format!(
+            "{id}: its records are not those of --of: they are {of} now"
+        )));
     }
     let (chosen, other, text) = match side {
         Side::Old => (there, here, format!("that of member {old} and not of {new}")),
@@ -105,12 +105,20 @@ async fn choose(opened: &Opened, id: KeyId, args: &ChooseArgs) -> Result<(), Fai
     let why = format!("{text} (fence {fence}, {about}): {}", args.why);
     let kept = kept(chosen, other, now, &args.by, &why);
     let state = kept.state.kind().name();
-    set.spread.choose(id, &both, kept).await?;
+    set.spread.choose(id, &both, kept).await.map_err(|error| {
+        // Somebody else came first, at the same moment.
+        if error.is_of_key() { overtaken(error.to_string()) } else { error.into() }
+    })?;
     output::line(&format!("{id}: the record of two is {text}; it is {state} now, and has moved"))?;
     Ok(output::line(&format!(
         "`onlyonce store rebalance --store {}` goes on with the move",
         args.store
     ))?)
+}
+
+fn overtaken(text: String) -> Failure {
+    Failure::new(Exit::Refused, text)
+        .with_hint("look at both again; somebody else has chosen or changed one")
 }
 
 /// All there is to say of one of the two.

@@ -2,6 +2,7 @@
 //! two of them, and of a sweeper: the real code, one call of a member at a time, with the effects
 //! counted outside.
 
+mod choosing;
 mod gate;
 mod schedule;
 mod world;

@@ -102,7 +102,7 @@ fn a_choice_is_about_the_two_that_were_shown() {
         let (other, kept) = (in_doubt(&claimed(1), 4), kept(&both[0].1));
         write(&set[changed], &other);
         let error = block_on(spread.choose(key(), &both, kept)).unwrap_err();
-        assert!(error.to_string().contains("changed meanwhile"), "{error}");
+        assert!(error.to_string().contains("changed meanwhile") && error.is_of_key(), "{error}");
         // Neither is replaced.
         assert_eq!(at(&set[changed]), Some(other));
         let unchanged = if changed == 0 { 1 } else { 0 };
