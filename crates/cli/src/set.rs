@@ -6,7 +6,7 @@ use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use onlyonce::Runtime as _;
-use onlyonce_core::Secret;
+use onlyonce_core::{Fence, Secret};
 use onlyonce_journal::{Settings, Start};
 use onlyonce_spread::{Given, MEMBERS_MAX, Map, Number, Seat, Spread, Steady};
 use onlyonce_store::{BoxFuture, Check, Filter, Found, Need, OpenErrorKind, Warning};
@@ -269,29 +269,51 @@ async fn stands(place: &Place) -> Result<Option<Standing>, Failure> {
     }
 }
 
-/// Lets every store of the file that is none yet join the set of the others, and makes a set of a
-/// store that is none. No key moves by it. Returns how many have joined.
-pub(crate) async fn join(file: &Path, at_rest: bool) -> Result<usize, Failure> {
-    let places = places(file)?;
-    let (mut seats, mut plain, mut absent) = (Vec::new(), Vec::new(), Vec::new());
-    for place in &places {
-        match stands(place).await? {
-            None => absent.push(place),
-            Some((opened, None)) => plain.push((place, opened)),
-            Some((opened, Some(seat))) => seats.push((opened, seat)),
-        }
-    }
-    if seats.is_empty() {
-        let Some((place, opened)) = plain.first() else {
+/// The stores of a file, by what stands there.
+#[derive(Default)]
+struct Stands<'a> {
+    /// Members of a set.
+    seats: Vec<(&'a Place, Opened, Seat)>,
+    /// Stores without a seat.
+    plain: Vec<(&'a Place, Opened)>,
+    /// No store is there.
+    absent: Vec<&'a Place>,
+}
+
+impl Stands<'_> {
+    /// The secret of all of them, and the number of their set if there is one. Whatever keeps them
+    /// from being one set is told before anything is written: a seat is taken away by nobody.
+    async fn check(&self, file: &Path) -> Result<(Secret, Option<Fence>), Failure> {
+        let first = self.seats.first().map(|(_, opened, seat)| (opened, Some(seat.set)));
+        let first = first.or_else(|| self.plain.first().map(|(_, opened)| (opened, None)));
+        let Some((secret, set)) = first.map(|(opened, set)| (opened.secret().clone(), set)) else {
             let text = format!("{}: none of these stores is there", file.display());
             return Err(Failure::new(Exit::Refused, text)
                 .with_hint(format!("`onlyonce store init --store spread:{}`", file.display())));
         };
-        if !at_rest {
-            let text = format!("{place}: other processes may have it open, as a store of its own");
-            return Err(Failure::new(Exit::Usage, text)
-                .with_hint("stop all of them, see to it that none starts, and say --at-rest"));
+        for (place, opened, seat) in &self.seats {
+            if *opened.secret() != secret || Some(seat.set) != set {
+                let text = format!("{place}: it is a member of another set");
+                return Err(Failure::new(Exit::Refused, text));
+            }
         }
+        // Without a set, the first of them becomes its first member, with its keys.
+        for (place, opened) in self.plain.iter().skip(usize::from(set.is_none())) {
+            let page = opened.store().list(Filter { limit: 1, ..Filter::default() }, None).await?;
+            let is_empty = page.records.is_empty() && page.damaged.is_empty();
+            if !is_empty || *opened.secret() != secret {
+                let text = format!("{place}: it is a store of its own, which cannot join a set");
+                return Err(Failure::new(Exit::Refused, text).with_hint(
+                    "a member is made where there is no store: the set's secret is its own",
+                ));
+            }
+        }
+        Ok((secret, set))
+    }
+
+    /// Makes the first of the stores the first member of a new set.
+    async fn begin(&mut self) -> Result<(), Failure> {
+        let (place, opened) = self.plain.remove(0);
         let map = Map::first(1).ok_or_else(|| gone(place))?;
         open::refuse(place).await?;
         let seat = Seat::take(&*opened.store(), 1, &map, None, now()).await?;
@@ -299,26 +321,39 @@ pub(crate) async fn join(file: &Path, at_rest: bool) -> Result<usize, Failure> {
         open::refuse(place).await.map_err(|failure| {
             failure.with_hint("it is a member by now: end them before keys move away from it")
         })?;
-        seats.push((opened.clone(), seat.ok_or_else(|| gone(place))?));
-        plain.remove(0);
+        self.seats.push((place, opened, seat.ok_or_else(|| gone(place))?));
+        Ok(())
     }
-    let (first, newest) = seats
-        .iter()
-        .max_by_key(|(_, seat)| seat.map.version())
-        .ok_or_else(|| Failure::new(Exit::Refused, "there is no member"))?;
-    let (map, set, secret) = (newest.map.clone(), newest.set, first.secret().clone());
-    let floor = first.store().floor().await?;
-    for (place, opened) in &plain {
-        let page = opened.store().list(Filter { limit: 1, ..Filter::default() }, None).await?;
-        let is_empty = page.records.is_empty() && page.damaged.is_empty();
-        if !is_empty || *opened.secret() != secret {
-            let text = format!("{place}: it is a store of its own, which cannot join a set");
-            return Err(Failure::new(Exit::Refused, text).with_hint(
-                "a member is made where there is no store: the set's secret is its own",
-            ));
+}
+
+/// Lets every store of the file that is none yet join the set of the others, and makes a set of a
+/// store that is none. No key moves by it. Returns how many have joined.
+pub(crate) async fn join(file: &Path, at_rest: bool) -> Result<usize, Failure> {
+    let places = places(file)?;
+    let mut found = Stands::default();
+    for place in &places {
+        match stands(place).await? {
+            None => found.absent.push(place),
+            Some((opened, None)) => found.plain.push((place, opened)),
+            Some((opened, Some(seat))) => found.seats.push((place, opened, seat)),
         }
     }
-    let known = seats.iter().flat_map(|(_, seat)| seat.map.all().into_iter().chain([seat.own]));
+    if let (true, Some((place, _)), false) = (found.seats.is_empty(), found.plain.first(), at_rest)
+    {
+        let text = format!("{place}: other processes may have it open, as a store of its own");
+        return Err(Failure::new(Exit::Usage, text)
+            .with_hint("stop all of them, see to it that none starts, and say --at-rest"));
+    }
+    let (secret, set) = found.check(file).await?;
+    if set.is_none() {
+        found.begin().await?;
+    }
+    let Stands { seats, mut plain, absent } = found;
+    let newest = seats.iter().max_by_key(|(.., seat)| seat.map.version());
+    let (_, first, Seat { map, set, .. }) =
+        newest.ok_or_else(|| Failure::new(Exit::Refused, "there is no member"))?;
+    let floor = first.store().floor().await?;
+    let known = seats.iter().flat_map(|(.., seat)| seat.map.all().into_iter().chain([seat.own]));
     let mut known: Vec<Number> = known.collect();
     let joined = plain.len() + absent.len();
     for place in absent {
@@ -330,11 +365,11 @@ pub(crate) async fn join(file: &Path, at_rest: bool) -> Result<usize, Failure> {
             || Failure::new(Exit::Refused, "this set was changed too often to grow any more");
         let number = map.number_after(known.iter().copied()).ok_or_else(often)?;
         known.push(number);
-        let taken = Seat::take(&*opened.store(), number, &map, Some(set), now()).await?;
+        let taken = Seat::take(&*opened.store(), number, map, Some(*set), now()).await?;
         taken.ok_or_else(|| gone(place))?;
         opened.close();
     }
-    seats.iter().for_each(|(opened, _)| opened.close());
+    seats.iter().for_each(|(_, opened, _)| opened.close());
     Ok(joined)
 }
 

@@ -2,6 +2,7 @@
 //! store does, so that a program that does not know of sets refuses the store as a marked one.
 
 use onlyonce_core::{Cause, Doubt, Evidence, Fence, History, Record, Revision, State, Timestamp};
+use onlyonce_failpoint::failpoint;
 use onlyonce_store::transaction::MARK;
 use onlyonce_store::{Store, StoreError, StoreErrorKind, Swap};
 
@@ -60,7 +61,10 @@ impl Seat {
         let largest = Revision::new(store.revision_max().await?.max(set.map_or(0, Fence::get)));
         let revision = Revision::after(largest, now);
         let set = set.unwrap_or(Fence::of(revision));
-        put(store, None, Self { own, map: map.clone(), set, revision }).await
+        failpoint!("spread.seat.before", own);
+        let taken = put(store, None, Self { own, map: map.clone(), set, revision }).await;
+        failpoint!("spread.seat.after", own);
+        taken
     }
 
     /// The same seat with another map; `None` if it has changed meanwhile. Its revision is above

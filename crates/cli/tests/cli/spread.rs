@@ -103,6 +103,16 @@ fn a_file_of_stores_that_cannot_be_one_is_refused_by_line() {
     assert!(said.contains("--at-rest"), "{said}");
     let said = store("spread", &set, &["--at-rest"]).failed(1);
     assert!(said.contains("which cannot join a set"), "{said}");
+    // Nobody takes a seat away, so a store that was refused has none.
+    for alone in [&one, &other] {
+        onlyonce(["keys", "list", "--store", alone]).done();
+    }
+    let [c, d] = ["c.db", "d.db"].map(|name| sqlite(&folder, name));
+    store("init", &file(&folder, "other", &[&d]), &["--first"]).done();
+    store("spread", &file(&folder, "own", &[&one]), &["--at-rest"]).done();
+    let said = store("spread", &file(&folder, "mixed", &[&one, &d, &c]), &[]).failed(1);
+    assert!(said.contains("a member of another set"), "{said}");
+    assert!(!folder.path("c.db").exists(), "it was made a member of one of them");
 }
 
 /// Three stores of one server, by their names.

@@ -15,6 +15,7 @@ mod copies;
 mod departure;
 mod frozen;
 mod import;
+mod join;
 mod judge;
 mod mail;
 mod names;
@@ -88,7 +89,9 @@ fn wherever_it_is_killed_nothing_runs_twice_and_no_answer_is_lost() {
         // It waits most of the time.
         let frozen = threads.spawn(|| frozen::section(&binary));
         // And so does this.
-        let rebalance = threads.spawn(|| rebalance::section(&binary) + &choose::section(&binary));
+        let rebalance = threads.spawn(|| {
+            rebalance::section(&binary) + &choose::section(&binary) + &join::section(&binary)
+        });
         for _ in 0..TOGETHER {
             threads.spawn(|| {
                 loop {
@@ -132,6 +135,7 @@ fn every_place_in_the_code_is_in_the_table() {
     let restored = restored::rows().into_iter().map(|it| it.place);
     let restored = restored.chain(rebalance::rows().into_iter().map(|it| it.place));
     let restored = restored.chain(choose::rows().into_iter().map(|it| it.place));
+    let restored = restored.chain(join::rows().into_iter().map(|it| it.place));
     let mail = mail::rows().into_iter().map(|it| it.place);
     let outbox = outbox::rows().into_iter().map(|it| it.place);
     let mail = mail.chain(outbox);
