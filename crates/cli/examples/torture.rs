@@ -1,7 +1,8 @@
 //! `cargo xtask torture kill --seed 1 --rounds 200 --minutes 10` kills the real proxy under load,
-//! and `torture disk` takes the disk from under it and from under `onlyonce apply`; both check the
-//! history. `torture mail --seed 1 --messages 10000` kills the sender of mail, `torture stores
-//! --seed 1 --minutes 10` servers of shared stores. It takes the binary that was built beside it.
+//! and `torture disk` takes the disk from under it, and from under `onlyonce apply` and `onlyonce
+//! mail run`; both check the history. `torture mail --seed 1 --messages 10000` kills the sender of
+//! mail, `torture stores --seed 1 --minutes 10` servers of shared stores. It takes the binary that
+//! was built beside it.
 
 #![allow(clippy::unwrap_used, reason = "a program of the terminal")]
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "a program of the terminal")]
@@ -14,6 +15,8 @@ mod check;
 mod disk;
 #[path = "../tests/torture/kill.rs"]
 mod kill;
+#[path = "../tests/torture/letters.rs"]
+mod letters;
 #[path = "../tests/torture/load.rs"]
 mod load;
 #[path = "../tests/torture/mail/mod.rs"]

@@ -325,7 +325,7 @@ fn check(message: &Message) -> String {
 /// When it was asked for, in milliseconds since 1970, if that was before it was taken in.
 fn earlier(message: &Message) -> Option<u64> {
     let Message { taken, posted, .. } = message;
-    (posted < taken).then(|| posted.as_millis())
+    (posted != taken).then(|| posted.as_millis())
 }
 
 fn unhex(text: &str) -> Option<[u8; 32]> {

@@ -1,6 +1,6 @@
 //! Takes the disk from under the real proxy, and checks the history against what the upstream
 //! counted: a disk that is full, and a disk that does not write. Takes it from under `onlyonce
-//! apply` too ([`resources`]).
+//! apply` ([`resources`]) and `onlyonce mail run` ([`letters`]) too.
 //!
 //! Used by `cargo xtask torture disk`. It mounts a small file system of its own and has `strace`
 //! let system calls fail, so it needs the rights to do both, and fails without them.
@@ -17,7 +17,7 @@ use crate::check::{Report, check};
 use crate::load::{Load, Weight};
 use crate::proxy::{Proxy, init};
 use crate::random::Random;
-use crate::resources;
+use crate::{letters, resources};
 
 /// Longer than the proxy waits for its store.
 const PATIENCE_MAX: u64 = 3_000;
@@ -52,6 +52,8 @@ pub(crate) async fn run(options: &Options) -> Result<Report, String> {
             break;
         }
         let seed = options.seed.wrapping_add(u64::from(round) << 32);
+        let sent = letters::run(&options.binary, seed).await;
+        sent.map_err(|it| format!("letters: {it}"))?;
         report += full(&options.binary, seed).await.map_err(|it| format!("full disk: {it}"))?;
         report += failing(&options.binary, seed).await.map_err(|it| format!("failing: {it}"))?;
         resources::run(&options.binary, seed).map_err(|it| format!("resources: {it}"))?;

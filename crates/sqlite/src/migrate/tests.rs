@@ -17,6 +17,11 @@ use super::*;
 const STEP: &str = "ALTER TABLE records ADD COLUMN note TEXT;";
 const WIDER: [&str; 2] = [schema::STEPS[0], STEP];
 const FILE: &str = "ONLYONCE_TEST_MIGRATED";
+/// A step that needs room.
+const LARGE: &str = "ALTER TABLE records ADD COLUMN note TEXT;
+    CREATE TABLE notes (note BLOB NOT NULL) STRICT;
+    INSERT INTO notes VALUES (zeroblob(4000000));";
+const SMALL: &str = "ONLYONCE_TEST_SMALL";
 
 fn store() -> (TempDir, PathBuf) {
     let folder = tempfile::tempdir().unwrap();
@@ -112,4 +117,44 @@ fn whoever_is_killed_in_between_has_changed_nothing_and_saying_it_again_does_it(
     assert_eq!(seen(&file), (0, 1));
     assert_eq!(migrate(&file, &WIDER), Ok(Formats { found: 1, known: 2 }));
     assert_eq!(seen(&file), (1, 2));
+}
+
+/// Not a test of its own: what the process of the next one does.
+#[test]
+fn child_with_little_room() {
+    let Ok(file) = std::env::var(SMALL) else { return };
+    match migrate(Path::new(&file), &[WIDER[0], LARGE]) {
+        Ok(done) => println!("\nhas done {done:?}"),
+        Err(error) => println!("\nsays {error}"),
+    }
+}
+
+/// Whether there is no room for the first page, or for the last one, or for the commit.
+#[test]
+fn on_a_full_disk_nothing_is_changed_and_saying_it_again_with_room_does_it() {
+    let (mut refused, mut done) = (0, 0);
+    // Of any file, in units of 512 bytes: from what there is to what is needed.
+    for most in [256, 512, 1_024, 4_096, 7_000, 7_800, 7_900, 8_000, 8_200, 100_000] {
+        let (_folder, file) = store();
+        let open = Sqlite::open(&file).unwrap();
+        assert_eq!(block_on(open.swap(id(1), None, Some(claimed(1)))), Ok(Swap::Done));
+        open.close();
+        let script = format!("trap '' XFSZ; ulimit -f {most}; exec \"$0\" \"$@\"");
+        let mut command = Command::new("sh");
+        command.args(["-c", &script]).arg(std::env::current_exe().unwrap()).env(SMALL, &file);
+        command.args(["--exact", "migrate::tests::child_with_little_room", "--nocapture"]);
+        let said = String::from_utf8(command.output().unwrap().stdout).unwrap();
+        match (seen(&file), said.contains("has done"), said.contains("says ")) {
+            ((0, 1), false, true) => refused += 1,
+            ((1, 2), true, false) => done += 1,
+            half => panic!("{most}: {half:?}: {said}"),
+        }
+        assert_eq!(migrate(&file, &[WIDER[0], LARGE]).map(|it| it.known), Ok(2), "{most}: {said}");
+        assert_eq!(seen(&file), (1, 2), "{most}");
+        let (connection, _) = look(&file).unwrap();
+        let kept = "SELECT (SELECT count(*) FROM records), (SELECT length(note) FROM notes)";
+        let kept = connection.query_row(kept, (), |row| Ok((row.get(0)?, row.get(1)?))).unwrap();
+        assert_eq!(kept, (1_i64, 4_000_000_i64), "{most}");
+    }
+    assert!(0 < refused && 0 < done, "{refused} refused, {done} done");
 }
