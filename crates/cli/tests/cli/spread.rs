@@ -1,6 +1,8 @@
 //! Several databases as one store: what is known in one of them is known to all who use them, and
 //! nothing runs twice while keys move from one to another.
 
+mod swept;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};

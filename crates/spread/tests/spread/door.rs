@@ -7,7 +7,7 @@ use std::time::Duration;
 use crate::bench::{map, seated, steady};
 use onlyonce_conformance::{answered, block_on, claimed, id};
 use onlyonce_core::{Fence, Floor, KeyId, Secret, Timestamp};
-use onlyonce_spread::{Given, Map, Number, Seat, Spread, Steady};
+use onlyonce_spread::{Given, MAP_AGE_MAX, Map, Number, Seat, Spread, Steady};
 use onlyonce_store::transaction::MARK;
 use onlyonce_store::{MemoryStore, OpenErrorKind, Store as _, StoreErrorKind, Swap};
 
@@ -187,6 +187,22 @@ fn a_node_follows_a_new_map() {
     seconds.store(4, Ordering::Relaxed);
     put(&follows, id(1));
     assert_eq!(follows.map(), map("2 1,2,3 1,2"));
+}
+
+/// Its last reading is good for a while, and then counts for nothing.
+#[test]
+fn by_a_map_that_cannot_be_read_again_nothing_is_done() {
+    let set = stores(&map("1 1 -"), &[1]);
+    let (seconds, clock) = hand();
+    let node = open(&set, clock);
+    let seat = block_on(Seat::read(&*set[0])).unwrap().unwrap();
+    assert_eq!(block_on(set[0].swap(MARK, Some(seat.revision), None)).unwrap(), Swap::Done);
+    seconds.store(MAP_AGE_MAX.as_secs(), Ordering::Relaxed);
+    put(&node, id(1));
+    seconds.store(MAP_AGE_MAX.as_secs() + 1, Ordering::Relaxed);
+    let error = block_on(node.swap(id(2), None, Some(claimed(1)))).unwrap_err();
+    assert_eq!(error.kind(), StoreErrorKind::NotApplied, "{error}");
+    assert_eq!(block_on(set[0].get(id(2))).unwrap(), None);
 }
 
 #[test]
