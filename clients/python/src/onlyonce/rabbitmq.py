@@ -1,5 +1,5 @@
 """Takes messages from a queue of RabbitMQ, one acknowledgement for one durable record. It needs
-``pip install onlyonce[rabbitmq]``.
+``pip install './clients/python[rabbitmq]'`` from the repository.
 
 As the consumer in Rust (docs/consume.md): the same queues, headers and promises. Handlers run on
 threads of their own; the connection is used by the thread that called ``run`` alone. Whatever is
