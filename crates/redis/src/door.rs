@@ -16,10 +16,15 @@ const LAST_WRITE: Need = Need::new("aof_last_write_status", "ok");
 const REWRITE: Need = Need::new("no-appendfsync-on-rewrite", "no");
 const SYNC: Need = Need::new("appendfsync", "always");
 const REPLICAS: Need = Need::new("replicas", "as many as the address asks for");
+const FAILOVER: Need = Need::new("failover", "none: no replica follows, and no sentinel watches");
 
 /// All that is looked at at a server.
-pub(crate) const NEEDS: [Need; 10] =
-    [SERVER, VERSION, ROLE, CLUSTER, POLICY, APPENDS, LAST_WRITE, REWRITE, SYNC, REPLICAS];
+pub(crate) const NEEDS: [Need; 11] = [
+    SERVER, VERSION, ROLE, CLUSTER, POLICY, APPENDS, LAST_WRITE, REWRITE, SYNC, REPLICAS, FAILOVER,
+];
+
+/// How many replicas must be there for it to take a write. Nothing is refused for it.
+const MIN_REPLICAS: &str = "min-replicas-to-write";
 
 /// The oldest version that is let in: the first that has all that is used.
 const OLDEST: (u32, u32) = (6, 2);
@@ -53,6 +58,16 @@ impl Told {
     pub(crate) fn replicas(&self) -> u32 {
         self.get("connected_slaves").parse().unwrap_or_default()
     }
+
+    /// How many of them could take its place. One that is sent its first copy could not yet, and
+    /// who only copies, as `redis-cli --rdb` does, never goes on from there.
+    fn heirs(&self) -> u32 {
+        let is_copying = |at: &u32| {
+            let told = self.get(&format!("slave{at}"));
+            told.contains("state=") && !told.contains("state=online")
+        };
+        (0..self.replicas()).filter(|at| !is_copying(at)).fold(0, |count, _| count + 1)
+    }
 }
 
 /// The settings that `INFO` does not tell.
@@ -61,7 +76,7 @@ pub(crate) struct Asked(HashMap<String, String>);
 
 impl Asked {
     /// Those that are asked for.
-    pub(crate) const NAMES: [&str; 2] = ["appendfsync", "no-appendfsync-on-rewrite"];
+    pub(crate) const NAMES: [&str; 3] = [SYNC.name, REWRITE.name, MIN_REPLICAS];
 
     pub(crate) fn new(pairs: HashMap<String, String>) -> Self {
         Self(pairs)
@@ -98,6 +113,7 @@ pub(crate) fn look(place: &str, target: &Target, told: &Told, asked: &Asked) -> 
     checks.must(LAST_WRITE, last, last == "ok", why, "look at its log and its disk");
     durability(&mut checks, target, asked);
     replicas(&mut checks, target, told);
+    failover(&mut checks, target, told, asked);
     checks
 }
 
@@ -122,7 +138,7 @@ fn cluster(checks: &mut Checks, target: &Target, told: &Told) {
 }
 
 fn durability(checks: &mut Checks, target: &Target, asked: &Asked) {
-    let [Some(sync), Some(on_rewrite)] = Asked::NAMES.map(|name| asked.get(name)) else {
+    let [Some(sync), Some(on_rewrite)] = [SYNC, REWRITE].map(|need| asked.get(need.name)) else {
         let says = "it does not tell";
         if target.accept_unchecked {
             let why = "it does not tell its settings: whether it syncs before it confirms is not \
@@ -167,12 +183,37 @@ fn replicas(checks: &mut Checks, target: &Target, told: &Told) {
         let why = format!("`replicas={wants}` is asked for, and {has} follow it");
         let fix = "no write would be confirmed before there are so many";
         checks.must(REPLICAS, has.to_string(), false, &why, fix);
-    } else if wants == 0 && (0 < has || matches!(target.kind, Kind::Sentinel(_))) {
-        let why = "a failover loses what the replica had not got: `replicas=1` makes that seldom, \
-                   and nothing makes it never";
-        checks.accept(REPLICAS, has.to_string(), why, "`replicas=1` in the address");
     } else {
         checks.good(REPLICAS, has.to_string());
+    }
+}
+
+/// A replica that takes the master's place lacks what that had confirmed and not yet sent. With
+/// `replicas` it has got that, but need not have it on its disk, and another may be promoted.
+fn failover(checks: &mut Checks, target: &Target, told: &Told, asked: &Asked) {
+    let (heirs, is_watched) = (told.heirs(), matches!(target.kind, Kind::Sentinel(_)));
+    let least = asked.get(MIN_REPLICAS).unwrap_or("not told");
+    let sentinels = if is_watched { ", sentinels watch" } else { "" };
+    let says = format!("replicas {heirs}{sentinels}, {MIN_REPLICAS} {least}");
+    let why = "a replica that takes its place lacks what it had not got, so a key that was \
+               confirmed may run again";
+    let fix = "`replicas=` their number, and min-replicas-to-write 1 or more at the server, make \
+               that seldom; nothing makes it never";
+    if heirs == 0 && !is_watched {
+        checks.good(FAILOVER, says);
+    } else if target.accept_failover {
+        let cut_off = match (least, target.replicas) {
+            ("0", 0) => {
+                "; min-replicas-to-write is 0: a master that was cut off and replaced goes on \
+                 confirming until it hears of it"
+            }
+            _ => "",
+        };
+        let why = format!("{why} (`accept=failover`){cut_off}");
+        checks.take("failover", FAILOVER, says, &why, fix);
+    } else {
+        let fix = format!("{fix}: `accept=failover` takes that risk");
+        checks.must(FAILOVER, says, false, why, &fix);
     }
 }
 

@@ -10,7 +10,7 @@ const PORT: u16 = 6379;
 /// What the names of keys begin with if nothing else is said.
 const PREFIX: &str = "onlyonce";
 /// The risks that can be taken. The others cannot, whoever says so.
-pub const RISKS: [&str; 2] = ["everysec", "unchecked"];
+pub const RISKS: [&str; 3] = ["everysec", "unchecked", "failover"];
 /// Where sentinels do.
 const SENTINEL_PORT: u16 = 26_379;
 
@@ -31,6 +31,7 @@ const SENTINEL_PORT: u16 = 26_379;
 /// - `accept`: risks that are taken, with commas between them. `everysec`: what was confirmed
 ///   within the last second or two is lost in a crash. `unchecked`: the server does not tell its
 ///   settings, and somebody else has made sure of `appendfsync` and `no-appendfsync-on-rewrite`.
+///   `failover`: a replica may take the master's place, and lacks what it had not got.
 ///
 /// Sentinels are asked without a password and without TLS.
 #[derive(Clone, PartialEq, Eq)]
@@ -46,6 +47,7 @@ pub struct Target {
     pub(crate) replicas: u32,
     pub(crate) accept_everysec: bool,
     pub(crate) accept_unchecked: bool,
+    pub(crate) accept_failover: bool,
 }
 
 /// How the servers hang together.
@@ -112,6 +114,7 @@ impl FromStr for Target {
             replicas: 0,
             accept_everysec: false,
             accept_unchecked: false,
+            accept_failover: false,
         };
         for option in options.split('&').filter(|option| !option.is_empty()) {
             let (name, value) = option.split_once('=').unwrap_or((option, ""));
@@ -127,6 +130,7 @@ impl Target {
         match risk {
             "everysec" => self.accept_everysec = true,
             "unchecked" => self.accept_unchecked = true,
+            "failover" => self.accept_failover = true,
             _ => return false,
         }
         true
@@ -182,19 +186,16 @@ impl fmt::Display for Target {
             Kind::Sentinel(name) => write!(f, "/{name}"),
             Kind::Single | Kind::Cluster => Ok(()),
         }?;
-        let accept = match (self.accept_everysec, self.accept_unchecked) {
-            (false, false) => None,
-            (true, false) => Some("everysec"),
-            (false, true) => Some("unchecked"),
-            (true, true) => Some("everysec,unchecked"),
-        };
+        let taken = [self.accept_everysec, self.accept_unchecked, self.accept_failover];
+        let accept = RISKS.into_iter().zip(taken).filter_map(|(risk, taken)| taken.then_some(risk));
+        let accept = accept.collect::<Vec<_>>().join(",");
         let ca = self.ca.as_ref().map(|file| file.display().to_string());
         let replicas = (self.replicas != 0).then(|| self.replicas.to_string());
         let options = [
             ("prefix", Some(self.prefix.clone()).filter(|prefix| prefix != PREFIX)),
             ("ca", ca),
             ("replicas", replicas),
-            ("accept", accept.map(str::to_owned)),
+            ("accept", some(accept)),
         ];
         let said = options.into_iter().filter_map(|(name, value)| Some((name, value?)));
         for (at, (name, value)) in said.enumerate() {
@@ -270,6 +271,8 @@ mod tests {
         let shown = "redis://10.0.0.1:6379/3?prefix=shop&replicas=2&accept=everysec";
         assert_eq!(one.to_string(), shown);
         assert_eq!(target("redis://a").to_string(), "redis://a:6379");
+        let all = "redis://a:6379?accept=everysec,unchecked,failover";
+        assert_eq!(target("redis://a?accept=failover,unchecked,everysec").to_string(), all);
         assert!(!format!("{one:?}").contains("p:w"));
 
         let many = target("redis+cluster://a:1,b:2,[::1]:3");

@@ -4,9 +4,12 @@
 
 mod common;
 
+use std::io::Write as _;
+use std::net::TcpStream;
+
 use onlyonce_core::Floor;
 use onlyonce_store::{Check, OpenError, OpenErrorKind, StoreErrorKind};
-use onlyonce_testbed::{Redis, RedisCluster};
+use onlyonce_testbed::{Redis, RedisCluster, Sentinel, until};
 
 use common::{checks, claim, init, open, try_claim, try_init};
 
@@ -139,6 +142,68 @@ fn a_server_with_fewer_replicas_than_asked_for_is_refused() {
     let error = try_init(&format!("{}?replicas=1", url(&redis))).unwrap_err();
     assert_eq!(error.kind(), OpenErrorKind::Refused);
     assert!(error.to_string().contains("0 follow it"), "{error}");
+}
+
+/// Opens it, which is refused for what a failover loses, and then takes that risk: the warning.
+fn failover_is_refused_or_a_risk(url: &str) -> String {
+    let error = try_open(url).err().unwrap();
+    assert_eq!(error.kind(), OpenErrorKind::Refused, "{error}");
+    assert!(error.to_string().contains("`accept=failover` takes that risk"), "{error}");
+    let mark = if url.contains('?') { '&' } else { '?' };
+    let store = open(&format!("{url}{mark}accept=failover"));
+    let risk = store.warnings().iter().find(|it| it.risk == Some("failover"));
+    risk.unwrap().text.clone()
+}
+
+/// Case B79: nobody opens a store that a failover can take claims from without having said so.
+#[test]
+fn a_server_that_a_replica_can_replace_is_refused_or_a_risk() {
+    let master = Redis::start();
+    init(&url(&master), Floor::NONE);
+    let replica = Redis::replica_of(&master);
+    until("it has its copy", || master.info("replication").contains("state=online").then_some(()));
+    let error = try_init(&format!("{}?prefix=other", url(&master))).unwrap_err();
+    assert!(error.to_string().contains("accept=failover"), "{error}");
+    let told = failover_is_refused_or_a_risk(&url(&master));
+    assert!(told.contains("min-replicas-to-write is 0"), "{told}");
+    // What is on all replicas may be lost all the same: one need not have it on its disk.
+    let told = failover_is_refused_or_a_risk(&format!("{}?replicas=1", url(&master)));
+    assert!(!told.contains("min-replicas-to-write"), "{told}");
+    master.ask(&["CONFIG", "SET", "min-replicas-to-write", "1"]);
+    let told = failover_is_refused_or_a_risk(&url(&master));
+    assert!(!told.contains("min-replicas-to-write"), "{told}");
+    let all = checks(&url(&master));
+    let check = all.iter().find(|it| it.need.name == "failover").unwrap();
+    assert_eq!(check.says, "replicas 1, min-replicas-to-write 1");
+
+    drop(replica);
+    until("it is gone", || master.info("replication").contains("slaves:0").then_some(()));
+    master.ask(&["CONFIG", "SET", "min-replicas-to-write", "0"]);
+    claim(&open(&url(&master)), 1);
+    // Sentinels are there for a failover, also while no replica is.
+    let sentinel = Sentinel::watching(&master);
+    failover_is_refused_or_a_risk(&format!("redis+sentinel://127.0.0.1:{}/main", sentinel.port()));
+}
+
+/// A backup must not keep others from the store.
+#[test]
+fn who_only_copies_the_data_is_no_replica_that_could_take_over() {
+    let redis = Redis::start_with(&[("repl-diskless-sync-delay", "600")]);
+    init(&url(&redis), Floor::NONE);
+    let mut copying = TcpStream::connect(redis.address()).unwrap();
+    copying.write_all(b"SYNC\r\n").unwrap();
+    until("it copies", || redis.info("replication").contains("state=wait_bgsave").then_some(()));
+    claim(&open(&url(&redis)), 1);
+}
+
+#[test]
+fn a_cluster_with_a_replica_is_refused_or_a_risk() {
+    let mut cluster = RedisCluster::start();
+    let url = format!("redis+cluster://{}", cluster.nodes()[1].address());
+    init(&url, Floor::NONE);
+    claim(&open(&url), 1);
+    cluster.add_replica();
+    failover_is_refused_or_a_risk(&url);
 }
 
 #[test]

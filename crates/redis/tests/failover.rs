@@ -32,7 +32,7 @@ impl Pair {
     }
 
     fn url(&self) -> String {
-        format!("redis+sentinel://127.0.0.1:{}/main", self.sentinel.port())
+        format!("redis+sentinel://127.0.0.1:{}/main?accept=failover", self.sentinel.port())
     }
 
     /// The master dies and the replica takes its place.
@@ -56,7 +56,7 @@ fn a_failover_loses_claims_that_were_not_copied_and_the_floor_covers_keys_with_a
     init(&pair.url(), Floor::NONE);
     let store = open(&pair.url());
     assert!(
-        store.warnings().iter().any(|it| it.text.contains("failover")),
+        store.warnings().iter().any(|it| it.risk == Some("failover")),
         "{:?}",
         store.warnings()
     );
@@ -89,7 +89,7 @@ fn a_failover_loses_claims_that_were_not_copied_and_the_floor_covers_keys_with_a
 #[test]
 fn with_replicas_a_failover_keeps_what_was_confirmed() {
     let mut pair = Pair::start();
-    let url = format!("{}?replicas=1", pair.url());
+    let url = format!("{}&replicas=1", pair.url());
     init(&url, Floor::NONE);
     let store = open(&url);
     let records: Vec<Record> = (0..50).map(|number| claim(&store, number)).collect();

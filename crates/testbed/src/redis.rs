@@ -250,7 +250,8 @@ impl Sentinel {
 #[derive(Debug)]
 pub struct RedisCluster {
     nodes: Vec<Redis>,
-    _buses: Vec<Port>,
+    replicas: Vec<Redis>,
+    buses: Vec<Port>,
 }
 
 /// Slots of a cluster.
@@ -260,17 +261,7 @@ impl RedisCluster {
     /// One of three masters without replicas.
     pub fn start() -> Self {
         let buses: Vec<Port> = (0..3).map(|_| Port::free()).collect();
-        let nodes: Vec<Redis> = buses
-            .iter()
-            .map(|bus| {
-                let bus = bus.number().to_string();
-                Redis::start_with(&[
-                    ("cluster-enabled", "yes"),
-                    ("cluster-port", &bus),
-                    ("cluster-node-timeout", "2000"),
-                ])
-            })
-            .collect();
+        let nodes: Vec<Redis> = buses.iter().map(Self::node).collect();
         for (at, node) in nodes.iter().enumerate() {
             let (from, until) = (at * SLOTS / 3, (at + 1) * SLOTS / 3 - 1);
             node.ask(&["CLUSTER", "ADDSLOTSRANGE", &from.to_string(), &until.to_string()]);
@@ -278,12 +269,40 @@ impl RedisCluster {
             let (port, bus) = (first.port().to_string(), buses[0].number().to_string());
             node.ask(&["CLUSTER", "MEET", "127.0.0.1", &port, &bus]);
         }
-        let cluster = Self { nodes, _buses: buses };
+        let cluster = Self { nodes, replicas: Vec::new(), buses };
         until("the cluster is whole", || cluster.is_whole().then_some(()));
         cluster
     }
 
-    /// Its nodes.
+    /// A node that knows no other.
+    fn node(bus: &Port) -> Redis {
+        Redis::start_with(&[
+            ("cluster-enabled", "yes"),
+            ("cluster-port", &bus.number().to_string()),
+            ("cluster-node-timeout", "2000"),
+        ])
+    }
+
+    /// Lets a replica follow the first of its masters, and waits until it is in step.
+    pub fn add_replica(&mut self) {
+        let bus = Port::free();
+        let replica = Self::node(&bus);
+        let first = &self.nodes[0];
+        let (port, first_bus) = (first.port().to_string(), self.buses[0].number().to_string());
+        replica.ask(&["CLUSTER", "MEET", "127.0.0.1", &port, &first_bus]);
+        let id = first.ask(&["CLUSTER", "MYID"]);
+        let id = id.lines().nth(1).unwrap_or_default().to_owned();
+        until("the replica knows its master", || {
+            replica.ask(&["CLUSTER", "REPLICATE", &id]).starts_with("+OK").then_some(())
+        });
+        until("the replica is in step", || {
+            first.info("replication").contains("state=online").then_some(())
+        });
+        self.replicas.push(replica);
+        self.buses.push(bus);
+    }
+
+    /// Its masters.
     pub fn nodes(&mut self) -> &mut [Redis] {
         &mut self.nodes
     }

@@ -61,7 +61,7 @@ fn what_is_no_risk_and_what_can_never_be_accepted_is_refused_with_all_that_can()
     for name in ["fire", "transaction_read_only", "secret", ""] {
         let told = onlyonce(["doctor", &format!("--accept-risk={name}")]).failed(2);
         assert!(
-            told.contains("everysec, unchecked, single, replica, galera, asynchronous"),
+            told.contains("everysec, unchecked, failover, single, replica, galera, asynchronous"),
             "{told}"
         );
         assert!(told.contains("can never be"), "{told}");
