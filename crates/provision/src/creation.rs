@@ -166,9 +166,16 @@ impl Creation {
     /// Something else has its place, if it is not ours after all: an earlier attempt may have made
     /// it, or this one when the answer came too late for a client that repeats by itself.
     async fn taken(&self, text: String, attempt: Attempt, hold: Option<&Hold>) -> Ran {
-        let seen = match self.kind().can_check() {
-            true => self.kind().check(&self.call(Some(attempt), hold)).await,
-            false => Seen::NotOurs(text.clone()),
+        let seen = match self.kind() {
+            // Nobody can look, and a script says so only if it has made nothing.
+            Kind::Command(command) if command.check.is_none() => Seen::NotOurs(text.clone()),
+            // A server says the same of what this very request has made, if somebody on the way
+            // repeats it; and of one that it is still at.
+            kind @ (Kind::Command(_)
+            | Kind::File(_)
+            | Kind::Http(_)
+            | Kind::Postgres(_)
+            | Kind::Aws(_)) => kind.check(&self.call(Some(attempt), hold)).await,
         };
         match seen {
             Seen::Ours(id) => Ran::Happened(self.receipt(&id, How::Found)),

@@ -47,7 +47,7 @@ pub(crate) enum Made {
     Created(String),
     /// It was definitely refused: nothing was made by this attempt, and nothing will be.
     Refused(String),
-    /// The same, because something else has its place.
+    /// Something has its place; over HTTP perhaps what this very attempt has made.
     Taken(String),
     /// Nobody can tell.
     Unknown(Cause, String),

@@ -50,7 +50,7 @@ pub(crate) struct Create {
     pub(crate) id: IdIn,
     /// Statuses that say that nothing was made.
     pub(crate) refused: Vec<u16>,
-    /// Statuses that say the same, because something has its place.
+    /// Statuses that say that something has its place: perhaps what this request has made.
     pub(crate) taken: Vec<u16>,
 }
 

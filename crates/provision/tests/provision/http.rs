@@ -28,6 +28,13 @@ pub(crate) fn bounded(api: &Api) -> String {
     plan(api, &format!("receiver = {{ settle = \"10ms\", late = \"{}ms\" }}", 2 * LATE.as_millis()))
 }
 
+/// The same without a `check`.
+fn unchecked(plan: &str) -> String {
+    let check = plan.find("[resource.check]").unwrap();
+    let create = plan.find("[resource.create]").unwrap();
+    format!("{}{}", &plan[..check], &plan[create..])
+}
+
 /// Applies until it is ready; how often nobody knew.
 async fn until_ready(site: &Site, plan: &str) -> usize {
     for unknown in 0.. {
@@ -92,16 +99,9 @@ async fn where_tokens_are_remembered_it_is_repeated_and_there_is_one() {
             api.keyed();
             api.manner(manner);
             let keyed = plan(&api, "receiver = { keyed = \"24h\", late = \"1m\" }");
-            let check = keyed.find("[resource.check]").unwrap();
-            let create = keyed.find("[resource.create]").unwrap();
-            let keyed = format!("{}{}", &keyed[..check], &keyed[create..]);
+            let keyed = unchecked(&keyed);
             let first = site.apply_one(&keyed).await;
-            if manner == Manner::Repeated {
-                // It cannot be looked for, so what has its place is taken for somebody else's.
-                assert!(matches!(first, Became::Conflict(_)), "{first:?}");
-            } else {
-                assert!(matches!(first, Became::Unknown(_)), "{manner:?}: {first:?}");
-            }
+            assert!(matches!(first, Became::Unknown(_)), "{manner:?}: {first:?}");
             api.manner(Manner::Answer);
             assert_eq!(ready(&site.apply_one(&keyed).await), "lb-0");
             tokio::time::sleep(2 * LATE).await;
@@ -112,6 +112,24 @@ async fn where_tokens_are_remembered_it_is_repeated_and_there_is_one() {
     }
     while let Some(ended) = all.join_next().await {
         ended.unwrap();
+    }
+}
+
+/// Case B133. That its place is taken is also said of what this very request has made.
+#[tokio::test]
+async fn where_nothing_can_be_looked_for_a_place_that_is_taken_is_not_called_free() {
+    for keyed in ["", "receiver = { keyed = \"24h\", late = \"1m\" }"] {
+        let (site, api) = (Site::open(), Api::open());
+        api.manner(Manner::Repeated);
+        let plan = unchecked(&plan(&api, keyed));
+        let became = site.apply_one(&plan).await;
+        let Became::Unknown(doubt) = &became else { panic!("{became:?}") };
+        assert!(doubt.why.contains("409") && doubt.why.contains("no `check`"), "{doubt:?}");
+        // With other inputs it would be a second one.
+        api.manner(Manner::Answer);
+        let became = site.apply_one(&plan.replace("size = 3", "size = 4")).await;
+        assert!(matches!(became, Became::Changed { .. }), "{became:?}");
+        assert_eq!((api.things().len(), api.asked().len()), (1, 1));
     }
 }
 
@@ -154,10 +172,8 @@ async fn one_that_cannot_be_reached_was_certainly_not_asked() {
     let (site, api) = (Site::open(), Api::open());
     let plan = bounded(&api).replace(&api.url(), "http://127.0.0.1:1");
     assert!(matches!(site.apply_one(&plan).await, Became::CannotTell(_)));
-    let check = plan.find("[resource.check]").unwrap();
-    let create = plan.find("[resource.create]").unwrap();
-    let unchecked = format!("{}{}", &plan[..check], &plan[create..]);
-    let unchecked = unchecked.replace("receiver = { settle = \"10ms\", late = \"300ms\" }", "");
+    let unchecked =
+        unchecked(&plan).replace("receiver = { settle = \"10ms\", late = \"300ms\" }", "");
     assert!(matches!(site.apply_one(&unchecked).await, Became::Refused(_)));
 }
 
