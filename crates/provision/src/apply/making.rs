@@ -186,9 +186,38 @@ impl Provisioner {
             Seen::Several(ids) => Some(Became::Duplicate(ids)),
             Seen::CannotTell(why) => Some(Became::CannotTell(why)),
             seen @ (Seen::Absent | Seen::Ours(_) | Seen::NotOurs(_)) => {
-                Some(Became::Missing { receipt: receipt.clone(), why: told(&seen) })
+                let why = told(&seen);
+                Some(match self.may_lag(place, resource, receipt).await {
+                    Ok(true) => Became::CannotTell(format!("{why}: it may not show yet")),
+                    Ok(false) => Became::Missing { receipt: receipt.clone(), why },
+                    Err(error) => Became::CannotTell(format!("{why} ({error})")),
+                })
             }
         }
+    }
+
+    /// Whether what is looked at may lag behind: it was made so shortly before.
+    async fn may_lag(
+        &self,
+        place: &Place,
+        resource: &Resource,
+        receipt: &Receipt,
+    ) -> Result<bool, ProvisionError> {
+        let Some(settle) = settle_of(&resource.policy) else { return Ok(false) };
+        // Another apply may have made it while this one waited.
+        let Some(record) = self.engine.get(place.id).await? else { return Ok(false) };
+        let is_it = receipt_of(&record).is_some_and(|it| it.id == receipt.id);
+        Ok(match record.state {
+            State::Completed { answered_at, .. } if is_it => {
+                let shows_by = answered_at.plus(resource.policy.skew_max).plus(settle);
+                self.engine.now() < shows_by
+            }
+            State::Completed { .. }
+            | State::InFlight(_)
+            | State::Released { .. }
+            | State::Unknown(_)
+            | State::Tombstone { .. } => false,
+        })
     }
 
     async fn refused(
@@ -287,10 +316,14 @@ impl Provisioner {
 
 /// From when on "nothing is there" counts, if it ever does.
 fn final_from(policy: &Policy, record: &Record) -> Option<Timestamp> {
-    let settle = policy.receiver.settle?;
+    let settle = settle_of(policy)?;
     let written = Timestamp::from_millis(record.revision.get());
-    let from = written.plus(policy.skew_max).plus(policy.receiver.late).plus(settle);
-    (settle < onlyonce_core::limits::RETENTION_MAX).then_some(from)
+    Some(written.plus(policy.skew_max).plus(policy.receiver.late).plus(settle))
+}
+
+/// By when what was made shows, where somebody has said so.
+fn settle_of(policy: &Policy) -> Option<Duration> {
+    policy.receiver.settle.filter(|it| *it < onlyonce_core::limits::RETENTION_MAX)
 }
 
 fn not_executed(met: Option<Met>, reply: &Reply) -> Became {

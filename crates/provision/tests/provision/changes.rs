@@ -2,7 +2,7 @@
 
 use onlyonce_provision::{Became, Changed, How, Known, Receipt, Would};
 
-use crate::site::{Site, one, ready};
+use crate::site::{Site, one, ready, until};
 
 #[track_caller]
 fn receipt(became: Became) -> Receipt {
@@ -33,6 +33,31 @@ async fn what_was_deleted_meanwhile_is_told_and_not_made_again() {
     assert_ne!(tokens[0], tokens[1]);
     let again = provisioner.status().await.unwrap();
     assert_eq!((again[0].generation, again[0].known.word()), (2, "created"));
+}
+
+/// Case B131. A list may lag behind: what does not show yet is not gone.
+#[tokio::test]
+async fn what_was_made_just_now_and_does_not_show_yet_is_not_called_missing() {
+    for lag in ["exit 10", "echo somebody; exit 11"] {
+        let slow = one("receiver = { settle = \"1h\", late = \"0s\" }");
+        let site = Site::open();
+        assert_eq!(ready(&site.apply_one(&slow).await), "web-0");
+        site.write("check", lag);
+        let Became::CannotTell(why) = site.apply_one(&slow).await else { panic!("{lag}") };
+        assert!(why.ends_with(": it may not show yet"), "{why}");
+        let foretold = site.provisioner(&slow).await.forecast().await.unwrap().remove(0).would;
+        assert!(matches!(foretold, Would::Stands(Became::CannotTell(_))), "{foretold:?}");
+        site.remove("check");
+        assert_eq!(ready(&site.apply_one(&slow).await), "web-0");
+        assert_eq!((site.made(), site.tried()), (1, 1));
+    }
+    // Once it would show, it is gone.
+    let quick = one("receiver = { settle = \"1ms\", late = \"0s\" }");
+    let site = Site::open();
+    assert_eq!(ready(&site.apply_one(&quick).await), "web-0");
+    site.write("made", "");
+    until("it is missing", async || site.apply_one(&quick).await.word() == "missing").await;
+    assert_eq!((site.made(), site.tried()), (0, 1));
 }
 
 #[tokio::test]
