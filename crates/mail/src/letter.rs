@@ -103,7 +103,8 @@ impl Route {
         self.idle.lock().unwrap_or_else(PoisonError::into_inner).pop()
     }
 
-    /// Only a session whose last answer was read is kept, so that no answer is taken for another's.
+    /// Only a session whose last answer was read is kept. If the server has said more than that, it
+    /// is given up when it is to be used: so no answer is taken for another's.
     fn keep(&self, session: Session) {
         let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
         if idle.len() < IDLE_MAX {

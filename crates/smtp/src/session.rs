@@ -15,6 +15,8 @@ use crate::wire::{Broken, Io, Wire};
 
 /// Longest envelope id in bytes: a server may refuse a longer one (RFC 3461, section 4.4).
 const ID_MAX: usize = 100;
+/// How an answer begins that says that the server closes the connection.
+const CLOSING: &[u8] = b"421";
 
 /// Who a message is from and for.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -76,7 +78,7 @@ pub enum Committed {
         /// process; in microseconds and up.
         window: Duration,
     },
-    /// The server has refused it: it was certainly not taken.
+    /// The server has refused it, or the end was not said to it: it was certainly not taken.
     Refused(Failed),
     /// Nobody can tell. The connection is gone, so that no answer can be taken for another's.
     Unknown {
@@ -122,14 +124,14 @@ impl Session {
             // The server confirms that it has all of it, and still it is nothing without the end
             // (RFC 3030).
             let command = format!("BDAT {}\r\n", content.as_bytes().len());
-            self.write(Stage::Content, command.as_bytes()).await?;
+            self.say(Stage::Content, command.as_bytes()).await?;
             self.write(Stage::Content, content.as_bytes()).await?;
             self.answered(Stage::Content, Verdict::Yes).await?;
             End::LastChunk
         } else {
-            self.write(Stage::Content, b"DATA\r\n").await?;
+            self.say(Stage::Content, b"DATA\r\n").await?;
             self.answered(Stage::Content, Verdict::GoOn).await?;
-            self.write(Stage::Content, &content.stuffed()).await?;
+            self.say(Stage::Content, &content.stuffed()).await?;
             End::Dot
         };
         Ok(Staged { session: self, end })
@@ -194,8 +196,14 @@ impl Session {
     }
 
     async fn asked(&mut self, stage: Stage, command: &str) -> Result<(), Failed> {
-        self.write(stage, command.as_bytes()).await?;
+        self.say(stage, command.as_bytes()).await?;
         self.answered(stage, Verdict::Yes).await
+    }
+
+    /// Says what comes after an answer, if there was no other one behind it.
+    async fn say(&mut self, stage: Stage, bytes: &[u8]) -> Result<(), Failed> {
+        self.wire.quiet().await.map_err(|broken| Failed::passing(stage, broken))?;
+        self.write(stage, bytes).await
     }
 
     async fn write(&mut self, stage: Stage, bytes: &[u8]) -> Result<(), Failed> {
@@ -220,12 +228,22 @@ impl Staged {
             End::Dot => b".\r\n",
             End::LastChunk => b"BDAT 0 LAST\r\n",
         };
+        // Else what stands there would be taken for the answer to the end. Nothing was said yet.
+        if let Err(broken) = wire.quiet().await {
+            return Committed::Refused(Failed::passing(Stage::End, broken));
+        }
         let begun = Instant::now();
         let ended = match wire.write(end, waits.content).await {
             Ok(()) => wire.answer(waits.end).await,
             Err(broken) => Err(broken),
         };
         match ended {
+            // Which of two is the answer? A server may say at any time that it closes (RFC 5321,
+            // section 3.8).
+            Ok(_) if !wire.rest().is_empty() && !wire.rest().starts_with(CLOSING) => {
+                let text = String::from_utf8_lossy(wire.rest()).trim_end().to_owned();
+                unknown(&Broken::Unasked(text))
+            }
             Ok(answer) => match answer.verdict() {
                 Verdict::Yes => {
                     let (session, window) = (Box::new(self.session), begun.elapsed());

@@ -1,13 +1,16 @@
 //! Commands and answers on a connection.
 
 use std::fmt;
+use std::future::poll_fn;
 use std::io;
+use std::pin::Pin;
+use std::task::Poll;
 use std::time::Duration;
 
 use onlyonce_failpoint::failpoint;
 use smtp_proto::response::parser::ResponseReceiver;
 use smtp_proto::{EhloResponse, Error};
-use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, ReadBuf};
 use tokio::time::timeout;
 
 use crate::answer::Answer;
@@ -37,6 +40,8 @@ pub(crate) enum Broken {
     Late(Duration),
     /// What came is no answer.
     Garbled(String),
+    /// It was not asked for.
+    Unasked(String),
 }
 
 impl fmt::Display for Broken {
@@ -45,6 +50,7 @@ impl fmt::Display for Broken {
             Self::Io(error) => write!(f, "{error}"),
             Self::Closed => f.write_str("the server closed the connection"),
             Self::Late(limit) => write!(f, "the server did not answer within {limit:?}"),
+            Self::Unasked(text) => write!(f, "the server says what it was not asked: {text}"),
             Self::Garbled(text) => write!(f, "the server's answer cannot be read: {text}"),
         }
     }
@@ -81,6 +87,32 @@ impl<S: Io> Wire<S> {
         }
         failpoint!("smtp.write.after", String::from_utf8_lossy(bytes));
         Ok(())
+    }
+
+    /// That nothing has come that was not asked for. An answer too many would be taken for the one
+    /// to the next command, and each later one for that of the command after it.
+    pub(crate) async fn quiet(&mut self) -> Result<(), Broken> {
+        if self.read.is_empty() {
+            let mut room = [0; 512];
+            let mut come = ReadBuf::new(&mut room);
+            let stream = &mut self.stream;
+            // What is there by now; nothing is waited for.
+            let polled = poll_fn(|context| {
+                Poll::Ready(Pin::new(&mut *stream).poll_read(context, &mut come))
+            });
+            match polled.await {
+                Poll::Pending => return Ok(()),
+                Poll::Ready(Err(error)) => return Err(Broken::Io(error)),
+                Poll::Ready(Ok(())) if come.filled().is_empty() => return Err(Broken::Closed),
+                Poll::Ready(Ok(())) => self.read.extend_from_slice(come.filled()),
+            }
+        }
+        Err(Broken::Unasked(String::from_utf8_lossy(&self.read).trim_end().to_owned()))
+    }
+
+    /// What was read with the last answer and stands behind it.
+    pub(crate) fn rest(&self) -> &[u8] {
+        &self.read
     }
 
     /// Reads an answer within `limit`.

@@ -302,6 +302,52 @@ async fn what_the_server_offers_decides_what_is_said() {
     assert_eq!(rich.line("RCPT").unwrap(), recipient);
 }
 
+/// An answer too many shifts all that follow: that to the chunk would count as that to the end.
+#[tokio::test]
+async fn a_server_that_says_one_answer_too_many_is_not_believed() {
+    use At::{Chunk, Data, Ehlo, Mail, Rcpt};
+    let twice = Does::Says("250 2.0.0 ok\r\n250 2.0.0 ok");
+    let hello = Does::Says("250-mx.example\r\n250 CHUNKING\r\n250 2.0.0 ok");
+    let asks = Does::Says("354 go on\r\n250 2.0.0 ok");
+    for (at, does, stage) in [
+        (Ehlo, hello, Stage::Sender),
+        (Mail, twice, Stage::Recipient),
+        (Rcpt, twice, Stage::Content),
+        (Data, asks, Stage::Content),
+        (Chunk, twice, Stage::End),
+    ] {
+        let offers = if at == Data { &[] } else { CHUNKING };
+        let server = Server::start(offers, Some((at, does))).await;
+        let failed = match sent(&server.relay()).await {
+            Err(failed) | Ok(Committed::Refused(failed)) => failed,
+            Ok(committed) => panic!("{at:?}: {committed:?}"),
+        };
+        assert_eq!((failed.stage, failed.retryable), (stage, true), "{at:?}: {failed}");
+        assert_eq!(server.ended().len(), 0, "{at:?}: the end was not said");
+    }
+    // Of two answers to the end nobody knows which one counts.
+    for offers in [&[] as &[_], CHUNKING] {
+        for said in ["250 2.0.0 ok\r\n554 5.7.1 spam", "554 5.7.1 spam\r\n250 2.0.0 ok"] {
+            let server = Server::start(offers, Some((At::End, Does::Says(said)))).await;
+            let committed = sent(&server.relay()).await.unwrap();
+            assert!(matches!(committed, Committed::Unknown { .. }), "{said}: {committed:?}");
+        }
+    }
+}
+
+/// A server may say at any time that it closes.
+#[tokio::test]
+async fn a_connection_on_which_more_was_said_takes_no_other_message() {
+    let closes = Does::Says("250 2.0.0 ok\r\n421 4.3.2 closing");
+    let server = Server::start(CHUNKING, Some((At::End, closes))).await;
+    let Ok(Committed::Accepted { session, .. }) = sent(&server.relay()).await else {
+        panic!("not accepted")
+    };
+    let failed = session.stage(&envelope(), &Content::new(TEXT).unwrap()).await.unwrap_err();
+    assert_eq!((failed.stage, failed.retryable), (Stage::Sender, true));
+    assert_eq!(server.ended().len(), 1);
+}
+
 #[tokio::test]
 async fn what_the_server_cannot_take_is_not_sent() {
     let server = Server::start(&["SIZE 10"], None).await;
