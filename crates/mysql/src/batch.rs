@@ -6,14 +6,26 @@ use bytes::Bytes;
 use onlyonce_core::{KeyId, Record};
 use onlyonce_store::{Row, StoreError};
 
+use crate::held;
 use crate::many;
 use crate::queue::Ask;
 use crate::schema::{self, hex};
-use crate::script::{Note, Script, Stopped};
+use crate::script::{By, Note, Script, Stopped};
 use crate::session::{Session, value};
 
-/// How often several are tried as one statement, without those that were not as expected.
-const TOGETHER: usize = 3;
+/// How often a batch is sent that others were in the way of, without those that they stopped for
+/// good; several swaps are one statement the first times.
+const TRIES: u32 = 5;
+const TOGETHER: u32 = 3;
+
+/// What became of a batch.
+#[derive(Default)]
+pub(crate) struct Carried {
+    /// The keys whose swap took place.
+    pub(crate) done: HashSet<KeyId>,
+    /// Those that another transaction has had for longer than a batch waits. Nothing was done.
+    pub(crate) held: HashSet<KeyId>,
+}
 
 /// The statement of a swap, which changes one row if it takes place and none if not. Where there
 /// is a row already nothing is set to another value, and that counts as no row.
@@ -57,8 +69,9 @@ fn largest(asks: &[&Ask]) -> String {
     format!("GREATEST(0, {})", all.join(", "))
 }
 
-/// Carries them out in one transaction and one round trip, each key at most once. The keys whose
-/// swap took place; all others are in conflict.
+/// Carries them out in one transaction and one round trip, each key at most once; again without
+/// those that stand otherwise than expected or that somebody else has, if there are any. All keys of
+/// which nothing is told are in conflict.
 ///
 /// # Errors
 /// Of [`onlyonce_store::StoreErrorKind::Unknown`] if nobody knows; of any other kind nothing was
@@ -67,23 +80,36 @@ pub(crate) async fn carry_out(
     session: &mut Session,
     slot: u8,
     asks: &[&Ask],
-) -> Result<HashSet<KeyId>, Stopped> {
+) -> Result<Carried, Stopped> {
     // Rows are locked in the order of their ids, so that two processes never wait for each other.
     let mut asks = asks.to_vec();
     asks.sort_unstable_by_key(|ask| ask.id);
-    for _ in 0..TOGETHER {
-        if asks.iter().filter(|ask| ask.next.is_some()).count() < 2 {
-            break;
-        }
-        match many::carry_out(session, slot, &asks).await {
-            // Those that stand otherwise than expected are not carried out, and the others may be.
-            Err(stopped) if stopped.unmet && stopped.goes_on => {
-                asks = many::expected(session, &asks).await?;
+    let mut held = HashSet::new();
+    let mut tried = 0;
+    loop {
+        tried += 1;
+        let writes = asks.iter().filter(|ask| ask.next.is_some()).count();
+        let ended = if tried <= TOGETHER && 2 <= writes {
+            many::carry_out(session, slot, &asks).await
+        } else {
+            one_by_one(session, slot, &asks).await
+        };
+        let stopped = match ended {
+            Ok(done) => return Ok(Carried { done, held }),
+            Err(stopped) if stopped.goes_on && tried < TRIES => stopped,
+            Err(stopped) => return Err(stopped),
+        };
+        match stopped.by {
+            By::Others => {}
+            By::Demand => asks = many::expected(session, &asks).await?,
+            By::Wait => {
+                let theirs = held::find(session, &asks).await.unwrap_or_default();
+                asks.retain(|ask| !theirs.contains(&ask.id));
+                held.extend(theirs);
             }
-            ended => return ended,
+            By::Else => return Err(stopped),
         }
     }
-    one_by_one(session, slot, &asks).await
 }
 
 /// The server says of each statement whether it has changed a row.

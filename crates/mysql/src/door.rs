@@ -10,6 +10,7 @@ use onlyonce_store::{Check, Checks, FORMAT, Formats, Need, OpenError, Warning, r
 use crate::address::{Accepts, Address, CONNECT_MAX};
 use crate::error::{DENIED, DUPLICATE, NOT_TOLD, code, text};
 use crate::procedures;
+use crate::rows;
 use crate::schema::{self, hex};
 use crate::session::{Way, value};
 use crate::settings::{self, Settings};
@@ -22,7 +23,7 @@ const PRIVILEGES: Need = Need::new("privileges", "SELECT, INSERT, UPDATE, DELETE
 const SECRET: Need = Need::new("secret", "32 bytes");
 
 /// All that is looked at.
-const NEEDS: [Need; 17] = [
+const NEEDS: [Need; 18] = [
     SERVER,
     settings::VERSION,
     settings::READ_ONLY,
@@ -39,6 +40,7 @@ const NEEDS: [Need; 17] = [
     ENGINE,
     PRIVILEGES,
     FORMAT,
+    rows::ROWS,
     SECRET,
 ];
 /// What makes a store where there is none.
@@ -99,6 +101,7 @@ async fn look(
 ) -> Result<Checked, OpenError> {
     let (settings, store) = stored(conn, place, accepts, checks).await?;
     formats(&store).look(checks)?;
+    rows::look(conn, place, checks).await?;
     let secret = value::<Vec<u8>>(&store, 1).and_then(|bytes| <[u8; 32]>::try_from(bytes).ok());
     let Some(secret) = secret else {
         return Err(checks.refuse(Foreign, SECRET, "something else", "its secret is none", ""));
@@ -199,8 +202,11 @@ fn is_following(row: &Row) -> bool {
 fn engine(engines: &[(String, String)], checks: &mut Checks) {
     let mut good = true;
     for (table, engine) in engines.iter().filter(|(_, engine)| engine != "InnoDB") {
-        let why = format!("table {table} is kept by {engine}, which has no transactions");
-        let fix = format!("ALTER TABLE {table} ENGINE=InnoDB");
+        let why = format!("table {table} is kept by {engine}, and must be a plain one of InnoDB");
+        let fix = match &**engine {
+            "SYSTEM VERSIONED" => format!("ALTER TABLE {table} DROP SYSTEM VERSIONING"),
+            _ => format!("ALTER TABLE {table} ENGINE=InnoDB"),
+        };
         checks.refuse(Refused, ENGINE, format!("{engine} of {table}"), &why, &fix);
         good = false;
     }
@@ -256,15 +262,14 @@ pub(crate) async fn init(
     engine(&engines.iter().filter_map(pair).collect::<Vec<_>>(), &mut checks);
     checks.verdict()?;
     procedures::offer(conn, place).await?;
-    let slots: Vec<String> = (0..schema::SLOTS).map(|slot| format!("({slot}, 0, 0)")).collect();
-    let slots = slots.join(",");
     let (secret, floor) = (hex(secret), row::millis(floor.time()));
     let made = conn.query_drop(format!(
         "START TRANSACTION READ WRITE;
-         INSERT IGNORE INTO onlyonce_revisions (slot, revision, syncs) VALUES {slots};
+         {};
          INSERT INTO onlyonce_store (only_row, version, secret, floor)
          VALUES (1, {}, {secret}, {floor});
          COMMIT",
+        schema::make_slots(),
         schema::VERSION
     ));
     match made.await {

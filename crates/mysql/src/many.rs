@@ -1,10 +1,10 @@
 //! The swaps of one transaction as one statement of many rows, which costs the server far less than
 //! a statement for each.
 //!
-//! Such a statement says how many rows it has changed, not which. So the transaction demands that
-//! all of them were changed, in a way that no other outcome can look like, and nothing is carried
-//! out otherwise. Whoever asked then looks which keys stand otherwise than expected, and tries the
-//! others again.
+//! Such a statement says how many rows it has changed, not which. So it is refused at the first row
+//! that is another than expected, the transaction demands that none was missing, and nothing is
+//! carried out otherwise. Whoever asked then looks which keys stand otherwise than expected, and
+//! tries the others again.
 
 use std::collections::{HashMap, HashSet};
 use std::fmt::Write as _;
@@ -15,26 +15,28 @@ use onlyonce_store::Row;
 use crate::batch::{key, statement};
 use crate::queue::Ask;
 use crate::schema::{IDS, hex, ids};
-use crate::script::{Note, Script, Stopped};
+use crate::script::{NEVER, Note, Script, Stopped};
 use crate::session::{Session, value};
 
 /// No other way to the rows locks just these.
-const RECORDS: &str = "onlyonce_records FORCE INDEX (PRIMARY)";
-/// What becomes of a row that is there: it is changed if its revision is the expected one, and that
-/// counts as two rows; else nothing is set to another value, and that counts as none. The revision
-/// is compared, so it is set last.
-const THERE: &str = " ON DUPLICATE KEY UPDATE
-  record = IF(revision = VALUES(expected), VALUES(record), record),
-  state = IF(revision = VALUES(expected), VALUES(state), state),
-  due_at = IF(revision = VALUES(expected), VALUES(due_at), due_at),
-  revision = IF(revision = VALUES(expected), VALUES(revision), revision)";
+pub(crate) const RECORDS: &str = "onlyonce_records FORCE INDEX (PRIMARY)";
+const INSERT: &str = "INSERT INTO onlyonce_records \
+                      (id, revision, state, due_at, record, expected) VALUES";
+/// What becomes of a row that is there: it is changed if its revision is the expected one, and else
+/// the server refuses the statement. The revision is compared, so it is set last.
+fn there() -> String {
+    format!(
+        " ON DUPLICATE KEY UPDATE record = IF(revision = VALUES(expected), VALUES(record), {NEVER}), \
+         state = VALUES(state), due_at = VALUES(due_at), revision = VALUES(revision)"
+    )
+}
 
 /// Carries them out, in the order of their ids: all that make or change a row, or none. The keys
 /// whose swap took place.
 ///
 /// # Errors
-/// As [`crate::batch::carry_out`]; [`Stopped::unmet`] if a row was not as it was expected, or if it
-/// came too late.
+/// As [`crate::batch::carry_out`]; it was stopped [`crate::script::By::Demand`] if a row was not as it was expected,
+/// or if it came too late.
 pub(crate) async fn carry_out(
     session: &mut Session,
     slot: u8,
@@ -62,13 +64,11 @@ pub(crate) async fn carry_out(
     Ok(written.chain(deleted.map(|(id, _)| id)).collect())
 }
 
-/// The statement that makes or changes all of these rows, and how many it counts if each was as
-/// expected: a row that is made counts as one, and one that is changed as two. Whatever else
-/// becomes of one counts less: it was there (0), was another (0), was not there (1).
+/// The statement that makes or changes all of these rows, and how many it counts then: a row that is
+/// made counts as one, and one that is changed as two. One that was to be changed and is not there is
+/// made, and so counts too little.
 fn write(asks: &[&Ask]) -> (String, usize) {
-    let mut sql = "INSERT INTO onlyonce_records (id, revision, state, due_at, record, expected) \
-                   VALUES "
-        .to_owned();
+    let mut sql = format!("{INSERT} ");
     let mut counts = 0;
     for (ask, row) in asks.iter().filter_map(|ask| Some((ask, ask.next.as_ref()?))) {
         let comma = if counts == 0 { "" } else { "," };
@@ -78,7 +78,12 @@ fn write(asks: &[&Ask]) -> (String, usize) {
         let _ = write!(sql, "{comma}({id},{revision},{state},{due_at},{record},{expected})");
         counts += if ask.expected.is_some() { 2 } else { 1 };
     }
-    (sql + THERE, counts)
+    (sql + &there(), counts)
+}
+
+/// The same statement, which says what it would do and does nothing.
+pub(crate) fn explained() -> String {
+    format!("EXPLAIN {INSERT} (x'00', 0, 0, 0, x'', 0){}", there())
 }
 
 /// Those that are as they are expected by now.

@@ -93,6 +93,7 @@ async fn migrate(conn: &mut Conn, way: &Way, steps: &[&[&str]]) -> Result<Format
         let raise = format!("UPDATE onlyonce_store SET version = {}", step + 1);
         conn.query_drop(raise).await.map_err(|error| refusal(place, &error))?;
     }
+    conn.query_drop(schema::make_slots()).await.map_err(|error| refusal(place, &error))?;
     Ok(formats)
 }
 

@@ -86,6 +86,9 @@ impl Mysql {
         let mut session = way.open().await?;
         let warnings = std::mem::take(&mut session.warnings).into();
         let known = session.known.clone();
+        let session = session.impatient().await.map_err(|error| {
+            OpenError::new(OpenErrorKind::Unavailable, &*way.place, error.to_string())
+        })?;
         let mut slot = [0; 1];
         random(&mut slot, &way.place)?;
         let (sender, ops) = unbounded_channel();

@@ -23,6 +23,13 @@ pub(crate) const STEPS: [&[&str]; 2] = [&TABLES, &EXPECTED];
 /// transaction until it is synced, and make all others wait.
 pub(crate) const SLOTS: u8 = 64;
 
+/// Makes those of the rows that are not there.
+pub(crate) fn make_slots() -> String {
+    let slots: Vec<String> = (0..SLOTS).map(|slot| format!("({slot}, 0, 0)")).collect();
+    let slots = slots.join(",");
+    format!("INSERT IGNORE INTO onlyonce_revisions (slot, revision, syncs) VALUES {slots}")
+}
+
 /// The first step. A server commits each of these statements by itself, so a store is there when
 /// its row is; what an init that was cut short has left is used by the next.
 ///
@@ -63,8 +70,10 @@ const EXPECTED: [&str; 4] = [
     "DEALLOCATE PREPARE onlyonce_step",
 ];
 
-/// Their names and their engines.
-pub(crate) const ENGINES: &str = "SELECT TABLE_NAME, ENGINE FROM information_schema.TABLES
+/// Their names and their engines, or what kind of table else it is (one that keeps older rows too
+/// counts them).
+pub(crate) const ENGINES: &str = "SELECT TABLE_NAME,
+IF(TABLE_TYPE = 'BASE TABLE', ENGINE, TABLE_TYPE) FROM information_schema.TABLES
 WHERE TABLE_SCHEMA = DATABASE()
 AND TABLE_NAME IN ('onlyonce_records', 'onlyonce_revisions', 'onlyonce_store')";
 

@@ -7,7 +7,7 @@ use mysql_async::prelude::Queryable as _;
 use mysql_async::{Error, Row};
 use onlyonce_store::StoreError;
 
-use crate::error::{DEADLOCK, LATE, refused, text, unknown};
+use crate::error::{DEADLOCK, LATE, LOCKED, refused, text, unknown};
 use crate::session::Session;
 
 /// How long after it was sent a transaction may still be committed, by the server's clock. A text
@@ -17,7 +17,7 @@ const COMMIT_WITHIN: Duration = Duration::from_secs(8);
 
 /// Why nobody knows what a transaction did whose end was not noted.
 const UNNOTED: &str = "a row of onlyonce_revisions is missing, so nothing was demanded of it: \
-                       `onlyonce store doctor`";
+                       `onlyonce store migrate` makes it again";
 
 /// The statements of a transaction.
 pub(crate) struct Script {
@@ -50,13 +50,22 @@ pub(crate) struct Answer {
     pub(crate) rows: Vec<Row>,
 }
 
+/// What has stopped it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum By {
+    /// Others, which the server let go first: once more may do.
+    Others,
+    /// Others, for which it waited as long as it may.
+    Wait,
+    /// What it demanded of its statements was not so.
+    Demand,
+    Else,
+}
+
 /// Why it was not carried out, or that nobody knows.
 pub(crate) struct Stopped {
     pub(crate) error: StoreError,
-    /// The server has ended it because another one was in the way; once more may do.
-    pub(crate) again: bool,
-    /// What the transaction demanded was not so, or it was too late.
-    pub(crate) unmet: bool,
+    pub(crate) by: By,
     /// Whether the session can be used further.
     pub(crate) goes_on: bool,
 }
@@ -64,12 +73,12 @@ pub(crate) struct Stopped {
 impl Stopped {
     /// Of a session that cannot be used further.
     pub(crate) const fn lost(error: StoreError) -> Self {
-        Self { error, again: false, unmet: false, goes_on: false }
+        Self { error, by: By::Else, goes_on: false }
     }
 }
 
 /// A value that the server refuses to find: several where there must be one.
-const NEVER: &str = "(SELECT 1 UNION ALL SELECT 2)";
+pub(crate) const NEVER: &str = "(SELECT 1 UNION ALL SELECT 2)";
 
 impl Note {
     /// Every commit changes the row, so an answer that tells of none shows that there is no row.
@@ -148,10 +157,18 @@ impl Script {
             let error = unknown(&session.place, &text(&error));
             return Err(Stopped::lost(error));
         }
-        let unmet = said.code == LATE && note.is_some_and(|note| note.demand.is_some());
-        let (error, again) = (refused(&session.place, said), said.code == DEADLOCK);
-        let goes_on = session.conn.query_drop("ROLLBACK").await.is_ok();
-        Err(Stopped { error, again, unmet, goes_on })
+        let in_time = session.server_time_after(Duration::ZERO) < until;
+        let by = match said.code {
+            DEADLOCK => By::Others,
+            LOCKED => By::Wait,
+            LATE if in_time && note.is_some_and(|note| note.demand.is_some()) => By::Demand,
+            _ => By::Else,
+        };
+        let error = refused(&session.place, said, by == By::Demand);
+        let rolled_back = session.conn.query_drop("ROLLBACK").await.is_ok();
+        // A session that takes too late for the time asks for the server's anew.
+        let goes_on = rolled_back && (by == By::Demand || said.code != LATE);
+        Err(Stopped { error, by, goes_on })
     }
 
     async fn carry_out(

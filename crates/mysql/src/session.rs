@@ -23,6 +23,8 @@ const SETUP: &str = "SET SESSION sql_mode = 'STRICT_ALL_TABLES,NO_ENGINE_SUBSTIT
   wait_timeout = 28800, completion_type = 0, unique_checks = 1, foreign_key_checks = 1,
   sql_select_limit = 18446744073709551615, sql_safe_updates = 0;
 SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED, READ WRITE";
+/// The least that can be said in seconds, and not nothing.
+const IMPATIENT: &str = "SET SESSION innodb_lock_wait_timeout = 1, lock_wait_timeout = 1";
 /// A statement waits until what other nodes have confirmed is here: reads, changes and inserts.
 const GALERA: &str = "SET SESSION wsrep_sync_wait = 7";
 /// What to do about a server that may let nobody in without.
@@ -144,6 +146,14 @@ impl Session {
         let pinged = timeout(PING_MAX, self.conn.ping()).await;
         self.used = Instant::now();
         pinged.is_ok_and(|pinged| pinged.is_ok())
+    }
+
+    /// For a batch, which lets nobody wait long for a transaction that has one of its keys.
+    pub(crate) async fn impatient(mut self) -> Result<Self, StoreError> {
+        match self.conn.query_drop(IMPATIENT).await {
+            Ok(()) => Ok(self),
+            Err(error) => Err(of_read(&self.place, &error)),
+        }
     }
 
     /// The server's time after so long from now, in milliseconds, as far as its clock runs evenly.

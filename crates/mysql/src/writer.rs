@@ -10,10 +10,9 @@ use onlyonce_store::{StoreError, StoreErrorKind, Swap};
 use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::time::timeout;
 
-use crate::batch::{Found, carry_out, find};
+use crate::batch::{Carried, Found, carry_out, find};
 use crate::error::{not_applied, unknown};
 use crate::queue::{Ask, Op, batch_max};
-use crate::script::Stopped;
 use crate::session::{Known, Session, Way};
 
 /// Swaps of one transaction, at most.
@@ -24,8 +23,7 @@ const BATCH_BYTES: u64 = 16 << 20;
 const BATCH_MAX: Duration = Duration::from_secs(12);
 /// After a connection that could not be made. What comes meanwhile is told so afterwards.
 const PAUSE: Duration = Duration::from_millis(100);
-/// How often a batch is sent that others were in the way of.
-const TRIES: u32 = 5;
+const HELD: &str = "another transaction has the key";
 
 pub(crate) struct Writer {
     pub(crate) way: Way,
@@ -84,7 +82,7 @@ impl Writer {
         {
             return Ok(session);
         }
-        self.way.reopen(&self.known).await
+        self.way.reopen(&self.known).await?.impatient().await
     }
 
     async fn write(&mut self, batch: Vec<Op>) {
@@ -101,15 +99,18 @@ impl Writer {
             self.session = Some(session);
             return;
         }
-        let doing = carry_out_again(&mut session, self.slot, &batch);
-        let done = match timeout(BATCH_MAX, doing).await {
-            Ok(Ok(done)) => done,
+        let asks: Vec<&Ask> = batch.iter().map(|op| &op.ask).collect();
+        let doing = carry_out(&mut session, self.slot, &asks);
+        let Carried { done, held } = match timeout(BATCH_MAX, doing).await {
+            Ok(Ok(carried)) => carried,
             Ok(Err(stopped)) => {
                 self.session = stopped.goes_on.then_some(session);
                 return self.refuse_batch(batch, &stopped.error).await;
             }
             Err(_) => return refuse(batch, &unknown(&self.way.place, "it does not answer")),
         };
+        let (held, batch) = batch.into_iter().partition(|op| held.contains(&op.ask.id));
+        refuse(held, &not_applied(&self.way.place, HELD));
         let (done, lost): (Vec<Op>, Vec<Op>) =
             batch.into_iter().partition(|op| done.contains(&op.ask.id));
         done.into_iter().for_each(|op| op.tell(Ok(Swap::Done)));
@@ -139,22 +140,6 @@ impl Writer {
         }
         for op in batch {
             Box::pin(self.write(vec![op])).await;
-        }
-    }
-}
-
-/// Carries them out; once more if the server has ended it for others that were in the way.
-async fn carry_out_again(
-    session: &mut Session,
-    slot: u8,
-    batch: &[Op],
-) -> Result<HashSet<KeyId>, Stopped> {
-    let asks: Vec<&Ask> = batch.iter().map(|op| &op.ask).collect();
-    let mut tries = 1;
-    loop {
-        match carry_out(session, slot, &asks).await {
-            Err(stopped) if stopped.again && stopped.goes_on && tries < TRIES => tries += 1,
-            ended => return ended,
         }
     }
 }

@@ -6,7 +6,7 @@ use onlyonce_mysql::Mysql;
 use onlyonce_store::{Store as _, StoreErrorKind, Swap};
 use onlyonce_testbed::{MariaDb as Server, Relay, Way, until};
 
-use crate::common::{claim, database, end_connections, init, open_as, transactions};
+use crate::common::{RUNTIME, claim, database, end_connections, init, open_as, transactions};
 
 /// A server, a store in it, and a relay in front of it.
 fn behind_relay() -> (Server, Relay, String, Mysql) {
@@ -27,8 +27,9 @@ fn an_answer_that_is_lost_is_unknown_and_the_claim_is_there() {
     let error = block_on(store.swap(id(2), None, Some(claimed(2)))).unwrap_err();
     assert_eq!(error.kind(), StoreErrorKind::Unknown, "{error}");
     relay.mend();
-    let found = until("it is reached again", || block_on(store.get(id(2))).ok());
-    assert_eq!(found, Some(claimed(2)));
+    // The server goes on with it meanwhile.
+    let found = until("it is there", || block_on(store.get(id(2))).ok().flatten());
+    assert_eq!(found, claimed(2));
     let again = block_on(store.swap(id(2), None, Some(claimed(3)))).unwrap();
     assert_eq!(again, Swap::Conflict(Some(claimed(2))));
 }
@@ -117,20 +118,68 @@ fn a_swap_that_waits_too_long_for_somebody_is_refused_and_nothing_of_it_is_left(
     assert_eq!(server.sql(&name, "SELECT COUNT(*) FROM onlyonce_records"), "2");
 }
 
+/// One that is there, and one that is being made.
+#[test]
+fn who_has_a_key_keeps_no_other_key_waiting_for_its_end() {
+    let (server, _relay, name, store) = behind_relay();
+    claim(&store, 1);
+    let theirs = [1, 2];
+    let held = format!(
+        "START TRANSACTION; SELECT revision FROM onlyonce_records WHERE id = x'{}' FOR UPDATE; \
+         INSERT INTO onlyonce_records (id, revision, state, due_at, record) \
+         VALUES (x'{}', 1, 1, 0, ''); DO SLEEP(60)",
+        id(1),
+        id(2)
+    );
+    std::thread::scope(|scope| {
+        let (server, name) = (&server, &name);
+        let holding = scope.spawn(move || {
+            // It is killed before its minute is over.
+            std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| server.sql(name, &held)))
+        });
+        let sleeping = "SELECT ID FROM information_schema.PROCESSLIST WHERE STATE = 'User sleep'";
+        let holder =
+            until("it is held", || Some(server.sql(name, sleeping)).filter(|id| !id.is_empty()));
+        let first = Some(claimed(1).revision);
+        let swaps = (1..30)
+            .map(|it| store.swap(id(it), first.filter(|_| it == 1), Some(claimed(it + 100))));
+        let told = block_on(futures_util::future::join_all(swaps));
+        server.sql(name, &format!("KILL {holder}"));
+        assert!(holding.join().unwrap().is_err());
+        for (key, told) in (1..30).zip(told) {
+            match told {
+                Err(error) if theirs.contains(&key) => {
+                    assert_eq!(error.kind(), StoreErrorKind::NotApplied, "{error}");
+                    assert!(error.to_string().contains("another transaction"), "{error}");
+                }
+                told => assert_eq!((told, theirs.contains(&key)), (Ok(Swap::Done), false), "{key}"),
+            }
+        }
+    });
+    assert_eq!(block_on(store.get(id(1))), Ok(Some(claimed(1))));
+    claim(&store, 2);
+}
+
 /// What a transaction demands of its statements stands in that which notes its revision.
 #[test]
 fn where_no_revision_can_be_noted_nobody_knows_what_was_written() {
     let (server, _relay, name, store) = behind_relay();
     claim(&store, 1);
     server.sql(&name, "DELETE FROM onlyonce_revisions");
-    let together = (1..9).map(|it| store.swap(id(it), None, Some(claimed(it))));
-    for told in block_on(futures_util::future::join_all(together)) {
-        let error = told.unwrap_err();
-        assert_eq!(error.kind(), StoreErrorKind::Unknown, "{error}");
-        assert!(error.to_string().contains("onlyonce_revisions"), "{error}");
-    }
-    let found = (1..9).map(|it| block_on(store.get(id(it))));
-    assert!(found.flatten().flatten().all(|it| (1..9).map(claimed).any(|claimed| claimed == it)));
+    let together = (2..10).map(|it| store.swap(id(it), None, Some(claimed(it))));
+    let told = block_on(futures_util::future::join_all(together));
+    let errors: Vec<_> = told.into_iter().map(Result::unwrap_err).collect();
+    assert_eq!(errors[0].kind(), StoreErrorKind::Unknown, "{errors:?}");
+    // Those that come after it find it at the door.
+    let unknown = errors.iter().filter(|it| it.kind() == StoreErrorKind::Unknown).count();
+    assert!(errors.iter().all(|it| it.to_string().contains("onlyonce_revisions")), "{errors:?}");
+    let rows = server.sql(&name, "SELECT COUNT(*) FROM onlyonce_records");
+    assert_eq!(rows, (1 + unknown).to_string());
+    // It says so at the door, and is made again.
+    let url = server.url(&name);
+    assert!(open_as(&url).err().unwrap().to_string().contains("onlyonce store migrate"));
+    RUNTIME.block_on(Mysql::migrate(url.parse().unwrap())).unwrap();
+    claim(&open_as(&url).unwrap(), 20);
 }
 
 /// The server ends the lighter one of two that wait for each other, which is ours.

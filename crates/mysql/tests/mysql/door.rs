@@ -211,6 +211,11 @@ fn a_table_without_transactions_is_refused_and_named() {
         server.sql(&name, &format!("ALTER TABLE onlyonce_{table} ENGINE={engine}"));
         is(open(&server, &name), Refused, &format!("ALTER TABLE onlyonce_{table} ENGINE=InnoDB"));
     }
+    // One that keeps what was counts it too.
+    let name = database(&server);
+    init(&server, &name).unwrap();
+    server.sql(&name, "ALTER TABLE onlyonce_records ADD SYSTEM VERSIONING");
+    is(open(&server, &name), Refused, "DROP SYSTEM VERSIONING");
 }
 
 #[test]

@@ -1,5 +1,5 @@
-//! Swaps that come together are written as statements of many rows. Each is told for itself all the
-//! same, also if somebody comes between the statements.
+//! Swaps that come together are written by one statement of many rows. Each is told for itself all
+//! the same, also if somebody comes between.
 
 use std::collections::BTreeMap;
 use std::task::{Context, Poll, Waker};
@@ -209,7 +209,7 @@ fn a_row_that_comes_to_be_as_it_was_expected_is_changed_and_told_so_or_neither()
     stall.release("first");
     assert_eq!(block_on(first.1).unwrap(), Swap::Done);
     stall.until_one_waits();
-    // It was not there when it was looked for, and is when it is changed.
+    // It is made while the statement waits for a row before it.
     claim(&other, late);
     stall.release("second");
     for (number, told) in told(swaps) {
