@@ -4,10 +4,8 @@ use std::collections::VecDeque;
 use std::sync::Mutex;
 
 use futures_util::future::pending;
-use onlyonce_core::{Floor, KeyId, Record, Revision, Timestamp};
-use onlyonce_store::{
-    BoxFuture, Cursor, Due, Filter, Page, Store, StoreError, StoreErrorKind, Swap, Teller,
-};
+use onlyonce_core::{KeyId, Record, Revision};
+use onlyonce_store::{BoxFuture, Store, StoreError, StoreErrorKind, Swap};
 
 /// What happens to one call.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -95,47 +93,8 @@ impl<S: Store> Store for FaultyStore<S> {
         })
     }
 
-    fn floor(&self) -> BoxFuture<'_, Result<Floor, StoreError>> {
-        self.inner.floor()
-    }
-
-    fn clock(&self) -> BoxFuture<'_, Result<Option<Timestamp>, StoreError>> {
-        self.inner.clock()
-    }
-
-    fn raise_floor(&self, to: Floor) -> BoxFuture<'_, Result<(), StoreError>> {
-        self.inner.raise_floor(to)
-    }
-
-    fn revision_max(&self) -> BoxFuture<'_, Result<u64, StoreError>> {
-        self.inner.revision_max()
-    }
-
-    fn due(&self, due: Due, limit: usize) -> BoxFuture<'_, Result<Vec<KeyId>, StoreError>> {
-        self.inner.due(due, limit)
-    }
-
-    fn reclaim(&self) -> BoxFuture<'_, Result<(), StoreError>> {
-        self.inner.reclaim()
-    }
-
-    fn list(
-        &self,
-        filter: Filter,
-        after: Option<Cursor>,
-    ) -> BoxFuture<'_, Result<Page, StoreError>> {
-        self.inner.list(filter, after)
-    }
-
-    fn notices(&self, teller: Teller) {
-        self.inner.notices(teller);
-    }
-
-    fn reply_max(&self) -> usize {
-        self.inner.reply_max()
-    }
-
-    fn is_exclusive(&self) -> bool {
-        self.inner.is_exclusive()
-    }
+    crate::hands_on!(
+        inner: floor, clock, raise_floor, revision_max, due, reclaim, list, notices, reply_max,
+            is_exclusive
+    );
 }

@@ -7,12 +7,13 @@
 //! [`notice_suite!`]. No case is skipped: a store that
 //! cannot do something does not pass. Claims in transactions of a caller's have a suite of their
 //! own, [`transactions`]. [`FaultyStore`] loses and delays calls for tests of whoever
-//! uses stores.
+//! uses stores; one of a test's own says by [`hands_on!`] which calls it leaves as they are.
 
 #![allow(clippy::unwrap_used, clippy::missing_panics_doc, reason = "cases fail by panicking")]
 
 pub mod cases;
 mod faulty;
+mod hands_on;
 mod records;
 pub mod transactions;
 
@@ -21,7 +22,15 @@ use onlyonce_store::Store;
 
 pub use faulty::{Fault, FaultyStore};
 pub use futures_executor::block_on;
+#[doc(hidden)]
+pub use onlyonce_core as core;
+#[doc(hidden)]
+pub use onlyonce_store as store;
 pub use records::{answered, claimed, id, in_doubt, released, tombstone};
+
+/// What a call of a store comes to.
+#[doc(hidden)]
+pub type Called<'a, T> = onlyonce_store::BoxFuture<'a, Result<T, onlyonce_store::StoreError>>;
 
 /// Makes stores to be tested.
 pub trait StoreBuilder {

@@ -8,9 +8,9 @@ use std::sync::Mutex;
 use std::time::Duration;
 
 use onlyonce_conformance::{StoreBuilder, block_on, claimed, id, tombstone};
-use onlyonce_core::{Floor, KeyId, Record, Revision};
+use onlyonce_core::{KeyId, Record, Revision};
 use onlyonce_journal::{Journal, Settings, Start};
-use onlyonce_store::{BoxFuture, Cursor, Due, Filter, Page, Store, StoreError, Swap};
+use onlyonce_store::{BoxFuture, Store, StoreError, Swap};
 use tempfile::TempDir;
 
 const SETTINGS: Settings =
@@ -20,10 +20,6 @@ const SETTINGS: Settings =
 struct Eager(Journal);
 
 impl Store for Eager {
-    fn get(&self, id: KeyId) -> BoxFuture<'_, Result<Option<Record>, StoreError>> {
-        self.0.get(id)
-    }
-
     fn swap(
         &self,
         id: KeyId,
@@ -37,41 +33,9 @@ impl Store for Eager {
         })
     }
 
-    fn floor(&self) -> BoxFuture<'_, Result<Floor, StoreError>> {
-        self.0.floor()
-    }
-
-    fn raise_floor(&self, to: Floor) -> BoxFuture<'_, Result<(), StoreError>> {
-        self.0.raise_floor(to)
-    }
-
-    fn revision_max(&self) -> BoxFuture<'_, Result<u64, StoreError>> {
-        self.0.revision_max()
-    }
-
-    fn due(&self, due: Due, limit: usize) -> BoxFuture<'_, Result<Vec<KeyId>, StoreError>> {
-        self.0.due(due, limit)
-    }
-
-    fn reclaim(&self) -> BoxFuture<'_, Result<(), StoreError>> {
-        self.0.reclaim()
-    }
-
-    fn list(
-        &self,
-        filter: Filter,
-        after: Option<Cursor>,
-    ) -> BoxFuture<'_, Result<Page, StoreError>> {
-        self.0.list(filter, after)
-    }
-
-    fn reply_max(&self) -> usize {
-        self.0.reply_max()
-    }
-
-    fn is_exclusive(&self) -> bool {
-        self.0.is_exclusive()
-    }
+    onlyonce_conformance::hands_on!(
+        0: get, floor, raise_floor, revision_max, due, reclaim, list, reply_max, is_exclusive
+    );
 }
 
 /// Folders live as long as the builder.

@@ -12,7 +12,7 @@ use onlyonce_core::{
 };
 use onlyonce_store::transaction::NAMES;
 use onlyonce_store::{
-    BoxFuture, Cursor, Due, Filter, MemoryStore, Page, Store, StoreError, StoreErrorKind, Swap,
+    BoxFuture, Filter, MemoryStore, Page, Store, StoreError, StoreErrorKind, Swap,
 };
 use onlyonce_vault::{EVERY, Encrypted, Keyring, Names, PLAIN, QUIET, Settled, Turned};
 
@@ -39,10 +39,6 @@ impl Shared {
 }
 
 impl Store for Shared {
-    fn get(&self, id: KeyId) -> BoxFuture<'_, Result<Option<Record>, StoreError>> {
-        self.store.get(id)
-    }
-
     fn swap(
         &self,
         id: KeyId,
@@ -63,37 +59,13 @@ impl Store for Shared {
         })
     }
 
-    fn floor(&self) -> BoxFuture<'_, Result<Floor, StoreError>> {
-        self.store.floor()
-    }
-
-    fn raise_floor(&self, to: Floor) -> BoxFuture<'_, Result<(), StoreError>> {
-        self.store.raise_floor(to)
-    }
-
-    fn revision_max(&self) -> BoxFuture<'_, Result<u64, StoreError>> {
-        self.store.revision_max()
-    }
-
-    fn due(&self, due: Due, limit: usize) -> BoxFuture<'_, Result<Vec<KeyId>, StoreError>> {
-        self.store.due(due, limit)
-    }
-
-    fn list(
-        &self,
-        filter: Filter,
-        after: Option<Cursor>,
-    ) -> BoxFuture<'_, Result<Page, StoreError>> {
-        self.store.list(filter, after)
-    }
-
-    fn reply_max(&self) -> usize {
-        self.store.reply_max()
-    }
-
     fn is_exclusive(&self) -> bool {
         true
     }
+
+    onlyonce_conformance::hands_on!(
+        store: get, floor, raise_floor, revision_max, due, list, reply_max
+    );
 }
 
 /// A key file with these keys, each a digit.

@@ -5,11 +5,11 @@ use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use onlyonce::store::{BoxFuture, Cursor, Due, Filter, Page, Store, StoreError, Swap, Teller};
+use onlyonce::store::{BoxFuture, Store, StoreError};
 use onlyonce::{
     Answer, Claimed, Engine, EngineEvent, Observer, Ran, Request, Settings, Ticket, direct,
 };
-use onlyonce_core::{Fingerprint, Floor, KeyId, Phase, Policy, Record, Reply, Revision, Timestamp};
+use onlyonce_core::{Fingerprint, Floor, KeyId, Phase, Policy, Record, Reply};
 use onlyonce_etcd::Etcd;
 use onlyonce_postgres::Postgres;
 use onlyonce_redis::Redis;
@@ -45,54 +45,10 @@ impl Store for Counted {
         })
     }
 
-    fn swap(
-        &self,
-        id: KeyId,
-        expected: Option<Revision>,
-        next: Option<Record>,
-    ) -> BoxFuture<'_, Result<Swap, StoreError>> {
-        self.inner.swap(id, expected, next)
-    }
-
-    fn floor(&self) -> BoxFuture<'_, Result<Floor, StoreError>> {
-        self.inner.floor()
-    }
-
-    fn clock(&self) -> BoxFuture<'_, Result<Option<Timestamp>, StoreError>> {
-        self.inner.clock()
-    }
-
-    fn raise_floor(&self, to: Floor) -> BoxFuture<'_, Result<(), StoreError>> {
-        self.inner.raise_floor(to)
-    }
-
-    fn revision_max(&self) -> BoxFuture<'_, Result<u64, StoreError>> {
-        self.inner.revision_max()
-    }
-
-    fn due(&self, due: Due, limit: usize) -> BoxFuture<'_, Result<Vec<KeyId>, StoreError>> {
-        self.inner.due(due, limit)
-    }
-
-    fn list(
-        &self,
-        filter: Filter,
-        after: Option<Cursor>,
-    ) -> BoxFuture<'_, Result<Page, StoreError>> {
-        self.inner.list(filter, after)
-    }
-
-    fn notices(&self, teller: Teller) {
-        self.inner.notices(teller);
-    }
-
-    fn reply_max(&self) -> usize {
-        self.inner.reply_max()
-    }
-
-    fn is_exclusive(&self) -> bool {
-        self.inner.is_exclusive()
-    }
+    onlyonce_conformance::hands_on!(
+        inner: swap, floor, clock, raise_floor, revision_max, due, list, notices, reply_max,
+            is_exclusive
+    );
 }
 
 /// What a process is told of notices.

@@ -5,12 +5,8 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use onlyonce::core::{
-    Fence, Fingerprint, Floor, KeyId, Policy, Record, Reply, Revision, State, limits,
-};
-use onlyonce::store::{
-    BoxFuture, Cursor, Due, Filter, MemoryStore, Page, Store, StoreError, StoreErrorKind, Swap,
-};
+use onlyonce::core::{Fence, Fingerprint, KeyId, Policy, Record, Reply, Revision, State, limits};
+use onlyonce::store::{BoxFuture, Filter, MemoryStore, Store, StoreError, StoreErrorKind, Swap};
 use onlyonce::{
     Acted, Answer, Attempt, Claimed, Effect, Engine, EngineError, EngineEvent, Observer, Ran,
     Request, Run, Settings, Ticket, direct,
@@ -153,22 +149,6 @@ impl Store for Rigged {
         })
     }
 
-    fn floor(&self) -> BoxFuture<'_, Result<Floor, StoreError>> {
-        self.faults.floor()
-    }
-
-    fn raise_floor(&self, to: Floor) -> BoxFuture<'_, Result<(), StoreError>> {
-        self.faults.raise_floor(to)
-    }
-
-    fn revision_max(&self) -> BoxFuture<'_, Result<u64, StoreError>> {
-        self.faults.revision_max()
-    }
-
-    fn due(&self, due: Due, limit: usize) -> BoxFuture<'_, Result<Vec<KeyId>, StoreError>> {
-        self.faults.due(due, limit)
-    }
-
     fn reclaim(&self) -> BoxFuture<'_, Result<(), StoreError>> {
         // To give room back some room is needed first.
         if self.full.load(Ordering::SeqCst) {
@@ -178,14 +158,6 @@ impl Store for Rigged {
         self.faults.reclaim()
     }
 
-    fn list(
-        &self,
-        filter: Filter,
-        after: Option<Cursor>,
-    ) -> BoxFuture<'_, Result<Page, StoreError>> {
-        self.faults.list(filter, after)
-    }
-
     fn reply_max(&self) -> usize {
         self.reply_max
     }
@@ -193,6 +165,8 @@ impl Store for Rigged {
     fn is_exclusive(&self) -> bool {
         self.exclusive
     }
+
+    onlyonce_conformance::hands_on!(faults: floor, raise_floor, revision_max, due, list);
 }
 
 /// Everything the engine has told its observer.

@@ -5,11 +5,9 @@ use std::fs::File;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use onlyonce_core::{Floor, KeyId, Phase, Record, Remedy, Revision, State};
+use onlyonce_core::{KeyId, Phase, Record, Remedy, Revision, State};
 use onlyonce_provision::{Became, Changed, Departure, Destroyed, Identity, Provisioner};
-use onlyonce_store::{
-    BoxFuture, Cursor, Due, Filter, MemoryStore, Page, Store, StoreError, StoreErrorKind, Swap,
-};
+use onlyonce_store::{BoxFuture, MemoryStore, Store, StoreError, StoreErrorKind, Swap};
 
 use crate::site::{Site, apply, one, ready, until};
 
@@ -297,10 +295,6 @@ async fn that_nothing_is_in_another_folder_does_not_say_that_a_file_is_gone() {
 }
 
 impl Store for Narrow {
-    fn get(&self, id: KeyId) -> BoxFuture<'_, Result<Option<Record>, StoreError>> {
-        self.store.get(id)
-    }
-
     fn swap(
         &self,
         id: KeyId,
@@ -314,35 +308,7 @@ impl Store for Narrow {
         Box::pin(std::future::ready(Err(full)))
     }
 
-    fn floor(&self) -> BoxFuture<'_, Result<Floor, StoreError>> {
-        self.store.floor()
-    }
-
-    fn raise_floor(&self, to: Floor) -> BoxFuture<'_, Result<(), StoreError>> {
-        self.store.raise_floor(to)
-    }
-
-    fn revision_max(&self) -> BoxFuture<'_, Result<u64, StoreError>> {
-        self.store.revision_max()
-    }
-
-    fn due(&self, due: Due, limit: usize) -> BoxFuture<'_, Result<Vec<KeyId>, StoreError>> {
-        self.store.due(due, limit)
-    }
-
-    fn list(
-        &self,
-        filter: Filter,
-        after: Option<Cursor>,
-    ) -> BoxFuture<'_, Result<Page, StoreError>> {
-        self.store.list(filter, after)
-    }
-
-    fn reply_max(&self) -> usize {
-        self.store.reply_max()
-    }
-
-    fn is_exclusive(&self) -> bool {
-        self.store.is_exclusive()
-    }
+    onlyonce_conformance::hands_on!(
+        store: get, floor, raise_floor, revision_max, due, list, reply_max, is_exclusive
+    );
 }

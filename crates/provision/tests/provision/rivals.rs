@@ -4,9 +4,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use onlyonce_core::{Floor, KeyId, Record, Revision};
+use onlyonce_core::{KeyId, Record, Reply, Revision, State};
 use onlyonce_provision::{Became, Changed, Destroyed, Known, Provisioner};
-use onlyonce_store::{BoxFuture, Cursor, Due, Filter, MemoryStore, Page, Store, StoreError, Swap};
+use onlyonce_store::{BoxFuture, Filter, MemoryStore, Store, StoreError, Swap};
 use tokio::sync::Semaphore;
 
 use crate::site::{Site, apply, one, ready, thing, until};
@@ -94,6 +94,31 @@ async fn what_somebody_has_forgotten_meanwhile_is_not_said_to_have_no_id() {
     assert_eq!((site.made(), site.tried()), (1, 1));
 }
 
+/// Its record says no id, is forgotten and made anew, before the claim of who imports it.
+#[tokio::test]
+async fn an_attempt_that_began_meanwhile_is_not_settled_by_an_import() {
+    let (site, gated) = (Site::open(), Arc::new(Gated::default()));
+    let other = site.provisioner_on(&one(""), gated.clone()).await;
+    let provisioner = site.provisioner_on(&one(""), gated.clone()).await;
+    assert_eq!(ready(&apply(&other).await[0].became), "web-0");
+    gated.loses_the_id().await;
+    gated.shut.add_permits(1);
+    let meanwhile = async {
+        gated.met.acquire().await.unwrap().forget();
+        assert_eq!(other.forget("web", "ann", "lost").await.unwrap(), Changed::Done);
+        site.write("check", "exit 10");
+        site.write("before", "exit 1");
+        let all = apply(&other).await;
+        assert!(matches!(all[0].became, Became::Unknown(_)), "{all:?}");
+        gated.open.add_permits(1);
+    };
+    let (told, ()) = tokio::join!(provisioner.import("web", "web-0"), meanwhile);
+    let Ok(Changed::Refused(why)) = told else { panic!("{told:?}") };
+    assert!(why.contains("in doubt"), "{why}");
+    let known = other.status().await.unwrap().remove(0).known;
+    assert!(matches!(known, Known::Unknown(_)), "{known:?}");
+}
+
 /// An apply has found it recorded, and looks whether it is still there, or ready, meanwhile.
 #[tokio::test]
 async fn what_is_destroyed_while_an_apply_looks_at_it_is_not_called_missing() {
@@ -163,11 +188,23 @@ impl Default for Gated {
     }
 }
 
-impl Store for Gated {
-    fn get(&self, id: KeyId) -> BoxFuture<'_, Result<Option<Record>, StoreError>> {
-        self.store.get(id)
+impl Gated {
+    /// As if there had been no room for it.
+    async fn loses_the_id(&self) {
+        let page = self.store.list(Filter::default(), None).await.unwrap();
+        for (id, mut record) in page.records {
+            let before = record.revision;
+            if let State::Completed { reply, answered_at, .. } = &mut record.state {
+                *reply = Reply::not_kept(201);
+                record.revision = Revision::after(Some(before), *answered_at);
+                let swapped = self.store.swap(id, Some(before), Some(record)).await;
+                assert_eq!(swapped, Ok(Swap::Done));
+            }
+        }
     }
+}
 
+impl Store for Gated {
     fn swap(
         &self,
         id: KeyId,
@@ -186,35 +223,7 @@ impl Store for Gated {
         })
     }
 
-    fn floor(&self) -> BoxFuture<'_, Result<Floor, StoreError>> {
-        self.store.floor()
-    }
-
-    fn raise_floor(&self, to: Floor) -> BoxFuture<'_, Result<(), StoreError>> {
-        self.store.raise_floor(to)
-    }
-
-    fn revision_max(&self) -> BoxFuture<'_, Result<u64, StoreError>> {
-        self.store.revision_max()
-    }
-
-    fn due(&self, due: Due, limit: usize) -> BoxFuture<'_, Result<Vec<KeyId>, StoreError>> {
-        self.store.due(due, limit)
-    }
-
-    fn list(
-        &self,
-        filter: Filter,
-        after: Option<Cursor>,
-    ) -> BoxFuture<'_, Result<Page, StoreError>> {
-        self.store.list(filter, after)
-    }
-
-    fn reply_max(&self) -> usize {
-        self.store.reply_max()
-    }
-
-    fn is_exclusive(&self) -> bool {
-        self.store.is_exclusive()
-    }
+    onlyonce_conformance::hands_on!(
+        store: get, floor, raise_floor, revision_max, due, list, reply_max, is_exclusive
+    );
 }

@@ -12,10 +12,8 @@ use bytes::Bytes;
 use http::{HeaderMap, Request, Response, StatusCode};
 use http_body::{Body, Frame};
 use http_body_util::{BodyExt, Full};
-use onlyonce::core::{Floor, KeyId, Record, Revision, Secret, State};
-use onlyonce::store::{
-    BoxFuture, Cursor, Due, Filter, MemoryStore, Page, Store, StoreError, StoreErrorKind, Swap,
-};
+use onlyonce::core::{KeyId, Record, Revision, Secret, State};
+use onlyonce::store::{BoxFuture, MemoryStore, Store, StoreError, StoreErrorKind, Swap};
 use onlyonce::{Engine, Settings};
 use onlyonce_http::{Keys, RoutePolicy};
 use onlyonce_tokio::TokioRuntime;
@@ -199,41 +197,13 @@ impl Store for Slow {
         })
     }
 
-    fn floor(&self) -> BoxFuture<'_, Result<Floor, StoreError>> {
-        self.inner.floor()
-    }
-
-    fn raise_floor(&self, to: Floor) -> BoxFuture<'_, Result<(), StoreError>> {
-        self.inner.raise_floor(to)
-    }
-
-    fn revision_max(&self) -> BoxFuture<'_, Result<u64, StoreError>> {
-        self.inner.revision_max()
-    }
-
-    fn due(&self, due: Due, limit: usize) -> BoxFuture<'_, Result<Vec<KeyId>, StoreError>> {
-        self.inner.due(due, limit)
-    }
-
-    fn reclaim(&self) -> BoxFuture<'_, Result<(), StoreError>> {
-        self.inner.reclaim()
-    }
-
-    fn list(
-        &self,
-        filter: Filter,
-        after: Option<Cursor>,
-    ) -> BoxFuture<'_, Result<Page, StoreError>> {
-        self.inner.list(filter, after)
-    }
-
-    fn reply_max(&self) -> usize {
-        self.inner.reply_max()
-    }
-
     fn is_exclusive(&self) -> bool {
         !self.is_shared
     }
+
+    onlyonce_conformance::hands_on!(
+        inner: floor, raise_floor, revision_max, due, reclaim, list, reply_max
+    );
 }
 
 /// How the service answers one run.
