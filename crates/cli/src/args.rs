@@ -318,7 +318,13 @@ pub(crate) struct SealArgs {
     #[arg(long, value_name = "TEXT")]
     pub(crate) why: String,
     /// Who you are; kept in the key's history
-    #[arg(long, value_name = "NAME", env = "USER", default_value = "unnamed")]
+    #[arg(
+        long,
+        value_name = "NAME",
+        env = "USER",
+        hide_env_values = true,
+        default_value = "unnamed"
+    )]
     pub(crate) by: String,
 }
 
@@ -332,7 +338,13 @@ pub(crate) struct EraseArgs {
     #[arg(long, value_name = "TEXT")]
     pub(crate) why: String,
     /// Who you are; kept in the key's history
-    #[arg(long, value_name = "NAME", env = "USER", default_value = "unnamed")]
+    #[arg(
+        long,
+        value_name = "NAME",
+        env = "USER",
+        hide_env_values = true,
+        default_value = "unnamed"
+    )]
     pub(crate) by: String,
 }
 
@@ -368,7 +380,13 @@ pub(crate) struct ResolveArgs {
     #[arg(long, value_name = "TEXT")]
     pub(crate) why: String,
     /// Who you are; kept in the key's history
-    #[arg(long, value_name = "NAME", env = "USER", default_value = "unnamed")]
+    #[arg(
+        long,
+        value_name = "NAME",
+        env = "USER",
+        hide_env_values = true,
+        default_value = "unnamed"
+    )]
     pub(crate) by: String,
 }
 
@@ -469,9 +487,9 @@ fn rate(text: &str) -> Result<f64, String> {
 
 #[derive(Subcommand)]
 pub(crate) enum ConfigCommand {
-    /// Read a configuration, name its mistakes and what it would surprise you with
+    /// Read a proxy's configuration, name its mistakes and what it would surprise you with
     Check {
-        /// The file
+        /// The file of `onlyonce proxy --config`; other commands look at theirs when they start
         file: PathBuf,
     },
 }

@@ -47,3 +47,14 @@ fn the_page_says_what_the_help_says() {
     assert_eq!(cut, None, "an example has lost its indentation");
     assert!(generated == written(), "docs/cli.md is old: run cargo xtask docs");
 }
+
+#[test]
+fn no_help_shows_what_stands_in_the_environment() {
+    fn look(command: &Command) {
+        let shown = |arg: &&clap::Arg| arg.get_env().is_some() && !arg.is_hide_env_values_set();
+        let shown = command.get_arguments().find(shown).map(clap::Arg::get_id);
+        assert_eq!(shown, None, "{}: hide_env_values = true", command.get_name());
+        command.get_subcommands().for_each(look);
+    }
+    look(&Cli::command());
+}

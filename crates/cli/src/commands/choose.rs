@@ -38,7 +38,13 @@ pub(crate) struct ChooseArgs {
     #[arg(long, value_name = "TEXT", default_value = "somebody has chosen")]
     why: String,
     /// Who you are; kept there too
-    #[arg(long, value_name = "NAME", env = "USER", default_value = "unnamed")]
+    #[arg(
+        long,
+        value_name = "NAME",
+        env = "USER",
+        hide_env_values = true,
+        default_value = "unnamed"
+    )]
     by: String,
 }
 

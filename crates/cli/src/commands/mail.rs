@@ -29,6 +29,10 @@ use crate::place::{Place, now};
 /// The largest message, in bytes.
 const MESSAGE_MAX: u64 = 64 << 20;
 
+/// What `--store` may be here.
+const STORE: &str =
+    "The journal with the records, journal:DIR, for one sender; mail takes no other kind of store";
+
 #[derive(Subcommand)]
 #[allow(clippy::large_enum_variant, reason = "made once a command, boxing would cost more")]
 pub(crate) enum MailCommand {
@@ -121,6 +125,7 @@ and `onlyonce mail run --outbox postgres://sender@db.example/shop` sends it.")]
         print: Option<outbox::Kind>,
     },
     /// Count what waits, was sent, was refused or is in doubt, and name what is in doubt
+    #[command(mut_arg("store", |arg| arg.help(STORE)))]
     Status {
         #[command(flatten)]
         spool: SpoolArgs,
@@ -170,6 +175,7 @@ pub(crate) struct AddArgs {
 }
 
 #[derive(Args, Debug)]
+#[command(mut_arg("store", |arg| arg.help(STORE)))]
 pub(crate) struct RunArgs {
     #[command(flatten)]
     server: way::ServerArgs,

@@ -167,7 +167,13 @@ pub(crate) struct WhoArgs {
     #[arg(long, value_name = "TEXT")]
     why: String,
     /// Who you are; kept in the record's history
-    #[arg(long, value_name = "NAME", env = "USER", default_value = "unnamed")]
+    #[arg(
+        long,
+        value_name = "NAME",
+        env = "USER",
+        hide_env_values = true,
+        default_value = "unnamed"
+    )]
     by: String,
 }
 

@@ -42,7 +42,13 @@ pub(crate) struct RestoredArgs {
     #[arg(long, value_name = "TEXT", default_value = "put back from an older copy")]
     why: String,
     /// Who you are; kept there too
-    #[arg(long, value_name = "NAME", env = "USER", default_value = "unnamed")]
+    #[arg(
+        long,
+        value_name = "NAME",
+        env = "USER",
+        hide_env_values = true,
+        default_value = "unnamed"
+    )]
     by: String,
 }
 
