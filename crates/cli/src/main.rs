@@ -1,5 +1,6 @@
 //! The binary `onlyonce`: parse, run, exit code.
 
+mod alarms;
 mod args;
 mod commands;
 mod demo;

@@ -13,7 +13,7 @@ use std::time::Duration;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use bytes::Bytes;
-use onlyonce::{Acted, Engine, Settings};
+use onlyonce::{Acted, Engine, Observer, Settings};
 use onlyonce_core::limits::FOREVER;
 use onlyonce_core::{Fence, KeyId, Outcome, Policy, Reply, StateKind, Timestamp, Verdict};
 use onlyonce_journal::Backup;
@@ -327,6 +327,14 @@ pub(crate) enum Operator {
 impl Operator {
     /// Opens the store, or finds the process that has the journal.
     pub(crate) async fn at(args: &StoreArgs) -> Result<Self, Failure> {
+        Self::watched(args, None).await
+    }
+
+    /// The same; `observer` is told what happens to keys here.
+    pub(crate) async fn watched(
+        args: &StoreArgs,
+        observer: Option<Arc<dyn Observer>>,
+    ) -> Result<Self, Failure> {
         let opened = match args.store.open_or_find().await? {
             Ok(opened) => opened,
             Err(dir) => return Ok(Self::There(socket::Client::new(dir))),
@@ -334,7 +342,7 @@ impl Operator {
         let wrapped = vault::open(&opened, args.key_file.as_deref()).await?;
         let (store, vault) = wrapped.watched();
         let runtime = Arc::new(TokioRuntime::new());
-        let engine = Engine::start(store, runtime, Settings::default(), None).await?;
+        let engine = Engine::start(store, runtime, Settings::default(), observer).await?;
         // How long keys are remembered only the policies of the routes tell. What is written here
         // must not be forgotten before that, so it is never due: the price is its few bytes.
         let policy = Policy { remember: FOREVER, ..Policy::default() };

@@ -14,13 +14,14 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use clap::{Args, Subcommand};
-use onlyonce::{Engine, Settings};
+use onlyonce::{Engine, Observer, Settings};
 use onlyonce_core::Secret;
 use onlyonce_provision::{Plan, ProvisionError, Provisioner};
 use onlyonce_store::{MemoryStore, Store};
 use onlyonce_tokio::TokioRuntime;
 use tokio::signal::unix::{SignalKind, signal};
 
+use crate::alarms::Alarms;
 use crate::exit::Exit;
 use crate::failure::Failure;
 use crate::place::{Opened, Place};
@@ -223,6 +224,7 @@ struct Site {
     provisioner: Provisioner,
     /// `None` where there are no records yet.
     opened: Option<Opened>,
+    alarms: Arc<Alarms>,
 }
 
 impl Site {
@@ -250,9 +252,11 @@ impl Site {
             }
         };
         let runtime = Arc::new(TokioRuntime::new());
-        let engine = Engine::start(store, runtime, Settings::default(), None).await?;
+        let alarms = Arc::new(Alarms::default());
+        let observer: Arc<dyn Observer> = Arc::clone(&alarms) as _;
+        let engine = Engine::start(store, runtime, Settings::default(), Some(observer)).await?;
         let provisioner = Provisioner::new(engine, secret, plan, folder.join("scripts"))?;
-        Ok(Self { provisioner, opened })
+        Ok(Self { provisioner, opened, alarms })
     }
 
     /// Lets the store go.

@@ -8,6 +8,8 @@ use onlyonce_mail::Meter;
 use serde::Serialize;
 use tokio::time::{Duration, sleep};
 
+use crate::alarms::Alarms;
+
 /// Its name in the spool folder.
 const NAME: &str = "metrics.prom";
 const DOUBT: &str = "onlyonce_mail_doubt_seconds";
@@ -34,9 +36,11 @@ pub(super) struct Figures {
 }
 
 /// Writes the file, in one step: whoever reads it finds the old one or the new one.
-pub(super) fn write(spool: &Path, meter: &Meter) -> io::Result<()> {
+pub(super) fn write(spool: &Path, meter: &Meter, alarms: &Alarms) -> io::Result<()> {
     let mut file = tempfile::NamedTempFile::new_in(spool.join("tmp"))?;
-    file.write_all(meter.render().as_bytes())?;
+    let mut page = meter.render();
+    alarms.render(&mut page, "onlyonce_mail_second_reply_total", "");
+    file.write_all(page.as_bytes())?;
     // Whoever collects figures may be another user.
     let readable = std::os::unix::fs::PermissionsExt::from_mode(0o644);
     file.as_file().set_permissions(readable)?;
@@ -45,10 +49,10 @@ pub(super) fn write(spool: &Path, meter: &Meter) -> io::Result<()> {
 }
 
 /// Writes it now and then, until this is dropped.
-pub(super) async fn keep(spool: &Path, meter: &Meter) {
+pub(super) async fn keep(spool: &Path, meter: &Meter, alarms: &Alarms) {
     loop {
         // Messages are sent without figures too.
-        let _ = write(spool, meter);
+        let _ = write(spool, meter, alarms);
         sleep(WRITE_EVERY).await;
     }
 }
@@ -98,13 +102,13 @@ mod tests {
         std::fs::create_dir(folder.path().join("tmp")).unwrap();
         assert_eq!(read(folder.path()), None);
         let meter = Meter::default();
-        write(folder.path(), &meter).unwrap();
+        write(folder.path(), &meter, &Alarms::default()).unwrap();
         assert_eq!(read(folder.path()), None, "there is none of it yet");
         for micros in [200, 400, 400, 9_000] {
             meter.doubt.note(Duration::from_micros(micros));
             meter.session.note(Duration::from_micros(micros * 10));
         }
-        write(folder.path(), &meter).unwrap();
+        write(folder.path(), &meter, &Alarms::default()).unwrap();
         let Figures { in_doubt, session } = read(folder.path()).unwrap();
         assert_eq!(in_doubt, Span { messages: 4, half_within: 0.0005, most_within: 0.01 });
         assert_eq!(session.shown(), "half within 5 ms, 99 of 100 within 100 ms");

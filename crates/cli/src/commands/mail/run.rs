@@ -11,6 +11,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use super::config::{Plan, Way};
 use super::outbox::Feeding;
 use super::{RunArgs, bound, figures};
+use crate::alarms::Alarms;
 use crate::exit::Exit;
 use crate::failure::Failure;
 use crate::operate::socket::Socket;
@@ -24,10 +25,7 @@ pub(super) async fn run(args: RunArgs) -> Result<(), Failure> {
     let Plan { way, outbox, pace, probe, probe_place, usual, classes, destinations } =
         Plan::of(&args)?;
     let way_name = way.name();
-    let route = Arc::new(match way {
-        Way::Provider(provider) => Route::to_provider(provider),
-        Way::Relay(relay) => Route::new(relay),
-    });
+    let route = Arc::new(route(way));
     if let Some(asking) = &probe {
         // Before anything is sent: else it would be found out when it is needed.
         let asked = asking.check().await;
@@ -35,7 +33,8 @@ pub(super) async fn run(args: RunArgs) -> Result<(), Failure> {
         asked.map_err(failed)?;
     }
     let (spool, (dir, secret)) = bound::to_store(&args)?;
-    let operator = Operator::at(&args.store).await?;
+    let alarms = Arc::new(Alarms::default());
+    let operator = Operator::watched(&args.store, Some(alarms.clone())).await?;
     let Operator::Here(desk) = &operator else {
         let text = format!("another process has the journal in {}", dir.display());
         return Err(Failure::new(Exit::StoreUnavailable, text));
@@ -70,7 +69,7 @@ pub(super) async fn run(args: RunArgs) -> Result<(), Failure> {
         let _ = hearing.as_ref().map(|it| it.send((name.to_owned(), became.clone())));
     };
     let mut sending = Box::pin(working(&sender, sweeper, feeding, args.once, stop, tell));
-    let mut counting = Box::pin(figures::keep(&args.spool.spool, route.meter()));
+    let mut counting = Box::pin(figures::keep(&args.spool.spool, route.meter(), &alarms));
     let ended = loop {
         tokio::select! {
             ended = &mut sending => break Some(ended),
@@ -87,13 +86,20 @@ pub(super) async fn run(args: RunArgs) -> Result<(), Failure> {
     };
     drop(sending);
     // Nothing depends on it.
-    let _ = figures::write(&args.spool.spool, route.meter());
+    let _ = figures::write(&args.spool.spool, route.meter(), &alarms);
     drop(socket);
     operator.close();
     match ended {
         None => Err(Failure::new(Exit::Unknown, "ended at once by a second signal")),
         Some(Err(error)) => Err(error),
         Some(Ok(())) => failed.map_or(Ok(()), Err),
+    }
+}
+
+fn route(way: Way) -> Route {
+    match way {
+        Way::Provider(provider) => Route::to_provider(provider),
+        Way::Relay(relay) => Route::new(relay),
     }
 }
 

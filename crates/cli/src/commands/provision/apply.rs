@@ -34,7 +34,7 @@ pub(crate) async fn run(args: ApplyArgs) -> Result<(), Failure> {
     site.close();
     let all = ended?;
     let plan = site.provisioner.plan().name();
-    let page = page.map_or(Ok(()), |page| page.put(&figures.render(plan, &all)));
+    let page = page.map_or(Ok(()), |page| page.put(&figures.render(plan, &all, &site.alarms)));
     failed.map_or(Ok(()), Err)?;
     summary(&args, &all)?;
     page

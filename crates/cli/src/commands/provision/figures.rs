@@ -12,6 +12,7 @@ use onlyonce_provision::{Applied, Became, Step, Work};
 use tempfile::NamedTempFile;
 use tokio::time::Instant;
 
+use crate::alarms::Alarms;
 use crate::exit::Exit;
 use crate::failure::Failure;
 
@@ -87,7 +88,7 @@ impl Figures {
     }
 
     /// All of it, in the text format of Prometheus.
-    pub(super) fn render(&self, plan: &str, all: &[Applied]) -> String {
+    pub(super) fn render(&self, plan: &str, all: &[Applied], alarms: &Alarms) -> String {
         let mut page = String::new();
         let name = "onlyonce_resources";
         let help = "Resources, by what became of them in the last apply that ended.";
@@ -108,6 +109,8 @@ impl Figures {
         let help = "From the durable mark to the record of what became of it, where there is one: \
                     so long nobody knew.";
         self.doubt.render(&mut page, "onlyonce_resource_doubt_seconds", help);
+        let labels = format!("{{plan=\"{plan}\"}}");
+        alarms.render(&mut page, "onlyonce_resource_second_reply_total", &labels);
         page
     }
 }
