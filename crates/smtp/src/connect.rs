@@ -163,7 +163,8 @@ async fn log_in<S: Io>(
     let Some(mechanism) = mechanism(login, offers.auth_mechanisms) else {
         return Err(Failed::passing(stage, "the server offers no way to log in that we may use"));
     };
-    let (user, secret) = (&login.user, &login.secret);
+    let (user, secret) = (&login.user, login.secret.get());
+    let secret = secret.map_err(|text| Failed::passing(stage, text))?;
     let lines = match mechanism {
         Mechanism::Plain => {
             vec![format!("AUTH PLAIN {}", STANDARD.encode(format!("\0{user}\0{secret}")))]
@@ -184,6 +185,13 @@ async fn log_in<S: Io>(
         match (answer.verdict(), at == last) {
             (Verdict::Yes, true) => return Ok(()),
             (Verdict::GoOn, false) => {}
+            (Verdict::GoOn, true) if mechanism == Mechanism::Xoauth2 => {
+                // What it has against the token, for programs; for an empty line it says it in
+                // words.
+                wire.write(b"\r\n", limit).await.map_err(broken(stage))?;
+                let answer = wire.answer(limit).await.map_err(broken(stage))?;
+                return Err(Failed { retryable: true, ..Failed::answered(stage, answer) });
+            }
             // It is about the login, which can be mended, and not about the message.
             (Verdict::Yes | Verdict::GoOn | Verdict::Later | Verdict::Never, _) => {
                 return Err(Failed { retryable: true, ..Failed::answered(stage, answer) });

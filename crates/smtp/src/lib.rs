@@ -27,5 +27,5 @@ pub use address::{Mailbox, MailboxError};
 pub use answer::{Answer, Verdict};
 pub use content::{Content, ContentError};
 pub use failed::{Failed, Stage};
-pub use relay::{Login, Mechanism, Relay, Security, Waits};
+pub use relay::{Login, Mechanism, Password, Relay, Security, Waits};
 pub use session::{Committed, Envelope, Notify, Session, Staged};

@@ -41,9 +41,32 @@ pub struct Login {
     /// The name.
     pub user: String,
     /// The password, or the token for [`Mechanism::Xoauth2`].
-    pub secret: String,
+    pub secret: Password,
     /// How it is said. `None`: the first of PLAIN and LOGIN that the server offers.
     pub mechanism: Option<Mechanism>,
+}
+
+/// A password or a token, asked for at each login: a token is renewed while a sender runs.
+#[derive(Clone)]
+pub struct Password(Arc<Ask>);
+
+type Ask = dyn Fn() -> Result<String, String> + Send + Sync;
+
+impl Password {
+    /// Always this one.
+    pub fn new(password: impl Into<String>) -> Self {
+        let password = password.into();
+        Self::asked(move || Ok(password.clone()))
+    }
+
+    /// What `ask` says each time. Its error is for a person; the login is then tried again later.
+    pub fn asked(ask: impl Fn() -> Result<String, String> + Send + Sync + 'static) -> Self {
+        Self(Arc::new(ask))
+    }
+
+    pub(crate) fn get(&self) -> Result<String, String> {
+        (self.0)()
+    }
 }
 
 /// How a login is said.

@@ -7,8 +7,8 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use onlyonce_smtp::{
-    Committed, Content, Envelope, Failed, Login, Mailbox, Mechanism, Notify, Relay, Security,
-    Session, Stage, Waits,
+    Committed, Content, Envelope, Failed, Login, Mailbox, Mechanism, Notify, Password, Relay,
+    Security, Session, Stage, Waits,
 };
 use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufStream};
 use tokio::net::{TcpListener, TcpStream};
@@ -123,7 +123,11 @@ async fn serve(stream: TcpStream, script: Script, seen: Arc<Mutex<Seen>>) {
                 lines.push("250 HELP".to_owned());
                 act(&mut stream, &script, At::Ehlo, &lines.join("\r\n")).await
             }
-            "AUTH" => act(&mut stream, &script, At::Auth, "235 2.7.0 welcome").await,
+            "AUTH" if line.starts_with("AUTH LOGIN") => logs_in(&mut stream, &script, &seen).await,
+            "AUTH" => {
+                act(&mut stream, &script, At::Auth, "235 2.7.0 welcome").await
+                    && (!refuses_token(&script) || refused(&mut stream, &seen).await)
+            }
             "MAIL" => {
                 message.clear();
                 act(&mut stream, &script, At::Mail, "250 2.1.0 ok").await
@@ -155,6 +159,32 @@ async fn serve(stream: TcpStream, script: Script, seen: Arc<Mutex<Seen>>) {
             return;
         }
     }
+}
+
+/// Asks for name and password one by one.
+async fn logs_in(stream: &mut Stream, script: &Script, seen: &Mutex<Seen>) -> bool {
+    for asks in ["334 VXNlcm5hbWU6\r\n", "334 UGFzc3dvcmQ6\r\n"] {
+        stream.write_all(asks.as_bytes()).await.unwrap();
+        stream.flush().await.unwrap();
+        let mut line = String::new();
+        stream.read_line(&mut line).await.unwrap();
+        seen.lock().unwrap().lines.push(line);
+    }
+    act(stream, script, At::Auth, "235 2.7.0 welcome").await
+}
+
+/// Whether it says what it has against a token, and waits for an empty line.
+fn refuses_token(script: &Script) -> bool {
+    matches!(script.unlike, Some((At::Auth, Does::Says(said))) if said.starts_with('3'))
+}
+
+async fn refused(stream: &mut Stream, seen: &Mutex<Seen>) -> bool {
+    let mut line = String::new();
+    stream.read_line(&mut line).await.unwrap();
+    seen.lock().unwrap().lines.push(line);
+    stream.write_all(b"535 5.7.8 the token is over\r\n").await.unwrap();
+    stream.flush().await.unwrap();
+    false
 }
 
 /// Reads up to the dot; `false` if the connection ends before it.
@@ -272,36 +302,6 @@ async fn after_the_end_only_an_answer_tells() {
     }
 }
 
-#[tokio::test]
-async fn a_message_that_is_staged_and_dropped_was_never_sent() {
-    for offers in [&[] as &[_], CHUNKING] {
-        let server = Server::start(offers, None).await;
-        let session = Session::connect(&server.relay()).await.unwrap();
-        let content = Content::new(TEXT).unwrap();
-        drop(session.stage(&envelope(), &content).await.unwrap());
-        assert!(matches!(sent(&server.relay()).await.unwrap(), Committed::Accepted { .. }));
-        assert_eq!(server.ended().len(), 1);
-    }
-}
-
-#[tokio::test]
-async fn what_the_server_offers_decides_what_is_said() {
-    let plain = Server::start(&[], None).await;
-    sent(&plain.relay()).await.unwrap();
-    assert_eq!(plain.line("MAIL").unwrap(), "MAIL FROM:<shop@shop.example>\r\n");
-    assert_eq!(plain.line("RCPT").unwrap(), "RCPT TO:<ann@mail.example>\r\n");
-
-    let rich = Server::start(&["SIZE", "DSN", "CHECKPOINT", "8BITMIME"], None).await;
-    let session = Session::connect(&rich.relay()).await.unwrap();
-    let envelope = Envelope { notify: Notify::Always, ..envelope() };
-    let content = Content::new("Subject: Ä\n\nx\n".as_bytes()).unwrap();
-    session.stage(&envelope, &content).await.unwrap().commit().await;
-    let mail = "MAIL FROM:<shop@shop.example> SIZE=18 BODY=8BITMIME ENVID=welcome-7\r\n";
-    assert_eq!(rich.line("MAIL").unwrap(), mail);
-    let recipient = "RCPT TO:<ann@mail.example> NOTIFY=SUCCESS,FAILURE,DELAY\r\n";
-    assert_eq!(rich.line("RCPT").unwrap(), recipient);
-}
-
 /// An answer too many shifts all that follow: that to the chunk would count as that to the end.
 #[tokio::test]
 async fn a_server_that_says_one_answer_too_many_is_not_believed() {
@@ -349,6 +349,36 @@ async fn a_connection_on_which_more_was_said_takes_no_other_message() {
 }
 
 #[tokio::test]
+async fn a_message_that_is_staged_and_dropped_was_never_sent() {
+    for offers in [&[] as &[_], CHUNKING] {
+        let server = Server::start(offers, None).await;
+        let session = Session::connect(&server.relay()).await.unwrap();
+        let content = Content::new(TEXT).unwrap();
+        drop(session.stage(&envelope(), &content).await.unwrap());
+        assert!(matches!(sent(&server.relay()).await.unwrap(), Committed::Accepted { .. }));
+        assert_eq!(server.ended().len(), 1);
+    }
+}
+
+#[tokio::test]
+async fn what_the_server_offers_decides_what_is_said() {
+    let plain = Server::start(&[], None).await;
+    sent(&plain.relay()).await.unwrap();
+    assert_eq!(plain.line("MAIL").unwrap(), "MAIL FROM:<shop@shop.example>\r\n");
+    assert_eq!(plain.line("RCPT").unwrap(), "RCPT TO:<ann@mail.example>\r\n");
+
+    let rich = Server::start(&["SIZE", "DSN", "CHECKPOINT", "8BITMIME"], None).await;
+    let session = Session::connect(&rich.relay()).await.unwrap();
+    let envelope = Envelope { notify: Notify::Always, ..envelope() };
+    let content = Content::new("Subject: Ä\n\nx\n".as_bytes()).unwrap();
+    session.stage(&envelope, &content).await.unwrap().commit().await;
+    let mail = "MAIL FROM:<shop@shop.example> SIZE=18 BODY=8BITMIME ENVID=welcome-7\r\n";
+    assert_eq!(rich.line("MAIL").unwrap(), mail);
+    let recipient = "RCPT TO:<ann@mail.example> NOTIFY=SUCCESS,FAILURE,DELAY\r\n";
+    assert_eq!(rich.line("RCPT").unwrap(), recipient);
+}
+
+#[tokio::test]
 async fn what_the_server_cannot_take_is_not_sent() {
     let server = Server::start(&["SIZE 10"], None).await;
     let failed = sent(&server.relay()).await.unwrap_err();
@@ -362,7 +392,7 @@ async fn what_the_server_cannot_take_is_not_sent() {
 #[tokio::test]
 async fn a_login_is_said_as_the_server_offers_it() {
     let login =
-        |mechanism| Some(Login { user: "ann".to_owned(), secret: "pw".to_owned(), mechanism });
+        |mechanism| Some(Login { user: "ann".to_owned(), secret: Password::new("pw"), mechanism });
     let server = Server::start(&["AUTH PLAIN XOAUTH2"], None).await;
     let relay = Relay { login: login(None), ..server.relay() };
     assert!(matches!(sent(&relay).await.unwrap(), Committed::Accepted { .. }));
@@ -377,4 +407,51 @@ async fn a_login_is_said_as_the_server_offers_it() {
     // A wrong password is mended by a person, and then the message can go.
     assert_eq!((failed.stage, failed.retryable), (Stage::LoggingIn, true));
     assert!(!failed.to_string().contains("pw"), "{failed}");
+}
+
+#[tokio::test]
+async fn a_login_in_the_older_form_is_said_line_by_line() {
+    for mechanism in [None, Some(Mechanism::Login)] {
+        let server = Server::start(&["AUTH LOGIN"], None).await;
+        let secret = Password::new("pw");
+        let login = Some(Login { user: "ann".to_owned(), secret, mechanism });
+        let relay = Relay { login, ..server.relay() };
+        assert!(matches!(sent(&relay).await.unwrap(), Committed::Accepted { .. }));
+        let lines = server.seen.lock().unwrap().lines[1..4].to_vec();
+        assert_eq!(lines, ["AUTH LOGIN\r\n", "YW5u\r\n", "cHc=\r\n"]);
+    }
+}
+
+/// A token is asked for at each login, since it does not last as long as a sender.
+#[tokio::test]
+async fn a_token_is_said_as_it_is_by_then() {
+    let tokens = Mutex::new(vec![Err("no token".to_owned()), Ok("t2".into()), Ok("t1".into())]);
+    let secret = Password::asked(move || tokens.lock().unwrap().pop().unwrap());
+    let mechanism = Some(Mechanism::Xoauth2);
+    let login = Some(Login { user: "ann".to_owned(), secret, mechanism });
+    for line in [
+        "AUTH XOAUTH2 dXNlcj1hbm4BYXV0aD1CZWFyZXIgdDEBAQ==\r\n",
+        "AUTH XOAUTH2 dXNlcj1hbm4BYXV0aD1CZWFyZXIgdDIBAQ==\r\n",
+    ] {
+        let server = Server::start(&["AUTH PLAIN XOAUTH2"], None).await;
+        let relay = Relay { login: login.clone(), ..server.relay() };
+        assert!(matches!(sent(&relay).await.unwrap(), Committed::Accepted { .. }));
+        assert_eq!(server.line("AUTH").unwrap(), line);
+    }
+    let server = Server::start(&["AUTH XOAUTH2"], None).await;
+    let failed = sent(&Relay { login, ..server.relay() }).await.unwrap_err();
+    assert_eq!((failed.stage, failed.retryable), (Stage::LoggingIn, true));
+    assert!(failed.to_string().contains("no token"), "{failed}");
+    assert_eq!(server.line("AUTH"), None);
+}
+
+#[tokio::test]
+async fn a_token_that_is_refused_is_none_of_the_message_and_the_server_says_why() {
+    let asks = Does::Says("334 eyJzdGF0dXMiOiI0MDEifQ==");
+    let server = Server::start(&["AUTH XOAUTH2"], Some((At::Auth, asks))).await;
+    let (secret, mechanism) = (Password::new("t1"), Some(Mechanism::Xoauth2));
+    let login = Some(Login { user: "ann".to_owned(), secret, mechanism });
+    let failed = sent(&Relay { login, ..server.relay() }).await.unwrap_err();
+    assert_eq!((failed.stage, failed.retryable), (Stage::LoggingIn, true));
+    assert!(failed.to_string().contains("the token is over"), "{failed}");
 }

@@ -180,7 +180,8 @@ pub(crate) struct RunArgs {
     #[command(flatten)]
     server: way::ServerArgs,
     /// A file about a mail provider that is asked over HTTP, in place of a mail server
-    #[arg(long, value_name = "FILE", conflicts_with_all = ["server", "tls", "user", "hello"])]
+    #[arg(long, value_name = "FILE",
+          conflicts_with_all = ["server", "tls", "user", "auth", "hello"])]
     provider: Option<PathBuf>,
     /// A file that says what these flags say, and more: rules for kinds of messages, and limits for
     /// domains (docs/mail.md); a flag counts before it

@@ -65,6 +65,7 @@ const COMMANDS: [(&[&str], &[&[&str]]); 31] = [
             STORE,
             &["--server <HOST>", "--tls <TLS>", "- starttls:", "- tls:", "- none:"],
             &["--user <NAME>", "--password-file <FILE>", "--hello <NAME>", "--workers <N>"],
+            &["--auth <MECHANISM>", "- plain:", "- login:", "- xoauth2:"],
             &["--once", "--spool <DIR>", "--retention <DURATION>", "--per-domain <N>"],
             &["--rate <RATE>", "--rate-per-domain <RATE>", "--provider <FILE>", "--outbox <URL>"],
             &["--on-unknown <ON_UNKNOWN>", "- hold:", "- probe:", "--probe <WHO>"],

@@ -15,7 +15,7 @@ use serde::{Deserialize, Deserializer};
 use toml::Spanned;
 
 use super::doubt::{ABSENT_MAX, Offers, PolicyArgs, ProbeArgs, Unknown};
-use super::way::{Protection, ServerArgs, provider};
+use super::way::{Auth, Protection, ServerArgs, provider};
 use super::{RunArgs, apart, outbox};
 use crate::exit::Exit;
 use crate::failure::Failure;
@@ -83,6 +83,7 @@ struct ServerTable {
     tls: Option<Protection>,
     user: Option<String>,
     password_file: Option<PathBuf>,
+    auth: Option<Auth>,
     hello: Option<String>,
 }
 
@@ -249,8 +250,8 @@ fn way(
             Err(source.wrong(Some(named.span()), text).into())
         }
         (None, Some(_)) if args.server.is_said() => {
-            let text = "--tls, --user, --password-file, --hello: these are for a mail server, and \
-                        the file names a provider";
+            let text = "--tls, --user, --password-file, --auth, --hello: these are for a mail \
+                        server, and the file names a provider";
             Err(Failure::new(Exit::Usage, text))
         }
         (None, Some(named)) => {
@@ -259,8 +260,8 @@ fn way(
         }
         (Some(table), None) => {
             let span = source.head(table.span());
-            let ServerTable { host, tls, user, password_file, hello } = table.into_inner();
-            let server = ServerArgs { host: Some(host), tls, user, password_file, hello };
+            let ServerTable { host, tls, user, password_file, auth, hello } = table.into_inner();
+            let server = ServerArgs { host: Some(host), tls, user, password_file, auth, hello };
             let wrong = |text: &str| beside(source, &span, args.server.is_said(), text);
             args.server.clone().over(server).relay(&wrong).map(Way::Relay)
         }

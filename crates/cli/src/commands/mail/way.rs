@@ -7,7 +7,7 @@ use std::sync::Arc;
 use clap::{Args, ValueEnum};
 use onlyonce_mail::provider::Provider;
 use onlyonce_mail::trusted;
-use onlyonce_smtp::{Login, Relay, Security, Waits};
+use onlyonce_smtp::{Login, Mechanism, Password, Relay, Security, Waits};
 use serde::Deserialize;
 
 use crate::exit::Exit;
@@ -26,9 +26,12 @@ pub(crate) struct ServerArgs {
     /// Who we are to the server
     #[arg(long, value_name = "NAME", requires = "password_file")]
     pub(super) user: Option<String>,
-    /// A file with the password; not readable for others
+    /// A file with the password or token; not readable for others
     #[arg(long, value_name = "FILE", requires = "user")]
     pub(super) password_file: Option<PathBuf>,
+    /// How the login is said [default: plain or login, whichever the server offers]
+    #[arg(long, value_name = "MECHANISM", value_enum)]
+    pub(super) auth: Option<Auth>,
     /// The name of this host, as the server is told it [default: localhost]
     #[arg(long, value_name = "NAME")]
     pub(super) hello: Option<String>,
@@ -45,6 +48,27 @@ pub(crate) enum Protection {
     None,
 }
 
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Auth {
+    /// With a password
+    Plain,
+    /// With a password, in an older form
+    Login,
+    /// With an access token of OAuth 2.0, read from the password file at each login
+    Xoauth2,
+}
+
+impl From<Auth> for Mechanism {
+    fn from(auth: Auth) -> Self {
+        match auth {
+            Auth::Plain => Self::Plain,
+            Auth::Login => Self::Login,
+            Auth::Xoauth2 => Self::Xoauth2,
+        }
+    }
+}
+
 impl ServerArgs {
     /// What is said here, before what is said there. Another server is told nothing that was meant
     /// for that one.
@@ -57,17 +81,19 @@ impl ServerArgs {
             tls: self.tls.or(other.tls),
             user: self.user.or(other.user),
             password_file: self.password_file.or(other.password_file),
+            auth: self.auth.or(other.auth),
             hello: self.hello.or(other.hello),
         }
     }
 
     /// Whether anything is said of it.
     pub(super) const fn is_said(&self) -> bool {
-        let Self { host, tls, user, password_file, hello } = self;
+        let Self { host, tls, user, password_file, auth, hello } = self;
         host.is_some()
             || tls.is_some()
             || user.is_some()
             || password_file.is_some()
+            || auth.is_some()
             || hello.is_some()
     }
 
@@ -94,7 +120,13 @@ impl ServerArgs {
         }
         let login = match (self.user, self.password_file) {
             (Some(user), Some(file)) => {
-                Some(Login { user, secret: password(&file, wrong)?, mechanism: None })
+                // A mistake is named before anything is sent.
+                password(&file, wrong)?;
+                let secret = Password::asked(move || password_in(&file));
+                Some(Login { user, secret, mechanism: self.auth.map(Mechanism::from) })
+            }
+            (None, None) if self.auth.is_some() => {
+                return Err(wrong("it is said how to log in, and not as whom: there is no user"));
             }
             (None, None) => None,
             (Some(_), None) => return Err(wrong("there is a user, and no password file")),
@@ -135,7 +167,11 @@ pub(super) fn security(protection: Protection) -> Result<Security, Failure> {
 
 /// A password in a file; `wrong` says where the file was named.
 pub(super) fn password(file: &Path, wrong: &dyn Fn(&str) -> Failure) -> Result<String, Failure> {
-    let wrong = |text: String| wrong(&format!("the password file {}: {text}", file.display()));
+    password_in(file).map_err(|text| wrong(&text))
+}
+
+fn password_in(file: &Path) -> Result<String, String> {
+    let wrong = |text: String| format!("the password file {}: {text}", file.display());
     let read = || Ok((std::fs::metadata(file)?, std::fs::read_to_string(file)?));
     let (about, text): (_, String) =
         read().map_err(|error: std::io::Error| wrong(error.to_string()))?;
