@@ -69,6 +69,7 @@ const COMMANDS: [(&[&str], &[&[&str]]); 31] = [
             &["--once", "--spool <DIR>", "--retention <DURATION>", "--per-domain <N>"],
             &["--rate <RATE>", "--rate-per-domain <RATE>", "--provider <FILE>", "--outbox <URL>"],
             &["--on-unknown <ON_UNKNOWN>", "- hold:", "- probe:", "--probe <WHO>"],
+            &["- retry:", "--window <DURATION>"],
             &["--probe-absent <CODES>", "--probe-log <FILE>", "--settle <DURATION>"],
             &["--late <DURATION>", "--probe-tls <PROBE_TLS>", "--probe-password-file <FILE>"],
             &["--config <FILE>", "--tries <N>", "--try-for <DURATION>"],

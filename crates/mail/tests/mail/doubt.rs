@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use onlyonce_mail::{Asking, Became, Class, Rules, Shelf, Whom};
+use onlyonce_mail::{Asking, Became, Class, Keyed, Rules, Shelf, Whom};
 
 use crate::server::{At, Does};
 use crate::{ANN, Shop, TEXT, unlike};
@@ -26,6 +26,23 @@ async fn in_doubt(to: &[&str]) -> Shop {
     assert!(became.values().all(|it| matches!(it, Became::Unknown(_))), "{became:?}");
     shop.server.manner(|_, _| Does::Usual);
     shop
+}
+
+/// Whoever has it drops a second copy by its Message-ID, so somebody has said; for so long alone.
+#[tokio::test]
+async fn what_nobody_knows_is_sent_again_with_the_same_bytes_while_copies_are_dropped() {
+    let hour = Duration::from_secs(60 * 60);
+    for (window, copies) in [(24 * hour, 2), (Duration::from_millis(1), 1)] {
+        let shop = in_doubt(&[ANN]).await;
+        let keyed = Some(Keyed { window, late: Duration::ZERO });
+        let shop = Shop { rules: Rules { keyed, ..Rules::default() }, ..shop };
+        let became = shop.run().await;
+        let is_sent = matches!(became[ANN], Became::Sent(_));
+        assert_eq!(is_sent, copies == 2, "{window:?}: {became:?}");
+        let ended = shop.server.ended(ANN);
+        assert_eq!(ended.len(), copies, "{window:?}");
+        assert!(ended.iter().all(|it| *it == ended[0]), "one Message-ID");
+    }
 }
 
 #[tokio::test]

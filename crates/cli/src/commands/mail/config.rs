@@ -104,6 +104,7 @@ struct ProbeTable {
 #[serde(deny_unknown_fields)]
 struct PolicyTable {
     on_unknown: Option<Unknown>,
+    window: Option<Span>,
     retention: Option<Span>,
     tries: Option<Spanned<u32>>,
     try_for: Option<Span>,
@@ -343,10 +344,11 @@ impl ProbeTable {
 impl PolicyTable {
     /// As flags say it.
     fn args(self, source: &Source<'_>) -> Result<PolicyArgs, ConfigError> {
-        let Self { on_unknown, retention, tries, try_for } = self;
+        let Self { on_unknown, window, retention, tries, try_for } = self;
         let tries = tries.map(|it| source.within(Some(it), 1, &TRIES)).transpose()?;
-        let [retention, try_for] = [retention, try_for].map(|it| it.map(|it| it.0.into()));
-        Ok(PolicyArgs { on_unknown, retention, tries, try_for })
+        let [window, retention, try_for] =
+            [window, retention, try_for].map(|it| it.map(|it| it.0.into()));
+        Ok(PolicyArgs { on_unknown, window, retention, tries, try_for })
     }
 }
 

@@ -30,6 +30,10 @@ pub(crate) struct PolicyArgs {
     /// what it offers]
     #[arg(long, value_enum)]
     pub(super) on_unknown: Option<Unknown>,
+    /// For how long a second copy is dropped where it arrives, from the first attempt: needed for
+    /// retry
+    #[arg(long, value_name = "DURATION")]
+    pub(super) window: Option<humantime::Duration>,
     /// How long the server's answer is kept; that a message has ended is known for ever [default:
     /// 30d]
     #[arg(long, value_name = "DURATION")]
@@ -88,6 +92,8 @@ pub(crate) enum Unknown {
     Hold,
     /// Whoever --probe names is asked
     Probe,
+    /// It is sent again within --window, since a second copy is dropped where it arrives
+    Retry,
 }
 
 /// What can be done about doubts.
@@ -104,6 +110,7 @@ impl PolicyArgs {
     pub(super) fn over(&self, other: &Self) -> Self {
         Self {
             on_unknown: self.on_unknown.or(other.on_unknown),
+            window: self.window.or(other.window),
             retention: self.retention.or(other.retention),
             tries: self.tries.or(other.tries),
             try_for: self.try_for.or(other.try_for),
@@ -114,6 +121,7 @@ impl PolicyArgs {
     pub(super) fn says(&self, name: &str) -> bool {
         match name {
             "on-unknown" => self.on_unknown.is_some(),
+            "window" => self.window.is_some(),
             _ => self.retention.is_some(),
         }
     }
@@ -139,11 +147,23 @@ impl PolicyArgs {
                 })?;
                 (Some(named), keyed)
             }
+            Some(Unknown::Retry) => {
+                let window = self.window.ok_or_else(|| {
+                    wrong(
+                        "on-unknown",
+                        "it is sent again, and only while a second copy is dropped where it \
+                         arrives: say for how long that is by --window, or window = \"24h\"",
+                    )
+                })?;
+                (None, Some(Keyed { window: window.into(), late: LATE }))
+            }
         };
         let try_for = self.try_for.map(Into::into);
         let mut rules = Rules { asking, keyed, tries: self.tries, try_for, ..Rules::default() };
         rules.retention = self.retention.map_or(rules.retention, Into::into);
-        rules.policy().check().map_err(|error| wrong("retention", &error.to_string()))?;
+        let named =
+            if self.retention.is_none() && self.window.is_some() { "window" } else { "retention" };
+        rules.policy().check().map_err(|error| wrong(named, &error.to_string()))?;
         Ok(rules)
     }
 }

@@ -4,6 +4,8 @@
 use std::collections::BTreeSet;
 
 use clap::Parser as _;
+use onlyonce_mail::Keyed;
+use onlyonce_smtp::Mechanism;
 
 use super::*;
 
@@ -92,6 +94,40 @@ fn a_flag_counts_before_the_file_and_another_server_is_told_nothing_of_the_first
     assert_eq!(other.probe.unwrap().late, 15 * MINUTE, "what was meant for the other probe");
 }
 
+/// Of these alone: an invoice is never sent twice.
+#[test]
+fn one_class_is_sent_again_while_its_copies_are_dropped_and_the_others_are_held() {
+    let class = "[[class]]\nkeys = \"news/\"\n[class.policy]\non_unknown = \"retry\"\n";
+    let error = plan(&[], &format!("{SERVER}{class}")).err().unwrap();
+    assert!(error.starts_with("mail.toml:4:1") && error.contains("for how long"), "{error}");
+    let said = plan(&[], &format!("{SERVER}{class}window = \"1h\"\n")).unwrap();
+    let keyed = Keyed { window: 60 * MINUTE, late: 15 * MINUTE };
+    assert_eq!((said.usual.keyed, said.classes[0].rules.keyed), (None, Some(keyed)));
+    let flags = ["--on-unknown", "retry", "--window", "1h"];
+    assert_eq!(plan(&flags, SERVER).unwrap().usual.keyed, Some(keyed));
+}
+
+/// A token is no password, and is said as one only if somebody says so.
+#[test]
+fn a_login_is_said_as_the_flag_or_the_file_says() {
+    let mut secret = tempfile::NamedTempFile::new().unwrap();
+    std::io::Write::write_all(&mut secret, b"token\n").unwrap();
+    let file = format!(
+        "[server]\nhost = \"a.example\"\nuser = \"me\"\npassword_file = \"{}\"\n",
+        secret.path().display()
+    );
+    let by_file = format!("{file}auth = \"xoauth2\"\n");
+    for (flags, file, mechanism) in [
+        (&[][..], &file, None),
+        (&[], &by_file, Some(Mechanism::Xoauth2)),
+        (&["--auth", "login"], &by_file, Some(Mechanism::Login)),
+        (&["--auth", "plain"], &file, Some(Mechanism::Plain)),
+    ] {
+        let Way::Relay(relay) = plan(flags, file).unwrap().way else { panic!() };
+        assert_eq!(relay.login.unwrap().mechanism, mechanism, "{flags:?}");
+    }
+}
+
 #[test]
 fn every_mistake_names_its_place_and_the_way_out() {
     let probe = "[probe]\nwho = \"postfix\"\n";
@@ -105,6 +141,8 @@ fn every_mistake_names_its_place_and_the_way_out() {
         ("[server]\ntls = \"none\"", ":1:1", "host"),
         ("[server]\nhost = \"a\"\ntls = \"ssl\"", ":3:7", "`tls`"),
         ("[server]\nhost = \"a\"\nuser = \"me\"", ":1:1", "no password file"),
+        ("[server]\nhost = \"a\"\nauth = \"xoauth2\"", ":1:1", "there is no user"),
+        ("[server]\nhost = \"a\"\nauth = \"oauth\"", ":3:8", "did you mean `xoauth2`?"),
         ("[server]\nhost = \"a\"\nuser = \"me\"\ntls = \"none\"", ":1:1", "in the clear"),
         ("provider = \"a.toml\"\n[server]\nhost = \"a\"", ":1:12", "one way"),
         ("[policy]\non_unknown = \"probe\"", ":1:1", "[probe]"),
