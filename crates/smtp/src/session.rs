@@ -27,8 +27,8 @@ pub struct Envelope {
     pub to: Mailbox,
     /// Names this message for this recipient, the same however often it is sent: letters, digits
     /// and `-._@` only, at most 100 of them. Said as ENVID (RFC 3461) to servers that know it.
-    /// TRANSID (RFC 1845), by which a server would know a copy, is not said: none in use offers it,
-    /// and what one would answer could be tried with none.
+    /// TRANSID (RFC 1845), by which a server would know a copy, is not said: none in use that we
+    /// know of offers it, and what others do with it only they could show.
     pub id: Option<String>,
     /// When the recipient's server is to report, if ours knows how (RFC 3461).
     pub notify: Notify,

@@ -4,7 +4,7 @@ use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{TcpListener, TcpStream};
 use std::sync::{Arc, Mutex};
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::{Shop, WELCOME};
 use crate::process::{Ran, Running, onlyonce, until};
@@ -49,12 +49,25 @@ impl Fake {
         let mut content = vec![0; length];
         reader.read_exact(&mut content)?;
         let mut requests = self.requests.lock().unwrap();
-        requests.push((head, serde_json::from_slice(&content).unwrap()));
+        // A form, or nothing, is kept as it is.
+        let text = String::from_utf8(content).unwrap();
+        let key = head.split("?key=").nth(1).map(|it| it[..32].to_owned());
+        requests.push((head, serde_json::from_str(&text).unwrap_or(Value::String(text))));
         if requests.len() == 1 {
             return Ok(());
         }
-        let answer = b"HTTP/1.1 200 OK\r\ncontent-length: 12\r\n\r\n{\"id\":\"m-1\"}";
-        stream.write_all(answer)
+        // Under each name that one of them has for it.
+        let told = match key {
+            Some(key) => {
+                json!({ "Messages": [{ "MessageID": "m-1", "Metadata": { "onlyonce": key } }] })
+            }
+            None => json!({ "id": "m-1", "messageId": "m-1", "MessageID": "m-1" }),
+        };
+        let (told, field) = (told.to_string(), "x-message-id: m-1");
+        let length = told.len();
+        let answer =
+            format!("HTTP/1.1 200 OK\r\n{field}\r\ncontent-length: {length}\r\n\r\n{told}");
+        stream.write_all(answer.as_bytes())
     }
 }
 
@@ -90,6 +103,46 @@ fn a_message_goes_to_a_provider_by_a_ready_file_and_a_lost_answer_is_settled_by_
     assert!(head.contains("authorization: bearer re_secret\r\n"), "{head}");
     assert!(head.contains("idempotency-key: ") && *again == (head.clone(), content.clone()));
     assert_eq!((&content["to"][0], &content["subject"]), (&ANN.into(), &"Welcome".into()));
+}
+
+/// The others as well; that of SES is tried where its signatures are.
+#[test]
+fn each_ready_file_does_about_a_lost_answer_what_its_provider_offers() {
+    for (like, secret, then, posts) in [
+        ("brevo", "BREVO_API_KEY", "sent", 2),
+        ("postmark", "POSTMARK_SERVER_TOKEN", "sent", 1),
+        ("sendgrid", "SENDGRID_API_KEY", "unknown", 1),
+        ("mailgun", "MAILGUN_AUTHORIZATION", "unknown", 1),
+    ] {
+        let (shop, (address, fake)) = (Shop::open(), Fake::open());
+        shop.add("welcome", &[ANN], WELCOME).done();
+        let url = format!("http://{address}");
+        let file = match like {
+            // The environment says where it is.
+            "mailgun" => "like = \"mailgun\"\n".to_owned(),
+            "postmark" => format!(
+                "like = \"{like}\"\nurl = \"{url}\"\n[look]\nurl = \"{url}?key=${{key}}\"\n"
+            ),
+            _ => format!("like = \"{like}\"\nurl = \"{url}\"\n"),
+        };
+        let environment = [(secret, "s3cret"), ("MAILGUN_URL", &*url)];
+        let run = || shop.by_provider(&file, &environment).done();
+        let out = run();
+        assert!(out.contains("unknown welcome/ann@mail.example"), "{like}: {out}");
+        let out = run();
+        assert!(out.contains(&format!("{then} welcome/ann@mail.example")), "{like}: {out}");
+        let requests = fake.requests.lock().unwrap().clone();
+        let posted: Vec<_> = requests.iter().filter(|it| it.0.starts_with("post ")).collect();
+        assert_eq!(posted.len(), posts, "{like}: {requests:?}");
+        assert!(posted.iter().all(|it| **it == *posted[0]), "{like}: the same key and bytes");
+        assert!(requests.iter().all(|(head, _)| head.contains("s3cret")), "{like}: {requests:?}");
+        let content = posted[0].1.to_string();
+        assert!(content.contains("mail.example") && content.contains("Welcome"), "{content}");
+        // One whose answer arrives.
+        shop.add("news", &[ANN], WELCOME).done();
+        let out = run();
+        assert!(out.contains("sent news/ann@mail.example") && out.contains("m-1"), "{like}: {out}");
+    }
 }
 
 /// A mail server may have the message: a provider that remembers keys has never seen this one.
