@@ -4,8 +4,11 @@ use std::sync::{Arc, PoisonError, RwLock};
 
 use futures_util::{Stream, stream};
 use http::uri::PathAndQuery;
-use tonic::client::Grpc;
-
+use http_body_util::{BodyExt as _, Empty, Limited};
+use hyper_util::rt::TokioIo;
+use tokio::net::TcpStream;
+use tonic::body::Body;
+use tonic::client::{Grpc, GrpcService as _};
 use tonic::metadata::{Ascii, MetadataValue};
 use tonic::transport::Channel;
 use tonic::{Code, Request, Status, Streaming};
@@ -18,18 +21,22 @@ use crate::wire::{
 
 /// The largest answer, in bytes: some records of the largest size.
 const ANSWER_BYTES_MAX: usize = 128 << 20;
+/// The largest page, in bytes.
+const PAGE_BYTES_MAX: usize = 8 << 20;
 
 /// A client. Cheap to clone; it connects when it is used.
 #[derive(Clone)]
 pub(crate) struct Client {
     channel: Channel,
+    /// Where it is, if it is spoken to without TLS.
+    plain: Option<Arc<str>>,
     login: Option<Arc<Login>>,
     token: Arc<RwLock<Option<MetadataValue<Ascii>>>>,
 }
 
 impl Client {
-    pub(crate) fn new(channel: Channel, login: Option<Login>) -> Self {
-        Self { channel, login: login.map(Arc::new), token: Arc::default() }
+    pub(crate) fn new(channel: Channel, plain: Option<Arc<str>>, login: Option<Login>) -> Self {
+        Self { channel, plain, login: login.map(Arc::new), token: Arc::default() }
     }
 
     pub(crate) async fn txn(&self, txn: Txn) -> Result<TxnDone, Status> {
@@ -86,6 +93,34 @@ impl Client {
 
     pub(crate) async fn members(&self) -> Result<MemberList, Status> {
         self.call("/etcdserverpb.Cluster/MemberList", Ask {}).await
+    }
+
+    /// What it shows to everybody who asks for this page, if it does. It has gRPC and pages at one
+    /// port: with TLS it tells them apart by what is asked, without it by the version of HTTP.
+    pub(crate) async fn page(&self, path: &'static str) -> Option<String> {
+        let request = http::Request::get(path);
+        let body = match &self.plain {
+            None => {
+                let mut channel = self.channel.clone();
+                std::future::poll_fn(|context| channel.poll_ready(context)).await.ok()?;
+                let answer = channel.call(request.body(Body::empty()).ok()?).await.ok()?;
+                whole(answer).await
+            }
+            Some(host) => {
+                let stream = TcpStream::connect(&**host).await.ok()?;
+                let shaken = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await;
+                let (mut asking, connection) = shaken.ok()?;
+                let request = request.header(http::header::HOST, &**host);
+                let request = request.body(Empty::<bytes::Bytes>::new()).ok()?;
+                let answer = async { whole(asking.send_request(request).await.ok()?).await };
+                // The connection ends with the answer.
+                tokio::select! {
+                    body = answer => body,
+                    _ = connection => None,
+                }
+            }
+        }?;
+        String::from_utf8(body).ok()
     }
 
     /// One call. A token that is not taken any more is asked for anew: nothing has happened then.
@@ -145,4 +180,15 @@ impl Client {
         }
         Ok(request)
     }
+}
+
+/// The body of a page that is there.
+async fn whole<B>(answer: http::Response<B>) -> Option<Vec<u8>>
+where
+    B: hyper::body::Body,
+    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+{
+    let is_there = answer.status() == http::StatusCode::OK;
+    let body = Limited::new(answer.into_body(), PAGE_BYTES_MAX).collect().await.ok()?;
+    is_there.then(|| body.to_bytes().to_vec())
 }

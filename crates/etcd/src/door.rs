@@ -8,7 +8,9 @@ use tonic::Status;
 
 use crate::client::Client;
 use crate::error::{fault, refused_way};
+use crate::layout::Layout;
 use crate::members::Members;
+use crate::sync;
 use crate::target::Target;
 
 const MEMBER: Need = Need::new("member", "answers");
@@ -17,10 +19,11 @@ const VOTER: Need = Need::new("voter", "yes");
 const LEADER: Need = Need::new("leader", "yes");
 const ALARMS: Need = Need::new("alarms", "none");
 const VOTERS: Need = Need::new("voting members", "3 or more");
+const SYNC: Need = Need::new("fsync", "before a write is confirmed");
 const CLUSTER: Need = Need::new("cluster", "one for all members");
 
 /// All that is looked at at a member.
-const NEEDS: [Need; 7] = [MEMBER, VERSION, VOTER, LEADER, ALARMS, VOTERS, CLUSTER];
+const NEEDS: [Need; 8] = [MEMBER, VERSION, VOTER, LEADER, ALARMS, VOTERS, SYNC, CLUSTER];
 
 /// How long a member may take to be looked at.
 const LOOK_MAX: Duration = Duration::from_secs(5);
@@ -159,6 +162,17 @@ async fn one(
     } else {
         let fix = "have three, or take the risk by `accept=single`";
         checks.must(VOTERS, says, 3 <= voters, &what, fix);
+    }
+    // One that has no room takes no write to see it by.
+    if alarm.is_none() {
+        let layout = Layout::new(&target.prefix);
+        let syncs = sync::look(&client, &layout).await.map_err(unavailable)?;
+        let why = "it does not sync its log (--unsafe-no-fsync), so what was confirmed is lost in a \
+                   crash";
+        let fix = "start it without that";
+        if let Some(syncs) = syncs {
+            checks.must(SYNC, if syncs { "yes" } else { "no" }, syncs, why, fix);
+        }
     }
     Ok(health.header.map(|header| header.cluster).unwrap_or_default())
 }

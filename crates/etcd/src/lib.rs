@@ -18,6 +18,7 @@ mod listing;
 mod members;
 mod notice;
 mod store;
+mod sync;
 mod target;
 mod wire;
 

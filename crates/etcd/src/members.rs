@@ -1,6 +1,7 @@
 //! The members of a cluster: one is used until it fails, then the next.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
@@ -35,6 +36,8 @@ pub(crate) struct Members {
 struct Member {
     place: String,
     endpoint: Endpoint,
+    /// Where it is, if it is spoken to without TLS.
+    plain: Option<Arc<str>>,
     login: Option<Login>,
     client: Mutex<Option<Client>>,
 }
@@ -60,7 +63,9 @@ impl Members {
                 endpoint = endpoint.tls_config(tls).map_err(|error| wrong(error.to_string()))?;
             }
             let place = format!("etcd {host}");
-            list.push(Member { place, endpoint, login: login.clone(), client: Mutex::default() });
+            let plain = (!target.tls).then(|| Arc::from(host.as_str()));
+            let (login, client) = (login.clone(), Mutex::default());
+            list.push(Member { place, endpoint, plain, login, client });
         }
         Ok(Self { list, at: AtomicUsize::new(0) })
     }
@@ -161,7 +166,10 @@ fn tls(target: &Target) -> Result<ClientTlsConfig, String> {
 impl Member {
     async fn client(&self) -> Client {
         let mut client = self.client.lock().await;
-        let made = || Client::new(self.endpoint.connect_lazy(), self.login.clone());
+        let made = || {
+            let channel = self.endpoint.connect_lazy();
+            Client::new(channel, self.plain.clone(), self.login.clone())
+        };
         client.get_or_insert_with(made).clone()
     }
 }

@@ -42,6 +42,45 @@ fn one_member_alone_is_refused_or_a_risk() {
     assert!(store.warnings()[0].text.contains("1 voting member"), "{:?}", store.warnings());
 }
 
+/// A member that does not sync is not told from others by its answers, but by its own count.
+#[test]
+fn a_member_that_does_not_sync_is_refused_and_named() {
+    let etcd = Etcd::start_with(&["--unsafe-no-fsync"]);
+    let error = try_init(&single(&etcd)).unwrap_err();
+    assert_eq!(error.kind(), OpenErrorKind::Refused);
+    assert!(error.to_string().contains("--unsafe-no-fsync"), "{error}");
+    let mut cluster = EtcdCluster::start();
+    let url = common::url(cluster.members());
+    init(&url);
+    let told = checks(&url);
+    let syncs = told.iter().filter(|it| it.need.name == "fsync").map(|it| it.found);
+    assert_eq!(syncs.collect::<Vec<_>>(), [Found::Good; 3], "{told:?}");
+    // One of three, whichever leads.
+    let bad = &mut cluster.members()[1];
+    bad.add_argument("--unsafe-no-fsync");
+    bad.restart();
+    let place = format!("etcd {}", bad.address());
+    let error = try_open(&url).err().unwrap();
+    assert_eq!(error.kind(), OpenErrorKind::Refused, "{error}");
+    assert!(error.to_string().contains(&place), "{error}");
+}
+
+/// What is written to see whether a member syncs is in its log alone.
+#[test]
+fn a_doctor_changes_no_key() {
+    let etcd = Etcd::start();
+    init(&single(&etcd));
+    let revision = || {
+        let told = etcd.post("/v3/kv/range", r#"{"key":"AA=="}"#).unwrap();
+        let told = told.split_once("\"revision\":\"").unwrap().1;
+        told.split('"').next().unwrap().to_owned()
+    };
+    let before = revision();
+    let told = checks(&single(&etcd));
+    assert_eq!(told.iter().find(|it| it.need.name == "fsync").unwrap().found, Found::Good);
+    assert_eq!(revision(), before);
+}
+
 /// Case B79: a full cluster refuses whole records, says that it is full, and is refused until
 /// somebody has looked.
 #[test]
@@ -68,6 +107,33 @@ fn a_full_cluster_refuses_whole_records_and_its_alarm_is_refused() {
     let error = try_open(&single(&etcd)).err().unwrap();
     assert_eq!(error.kind(), OpenErrorKind::Refused);
     assert!(error.to_string().contains("NOSPACE"), "{error}");
+}
+
+#[test]
+fn members_whose_data_differs_by_an_alarm_of_theirs_are_refused() {
+    let etcd = Etcd::start();
+    init(&single(&etcd));
+    let raise = r#"{"action":"ACTIVATE","memberID":"1","alarm":"CORRUPT"}"#;
+    assert!(etcd.post("/v3/maintenance/alarm", raise).unwrap().contains("CORRUPT"));
+    let error = try_open(&single(&etcd)).err().unwrap();
+    assert_eq!(error.kind(), OpenErrorKind::Refused);
+    assert!(error.to_string().contains("CORRUPT"), "{error}");
+    let quiet = raise.replace("ACTIVATE", "DEACTIVATE");
+    etcd.post("/v3/maintenance/alarm", &quiet).unwrap();
+    open(&single(&etcd));
+}
+
+#[test]
+fn members_of_two_clusters_are_not_one_store() {
+    let (one, other) = (Etcd::start(), Etcd::start());
+    init(&single(&one));
+    init(&single(&other));
+    let both = format!("etcd://{},{}?accept=single", one.address(), other.address());
+    let error = try_open(&both).err().unwrap();
+    assert_eq!(error.kind(), OpenErrorKind::Refused);
+    let says = format!("etcd {}: it belongs to another cluster", other.address());
+    assert!(error.to_string().contains(&says), "{error}");
+    assert!(try_init(&format!("{both}&prefix=new")).is_err());
 }
 
 #[test]

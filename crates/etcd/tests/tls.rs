@@ -4,10 +4,10 @@
 
 mod common;
 
-use onlyonce_store::OpenErrorKind;
+use onlyonce_store::{Found, OpenErrorKind};
 use onlyonce_testbed::{Authority, Etcd};
 
-use common::{claim, get, init, open, try_open};
+use common::{checks, claim, get, init, open, try_open};
 
 #[test]
 fn what_is_said_is_encrypted_and_a_member_that_nobody_vouches_for_is_not_spoken_to() {
@@ -24,6 +24,11 @@ fn what_is_said_is_encrypted_and_a_member_that_nobody_vouches_for_is_not_spoken_
     let store = open(&known);
     let claimed = claim(&store, 1);
     assert_eq!(get(&store, 1), Some(claimed));
+    // The page by which it is seen whether it syncs is asked for with TLS too.
+    assert_eq!(
+        checks(&known).iter().find(|it| it.need.name == "fsync").unwrap().found,
+        Found::Good
+    );
     for (wrong, says) in [
         (url("etcds", "localhost", &other), "UnknownIssuer"),
         (url("etcds", "127.0.0.1", &authority), "not valid for name"),

@@ -94,6 +94,23 @@ fn a_server_that_does_not_tell_its_settings_is_refused_or_a_risk() {
     assert!(store.warnings()[0].text.contains("unchecked"), "{:?}", store.warnings());
 }
 
+/// Under `always` a server ends itself then, so it is one that syncs by the second that tells of it.
+#[test]
+fn a_server_whose_file_took_no_write_is_refused() {
+    let redis = Redis::start_with(&[("appendfsync", "everysec")]);
+    let accepting = format!("{}?accept=everysec", url(&redis));
+    init(&accepting, Floor::NONE);
+    open(&accepting);
+    redis.bound_files();
+    until("a write fails", || {
+        redis.ask(&["SET", "a", "b"]);
+        redis.info("persistence").contains("aof_last_write_status:err").then_some(())
+    });
+    let error = try_open(&accepting).err().unwrap();
+    assert_eq!(error.kind(), OpenErrorKind::Refused);
+    assert!(error.to_string().contains("last write to the append-only file failed"), "{error}");
+}
+
 #[test]
 fn a_doctor_names_all_that_is_wrong_and_not_only_the_first() {
     let redis = Redis::start();

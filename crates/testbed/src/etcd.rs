@@ -137,6 +137,11 @@ impl Etcd {
         server.await_ready(&log, || is_healthy(address));
     }
 
+    /// Adds to what it starts with from now on.
+    pub fn add_argument(&mut self, argument: &str) {
+        self.arguments.push(argument.to_owned());
+    }
+
     /// Starts it, on the data and the ports that it had, and waits until it has a leader.
     pub fn restart(&mut self) {
         self.kill();
