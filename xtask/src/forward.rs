@@ -13,6 +13,11 @@ pub(crate) fn torture(arguments: &[String]) -> Outcome {
     {
         return orders(rest);
     }
+    if let Some((what, rest)) = arguments.split_first()
+        && what == "duplicates"
+    {
+        return duplicates(rest);
+    }
     match arguments.first().map(String::as_str) {
         Some("mail") => unpack::mail_servers()?,
         Some("stores") => install::run(&install::TEST_PACKAGES)?,
@@ -29,6 +34,23 @@ fn orders(arguments: &[String]) -> Outcome {
     steps::loud(Command::new(repo::cargo()).args(built))?;
     let run = ["run", "--release", "-q", "-p", "onlyonce-orders", "--example", "chaos", "--"];
     steps::loud(Command::new(repo::cargo()).args(run).args(arguments))
+}
+
+/// Fifty callers at once for each key, before four proxies on each store that processes share: the
+/// tests that try a few keys, with as many as were asked for.
+fn duplicates(arguments: &[String]) -> Outcome {
+    let keys = match arguments {
+        [] => "1000",
+        [flag, keys] if flag == "--keys" && keys.parse::<u32>().is_ok() => keys,
+        _ => return Err("torture duplicates takes `--keys NUMBER`".into()),
+    };
+    install::run(&install::TEST_PACKAGES)?;
+    let tests =
+        ["test", "--release", "-p", "onlyonce-cli", "--test", "cli", "duplicates_spread_over"];
+    let alone = ["--", "--test-threads", "1"];
+    let mut command = Command::new(repo::cargo());
+    command.args(tests).args(alone).env("ONLYONCE_DUPLICATES", keys);
+    steps::loud(&mut command)
 }
 
 /// The seeded simulation.

@@ -71,7 +71,8 @@ enum Command {
     /// Kills the real binary under load, or takes its disk, and checks the history: `torture kill
     /// --seed 1`, `torture disk --seed 1`. `torture orders --seed 1 --minutes 10` does it to a shop
     /// and its warehouse, `torture mail --seed 1 --messages 10000` to the sender of mail, `torture
-    /// stores --seed 1 --minutes 10` to servers of stores that four proxies share.
+    /// stores --seed 1 --minutes 10` to servers of stores that four proxies share. `torture
+    /// duplicates --keys 1000` asks fifty times at once for each key, on each such store.
     Torture {
         /// Handed to the torture program as they stand.
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]

@@ -70,8 +70,8 @@ fn largest(asks: &[&Ask]) -> String {
 }
 
 /// Carries them out in one transaction and one round trip, each key at most once; again without
-/// those that stand otherwise than expected or that somebody else has, if there are any. All keys of
-/// which nothing is told are in conflict.
+/// those that stand otherwise than expected or that somebody else has, if there are any. All keys
+/// of which nothing is told are in conflict.
 ///
 /// # Errors
 /// Of [`onlyonce_store::StoreErrorKind::Unknown`] if nobody knows; of any other kind nothing was

@@ -41,8 +41,8 @@ pub(crate) fn code(error: &Error) -> Option<u16> {
 }
 
 /// What it means that the server has refused a statement before the commit: nothing after it in
-/// the same text is carried out, so the commit is not. `unmet` says that it was what the text demands
-/// of its rows, and not the bound on its time, which looks the same.
+/// the same text is carried out, so the commit is not. `unmet` says that it was what the text
+/// demands of its rows, and not the bound on its time, which looks the same.
 pub(crate) fn refused(place: &str, said: &ServerError, unmet: bool) -> StoreError {
     let kind =
         if FULL.contains(&said.code) { StoreErrorKind::Full } else { StoreErrorKind::NotApplied };

@@ -26,7 +26,8 @@ const INSERT: &str = "INSERT INTO onlyonce_records \
 /// the server refuses the statement. The revision is compared, so it is set last.
 fn there() -> String {
     format!(
-        " ON DUPLICATE KEY UPDATE record = IF(revision = VALUES(expected), VALUES(record), {NEVER}), \
+        " ON DUPLICATE KEY UPDATE \
+         record = IF(revision = VALUES(expected), VALUES(record), {NEVER}), \
          state = VALUES(state), due_at = VALUES(due_at), revision = VALUES(revision)"
     )
 }
@@ -35,8 +36,8 @@ fn there() -> String {
 /// whose swap took place.
 ///
 /// # Errors
-/// As [`crate::batch::carry_out`]; it was stopped [`crate::script::By::Demand`] if a row was not as it was expected,
-/// or if it came too late.
+/// As [`crate::batch::carry_out`]; it was stopped [`crate::script::By::Demand`] if a row was not
+/// as it was expected.
 pub(crate) async fn carry_out(
     session: &mut Session,
     slot: u8,
@@ -64,8 +65,8 @@ pub(crate) async fn carry_out(
     Ok(written.chain(deleted.map(|(id, _)| id)).collect())
 }
 
-/// The statement that makes or changes all of these rows, and how many it counts then: a row that is
-/// made counts as one, and one that is changed as two. One that was to be changed and is not there is
+/// The statement that makes or changes all of these rows, and how many it counts then: one for a
+/// row that is made, two for one that is changed. One that was to be changed and is not there is
 /// made, and so counts too little.
 fn write(asks: &[&Ask]) -> (String, usize) {
     let mut sql = format!("{INSERT} ");

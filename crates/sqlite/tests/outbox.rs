@@ -61,6 +61,7 @@ fn keys(rows: &[Posted]) -> Vec<&str> {
     keys
 }
 
+/// Case B107.
 #[test]
 fn a_message_is_there_once_it_is_committed_and_never_after_a_rollback() {
     let desk = Desk::open();

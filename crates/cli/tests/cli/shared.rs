@@ -1,22 +1,24 @@
 //! Several proxies on one store that processes share: what one does counts for all of them, and
 //! what a dead one has left is told from what a living one is at.
 
-use std::collections::BTreeMap;
 use std::net::SocketAddr;
-use std::sync::Mutex;
+use std::sync::Barrier;
 use std::thread;
 
 use onlyonce_testbed::{EtcdCluster, MariaDb, PgBouncer, Postgres, Redis};
 use rustix::process::Signal;
 use serde_json::Value;
 
-use crate::caller::order;
+use crate::caller::{Answer, order};
 use crate::process::{Folder, Proxy, Ran, onlyonce};
 use crate::upstream::{Manner, Upstream};
 
-/// Keys, and how often each is asked for. `ONLYONCE_LONG` asks for more of both.
-fn load() -> (usize, usize) {
-    if std::env::var_os("ONLYONCE_LONG").is_some() { (1_000, 50) } else { (60, 12) }
+/// How many ask for a key at once.
+const AT_ONCE: usize = 50;
+/// How many keys; `ONLYONCE_DUPLICATES` says another number.
+fn keys() -> usize {
+    let asked = std::env::var("ONLYONCE_DUPLICATES").ok();
+    asked.map_or(20, |asked| asked.parse().unwrap())
 }
 
 /// What keeps a store's server running.
@@ -108,35 +110,28 @@ impl Shared {
     }
 }
 
+/// All fifty ask at the same moment.
 fn duplicates_spread_over_four_proxies_run_once(store: &Shared) {
     let upstream = Upstream::open();
     let proxies: Vec<Proxy> = (0..4).map(|_| store.proxy(&upstream, &[])).collect();
     let addresses: Vec<SocketAddr> = proxies.iter().map(|proxy| proxy.address).collect();
-    let (keys, each) = load();
-    // All duplicates of a key are near each other, and neighbours ask different proxies.
-    let asked = Mutex::new(0..keys * each);
-    let answers = Mutex::new(BTreeMap::<usize, Vec<_>>::new());
-    thread::scope(|scope| {
-        for _ in 0..32 {
-            scope.spawn(|| {
-                loop {
-                    let Some(number) = asked.lock().unwrap().next() else { return };
-                    let key = number / each;
-                    let answer = order(&format!("tap-{key}")).settle(addresses[number % 4]);
-                    assert!(["executed", "replayed"].contains(&answer.says()), "{answer:?}");
-                    answers.lock().unwrap().entry(key).or_default().push(answer);
-                }
-            });
-        }
-    });
-    let answers = answers.into_inner().unwrap();
-    assert_eq!(answers.len(), keys);
-    for (key, answers) in answers {
-        assert_eq!(upstream.effects_of(&format!("tap-{key}")), 1, "effects of tap-{key}");
-        assert_eq!(answers.len(), each);
-        let ran = answers.iter().filter(|it| it.says() == "executed").count();
-        assert_eq!(ran, 1, "tap-{key}");
-        assert!(answers.iter().all(|it| it.body == answers[0].body), "tap-{key}");
+    let keys = keys();
+    for key in 0..keys {
+        let (key, together) = (format!("tap-{key}"), Barrier::new(AT_ONCE));
+        let ask = |caller: usize| {
+            together.wait();
+            order(&key).settle(addresses[caller % 4])
+        };
+        let answers: Vec<Answer> = thread::scope(|scope| {
+            let ask = &ask;
+            let asking = (0..AT_ONCE).map(|caller| scope.spawn(move || ask(caller)));
+            let asking: Vec<_> = asking.collect();
+            asking.into_iter().map(|it| it.join().unwrap()).collect()
+        });
+        assert_eq!(upstream.effects_of(&key), 1, "effects of {key}");
+        let said = |what| answers.iter().filter(|it| it.says() == what).count();
+        assert_eq!((said("executed"), said("replayed")), (1, AT_ONCE - 1), "{key}: {answers:?}");
+        assert!(answers.iter().all(|it| it.body == answers[0].body), "{key}");
     }
     assert_eq!(upstream.effects(), keys);
     proxies.into_iter().for_each(Proxy::stop);
@@ -207,6 +202,7 @@ fn operators_see_and_change_what_running_proxies_use(store: &Shared) {
     assert_eq!(order("tap").by("Bearer anna").send(proxy.address).replayed(), answer);
 }
 
+/// Case B01.
 #[test]
 fn duplicates_spread_over_four_proxies_on_one_sqlite_file_run_once() {
     duplicates_spread_over_four_proxies_run_once(&Shared::sqlite());
@@ -227,6 +223,7 @@ fn operators_see_and_change_what_running_proxies_on_an_sqlite_file_use() {
     operators_see_and_change_what_running_proxies_use(&Shared::sqlite());
 }
 
+/// Case B01.
 #[test]
 fn duplicates_spread_over_four_proxies_on_one_postgres_run_once() {
     duplicates_spread_over_four_proxies_run_once(&Shared::postgres());
@@ -252,6 +249,7 @@ fn operators_see_and_change_what_running_proxies_on_postgres_use() {
     operators_see_and_change_what_running_proxies_use(&Shared::postgres());
 }
 
+/// Case B01.
 #[test]
 fn duplicates_spread_over_four_proxies_on_one_mariadb_run_once() {
     duplicates_spread_over_four_proxies_run_once(&Shared::mariadb());
@@ -272,6 +270,7 @@ fn operators_see_and_change_what_running_proxies_on_mariadb_use() {
     operators_see_and_change_what_running_proxies_use(&Shared::mariadb());
 }
 
+/// Case B01.
 #[test]
 fn duplicates_spread_over_four_proxies_on_one_redis_run_once() {
     duplicates_spread_over_four_proxies_run_once(&Shared::redis());
@@ -292,6 +291,7 @@ fn operators_see_and_change_what_running_proxies_on_redis_use() {
     operators_see_and_change_what_running_proxies_use(&Shared::redis());
 }
 
+/// Case B01.
 #[test]
 fn duplicates_spread_over_four_proxies_on_one_etcd_run_once() {
     duplicates_spread_over_four_proxies_run_once(&Shared::etcd());

@@ -96,7 +96,7 @@ fn race(store: &impl Store, number: u64, expected: Option<&Record>, nexts: &[Opt
     assert_eq!(winners, 1);
 }
 
-/// Of many writers exactly one wins, also of those that delete.
+/// Case B04. Of many writers exactly one wins, also of those that delete.
 pub fn of_many_writers_exactly_one_wins<B: StoreBuilder>(builder: &B) {
     let store = builder.fresh();
     for round in 0..ROUNDS {
@@ -112,7 +112,7 @@ pub fn of_many_writers_exactly_one_wins<B: StoreBuilder>(builder: &B) {
     }
 }
 
-/// Of many creators exactly one wins.
+/// Cases B03 and B06. Of many creators exactly one wins.
 pub fn of_many_creators_exactly_one_wins<B: StoreBuilder>(builder: &B) {
     let store = builder.fresh();
     for round in 0..ROUNDS {

@@ -93,7 +93,7 @@ pub async fn a_transaction_goes_on_after_a_duplicate(shop: &impl Shop) {
     assert_eq!(shop.counts().orders, asked / 2);
 }
 
-/// Nothing is left that anybody would have to settle.
+/// Case B18. Nothing is left that anybody would have to settle.
 pub async fn what_is_rolled_back_has_left_no_record_and_runs_the_next_time(shop: &impl Shop) {
     for door in 0..shop.doors() {
         let key = format!("back-{door}");

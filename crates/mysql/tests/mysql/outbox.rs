@@ -93,7 +93,7 @@ fn keys(rows: &[Posted]) -> Vec<&str> {
     rows.iter().map(|it| &*it.key).collect()
 }
 
-/// A message that is not committed is nobody's, and holds up no other.
+/// Case B107. A message that is not committed is nobody's, and holds up no other.
 #[test]
 fn a_message_is_there_once_it_is_committed_and_never_after_a_rollback() {
     let desk = Desk::open();

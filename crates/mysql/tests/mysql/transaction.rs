@@ -125,6 +125,7 @@ fn a_transaction_that_has_ended_before_completes_nothing_and_is_not_committed() 
     assert_eq!(shop.sql("SELECT COUNT(*) FROM onlyonce_records"), "0");
 }
 
+/// Case B114.
 #[test]
 fn a_server_that_is_killed_under_load_has_as_many_orders_as_records() {
     let mut shop = Shop::open();

@@ -183,7 +183,7 @@ fn functions_of_an_older_outbox_are_refused_with_what_to_do() {
     assert!(told.failed(6).contains("`onlyonce mail outbox` makes them anew"));
 }
 
-/// The sender with the records knows what was sent; another one has other records.
+/// Case B108. The sender with the records knows what was sent; another one has other records.
 #[test]
 fn two_senders_with_stores_of_their_own_share_an_outbox_and_send_each_row_once() {
     let (desk, first_shop, second_shop) = (Desk::open(), Shop::open(), Shop::open());
