@@ -3,7 +3,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a test ends where something fails")]
 
-#[allow(dead_code, reason = "the long torture names the kinds, and takes all of them")]
+#[allow(dead_code, reason = "the long torture names the kinds")]
 mod backend;
 mod check;
 mod kill;
@@ -27,16 +27,42 @@ async fn ten_kills_under_load_leave_no_operation_run_twice_and_no_answer_changed
     assert_eq!(report.replayed + report.ran + report.unknown, report.keys);
 }
 
-/// Faults of a server, of the way to it and of proxies; `cargo xtask torture stores` has all kinds.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn proxies_that_share_a_store_run_each_operation_once_whatever_ends_its_server() {
+/// Faults of a server, of the way to it and of proxies; `cargo xtask torture stores` has more of
+/// them.
+async fn proxies_run_each_operation_once_whatever_ends_the_server(kind: backend::Kind) {
     let binary = PathBuf::from(env!("CARGO_BIN_EXE_onlyonce"));
-    let kinds = vec![backend::Kind::Postgres];
+    let kinds = vec![kind];
     let options = stores::Options { binary, seed: 1, kinds, rounds: 1, faults: 6, limit: None };
     let report = stores::run(&options).await.unwrap_or_else(|wrong| panic!("{wrong}"));
     assert_eq!(report.faults, 6);
     assert!(20 < report.answered, "{report:?}");
     assert_eq!(report.replayed + report.ran + report.unknown + report.not_kept, report.keys);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn proxies_that_share_a_postgres_run_each_operation_once_whatever_ends_it() {
+    proxies_run_each_operation_once_whatever_ends_the_server(backend::Kind::Postgres).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn proxies_that_share_a_mariadb_run_each_operation_once_whatever_ends_it() {
+    proxies_run_each_operation_once_whatever_ends_the_server(backend::Kind::Mysql).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn proxies_that_share_a_redis_run_each_operation_once_whatever_ends_it() {
+    proxies_run_each_operation_once_whatever_ends_the_server(backend::Kind::Redis).await;
+}
+
+/// A leader that is killed, frozen, or cut off from the others is among them.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn proxies_that_share_an_etcd_run_each_operation_once_whatever_ends_a_leader() {
+    proxies_run_each_operation_once_whatever_ends_the_server(backend::Kind::Etcd).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn proxies_that_share_a_file_run_each_operation_once_whichever_is_killed() {
+    proxies_run_each_operation_once_whatever_ends_the_server(backend::Kind::Sqlite).await;
 }
 
 /// Cases B123 and B126. The sender of mail is killed at any moment, and its connection cut at every
