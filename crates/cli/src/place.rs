@@ -92,7 +92,10 @@ impl Place {
     pub(crate) fn risks() -> impl Iterator<Item = &'static str> {
         let redis = onlyonce_redis::RISKS.into_iter();
         let others = onlyonce_etcd::RISKS.into_iter().chain(onlyonce_mysql::RISKS);
-        redis.chain(others).chain(onlyonce_postgres::RISKS)
+        let postgres = onlyonce_postgres::RISKS.into_iter();
+        // One that databases of two kinds know by the same name is one.
+        let more = postgres.filter(|risk| !onlyonce_mysql::RISKS.contains(risk));
+        redis.chain(others).chain(more)
     }
 
     /// The same place, with the risks that a flag takes.

@@ -13,7 +13,7 @@ use rustls::RootCertStore;
 /// How long a connection may take to be made.
 pub(crate) const CONNECT_MAX: Duration = Duration::from_secs(5);
 /// The risks that can be taken. The others cannot, whoever says so.
-pub const RISKS: [&str; 2] = ["replica", "galera"];
+pub const RISKS: [&str; 3] = ["replica", "galera", "asynchronous"];
 /// How long a silent connection is left before the kernel asks whether the other end is there.
 const KEEPALIVE: Duration = Duration::from_secs(10);
 
@@ -29,6 +29,7 @@ const KEEPALIVE: Duration = Duration::from_secs(10);
 /// - `password-file`: a file with the password, which a command line would show to everybody;
 /// - `accept`: risks that are taken, with commas between them. `replica`: the server follows
 ///   another one, which nobody else writes to. `galera`: it is a node of a Galera cluster.
+///   `asynchronous`: a replica follows it that no commit waits for.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Address {
     opts: Opts,
@@ -43,6 +44,7 @@ pub struct Address {
 pub(crate) struct Accepts {
     pub(crate) replica: bool,
     pub(crate) galera: bool,
+    pub(crate) asynchronous: bool,
 }
 
 /// An address that is none.
@@ -113,6 +115,7 @@ impl Address {
         match risk {
             "replica" => self.accepts.replica = true,
             "galera" => self.accepts.galera = true,
+            "asynchronous" => self.accepts.asynchronous = true,
             _ => return false,
         }
         true

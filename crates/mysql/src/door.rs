@@ -17,13 +17,14 @@ use crate::settings::{self, Settings};
 
 const SERVER: Need = Need::new("server", "answers");
 const REPLICA: Need = Need::new("replica", "of no other server");
+const FOLLOWED: Need = Need::new("replicas", "none, or one that commits wait for");
 const STORE: Need = Need::new("store", "made by `onlyonce store init`");
 const ENGINE: Need = Need::new("engine", "InnoDB");
 const PRIVILEGES: Need = Need::new("privileges", "SELECT, INSERT, UPDATE, DELETE");
 const SECRET: Need = Need::new("secret", "32 bytes");
 
 /// All that is looked at.
-const NEEDS: [Need; 18] = [
+const NEEDS: [Need; 19] = [
     SERVER,
     settings::VERSION,
     settings::READ_ONLY,
@@ -36,6 +37,7 @@ const NEEDS: [Need; 18] = [
     settings::SQL_MODE,
     settings::GALERA,
     REPLICA,
+    FOLLOWED,
     STORE,
     ENGINE,
     PRIVILEGES,
@@ -45,6 +47,9 @@ const NEEDS: [Need; 18] = [
 ];
 /// What makes a store where there is none.
 const INIT: &str = "`onlyonce store init` makes one";
+/// Who follows, and whether a commit waits for one now.
+const FOLLOWERS: &str = "SHOW GLOBAL STATUS WHERE Variable_name IN
+  ('Slaves_connected', 'Rpl_semi_sync_master_status')";
 /// What a user needs.
 const GRANT: &str = "GRANT SELECT, INSERT, UPDATE, DELETE ON DATABASE.onlyonce_records, and the \
                      same on onlyonce_revisions and onlyonce_store, TO the user of this address";
@@ -153,6 +158,7 @@ async fn server(
     let settings = Settings::new(told.iter().filter_map(pair));
     settings.look(accepts, checks);
     replica(conn, place, accepts, checks).await?;
+    followed(conn, place, &settings, accepts, checks).await?;
     Ok(settings)
 }
 
@@ -184,6 +190,47 @@ async fn replica(
         let fix = "name the server that it follows, or, if nobody writes to that, say so by \
                    `accept=replica`";
         checks.must(REPLICA, says, !follows, why, fix);
+    }
+    Ok(())
+}
+
+/// Whether replicas follow it that lack what they had not got when they take its place. MySQL does
+/// not tell it.
+async fn followed(
+    conn: &mut Conn,
+    place: &str,
+    settings: &Settings,
+    accepts: Accepts,
+    checks: &mut Checks,
+) -> Result<(), OpenError> {
+    let told = ask(conn, place, FOLLOWERS).await?;
+    let told: Vec<(String, String)> = told.iter().filter_map(pair).collect();
+    let get = |name: &str| told.iter().find(|(told, _)| told == name).map(|(_, value)| &**value);
+    let Some(count) = get("Slaves_connected") else { return Ok(()) };
+    // It is set, and yet off once a commit has waited for too long.
+    let is_off = get("Rpl_semi_sync_master_status") != Some("ON");
+    let waits = match settings.waits_for_replica() {
+        Ok(()) if is_off => Err("Rpl_semi_sync_master_status is OFF, since none has answered"),
+        waits => waits,
+    };
+    let says = match (count, waits) {
+        ("0", _) => "none".to_owned(),
+        (_, Ok(())) => format!("{count}, and commits wait for one"),
+        (_, Err(_)) => format!("{count}, and commits do not wait for one"),
+    };
+    let why = "a replica follows it, and not every commit waits for one: a failover would lose \
+               what was confirmed last, and that would run again";
+    let fix = format!(
+        "let commits wait ({}), or, if no replica ever takes this server's place, say so by \
+         `accept=asynchronous`",
+        waits.err().unwrap_or_default()
+    );
+    if count != "0" && waits.is_err() && accepts.asynchronous {
+        let why = format!("{why} (`accept=asynchronous`)");
+        let fix = "run `onlyonce store restored` after one";
+        checks.take("asynchronous", FOLLOWED, says, &why, fix);
+    } else {
+        checks.must(FOLLOWED, says, count == "0" || waits.is_ok(), why, &fix);
     }
     Ok(())
 }

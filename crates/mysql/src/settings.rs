@@ -21,9 +21,15 @@ pub(crate) const GALERA: Need = Need::new("wsrep_on", "OFF");
 /// Those that are asked for, besides `version`. Some are of one kind of server only.
 const NAMES: &str = "'version', 'read_only', 'super_read_only', 'innodb_read_only',
   'innodb_flush_log_at_trx_commit', 'innodb_flush_method', 'innodb_doublewrite', 'log_bin',
-  'sync_binlog', 'binlog_format', 'max_allowed_packet', 'sql_mode', 'wsrep_on'";
+  'sync_binlog', 'binlog_format', 'max_allowed_packet', 'sql_mode', 'wsrep_on',
+  'rpl_semi_sync_master_enabled', 'rpl_semi_sync_master_wait_point',
+  'rpl_semi_sync_master_wait_no_slave', 'rpl_semi_sync_master_timeout'";
 /// The least that is taken at once, in bytes: replies of the proxy's usual size fit.
 const PACKET_MIN: u64 = 4 << 20;
+
+/// For how long a commit must wait for a replica before it is confirmed without one, in
+/// milliseconds: a day, by when somebody has looked. MariaDB has no way to say for ever.
+const WAIT_MIN: u64 = 86_400_000;
 
 /// What a server tells.
 #[derive(Clone, Debug, Default)]
@@ -57,6 +63,29 @@ impl Settings {
     /// first, and shown then.
     pub(crate) fn shows_unsynced(&self) -> bool {
         !self.is_on("log_bin")
+    }
+
+    /// Whether no commit is shown or confirmed before a replica has it.
+    ///
+    /// # Errors
+    /// What has to be set for that, as `NAME = VALUE`.
+    pub(crate) fn waits_for_replica(&self) -> Result<(), &'static str> {
+        let wait = self.get("rpl_semi_sync_master_timeout").parse().unwrap_or(0_u64);
+        if !self.is_on("rpl_semi_sync_master_enabled") {
+            return Err("rpl_semi_sync_master_enabled = ON");
+        }
+        // Else others see it before, and what they were told of is gone after a failover.
+        if self.get("rpl_semi_sync_master_wait_point") != "AFTER_SYNC" {
+            return Err("rpl_semi_sync_master_wait_point = AFTER_SYNC");
+        }
+        if !self.is_on("rpl_semi_sync_master_wait_no_slave") {
+            return Err("rpl_semi_sync_master_wait_no_slave = ON");
+        }
+        // After that everything is confirmed without one.
+        if wait < WAIT_MIN {
+            return Err("rpl_semi_sync_master_timeout = 86400000, a day, or more");
+        }
+        Ok(())
     }
 
     /// Looks at all of them.

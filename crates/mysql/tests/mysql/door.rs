@@ -162,9 +162,9 @@ fn a_replica_is_refused_unless_the_address_takes_that_risk() {
         primary.set(setting, value);
     }
     primary.restart();
-    let replica = Server::replica_of(&primary);
     let name = database(&primary);
     init(&primary, &name).unwrap();
+    let replica = Server::replica_of(&primary);
     let made = "SELECT COUNT(*) FROM information_schema.TABLES WHERE TABLE_NAME = 'onlyonce_store'";
     until("it is copied", || (replica.sql("mysql", made) == "1").then_some(()));
     let row = "SELECT COUNT(*) FROM onlyonce_store";
@@ -183,7 +183,78 @@ fn a_replica_is_refused_unless_the_address_takes_that_risk() {
     });
     replica.sql("mysql", "STOP SLAVE");
     open(&replica, &name).unwrap();
+    // Whoever has left is noticed when there is something to tell him.
+    until("nobody follows any more", || {
+        primary.sql("mysql", "FLUSH BINARY LOGS");
+        (followers(&primary) == "0").then_some(())
+    });
     open(&primary, &name).unwrap();
+}
+
+#[test]
+fn a_server_whose_tables_can_only_be_read_is_refused() {
+    let mut server = Server::start();
+    let name = database(&server);
+    init(&server, &name).unwrap();
+    server.stop();
+    server.set("innodb_read_only", "ON");
+    server.restart();
+    is(open(&server, &name), Refused, "innodb_read_only is on");
+    server.unset("innodb_read_only");
+    server.restart();
+    open(&server, &name).unwrap();
+}
+
+/// How many replicas a server has.
+fn followers(primary: &Server) -> String {
+    let told = primary.sql("mysql", "SHOW GLOBAL STATUS LIKE 'Slaves_connected'");
+    told.split_whitespace().last().unwrap_or_default().to_owned()
+}
+
+/// A failover to it would lose what it had not got, and no other server knows.
+#[test]
+fn a_server_that_a_replica_follows_is_refused_unless_commits_wait_or_it_is_a_risk() {
+    let mut primary = Server::start();
+    for (setting, value) in [("log_bin", "bin"), ("server_id", "1"), ("sync_binlog", "1")] {
+        primary.set(setting, value);
+    }
+    primary.restart();
+    let name = database(&primary);
+    init(&primary, &name).unwrap();
+    let replica = Server::replica_of(&primary);
+    until("it follows", || (followers(&primary) == "1").then_some(()));
+    let other = database(&primary);
+    is(init(&primary, &other), Refused, "accept=asynchronous");
+    is(open(&primary, &name), Refused, "accept=asynchronous");
+    let accepting = format!("{}?accept=asynchronous", primary.url(&name));
+    assert_eq!(found(&accepting, "replicas"), Found::Accepted);
+    let taken = open_as(&accepting).unwrap();
+    assert_eq!(taken.warnings().first().and_then(|it| it.risk), Some("asynchronous"));
+
+    // Each setting without which a commit is shown or confirmed before the replica has it.
+    replica.sql("mysql", "STOP SLAVE; SET GLOBAL rpl_semi_sync_slave_enabled = ON; START SLAVE");
+    for (setting, value, says) in [
+        ("enabled", "ON", "AFTER_SYNC"),
+        ("wait_point", "AFTER_SYNC", "timeout = 86400000"),
+        ("timeout", "86399999", "timeout = 86400000"),
+        ("wait_no_slave", "OFF", "wait_no_slave = ON"),
+    ] {
+        primary.sql("mysql", &format!("SET GLOBAL rpl_semi_sync_master_{setting} = {value}"));
+        is(open(&primary, &name), Refused, says);
+    }
+    primary.sql("mysql", "SET GLOBAL rpl_semi_sync_master_wait_no_slave = ON");
+    primary.sql("mysql", "SET GLOBAL rpl_semi_sync_master_timeout = 86400000");
+    assert_eq!(found(&primary.url(&name), "replicas"), Found::Good);
+    let store = open(&primary, &name).unwrap();
+    assert_eq!(block_on(store.swap(id(1), None, Some(claimed(1)))).unwrap(), Swap::Done);
+    // A replica that has kept commits waiting for too long is not waited for any more.
+    replica.server().freeze();
+    primary.sql("mysql", "SET GLOBAL rpl_semi_sync_master_timeout = 1; CREATE DATABASE late");
+    primary.sql("mysql", "SET GLOBAL rpl_semi_sync_master_timeout = 86400000");
+    is(open(&primary, &name), Refused, "Rpl_semi_sync_master_status is OFF");
+    replica.server().thaw();
+    primary.sql("mysql", "SET GLOBAL rpl_semi_sync_master_enabled = OFF");
+    is(open(&primary, &name), Refused, "rpl_semi_sync_master_enabled = ON");
 }
 
 #[test]
