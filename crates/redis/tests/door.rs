@@ -94,7 +94,7 @@ fn a_server_that_does_not_tell_its_settings_is_refused_or_a_risk() {
     assert!(store.warnings()[0].text.contains("unchecked"), "{:?}", store.warnings());
 }
 
-/// Under `always` a server ends itself then, so it is one that syncs by the second that tells of it.
+/// Under `always` a server ends itself then: it is one that syncs by the second that tells of it.
 #[test]
 fn a_server_whose_file_took_no_write_is_refused() {
     let redis = Redis::start_with(&[("appendfsync", "everysec")]);
