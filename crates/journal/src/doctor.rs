@@ -36,6 +36,9 @@ const SHARED: [(u64, &str); 7] = [
     (0x5346_414F, "AFS"),
 ];
 
+/// File systems that are gone when the machine is started again.
+const IN_MEMORY: [(u64, &str); 2] = [(0x0102_1994, "tmpfs"), (0x8584_58F6, "ramfs")];
+
 /// What is looked at when the journal in `dir` is opened, and around it, each with what was found.
 /// Nothing is changed, and its records are not read: [`check`](crate::check()) does that.
 pub fn doctor(dir: &Path) -> Vec<Check> {
@@ -76,15 +79,7 @@ fn look(dir: &Path, checks: &mut Checks) -> io::Result<()> {
         let why = "others may look into the folder, where the secret and kept answers are";
         checks.accept(RIGHTS, says, why, &format!("`chmod 700 {}`", dir.display()));
     }
-    let system = rustix::fs::statfs(dir)?;
-    // The type of the number differs between machines; the numbers fit 32 bits.
-    match shared(system.f_type as u64 & 0xFFFF_FFFF) {
-        None => checks.good(FILE_SYSTEM, "of this machine"),
-        Some(kind) => {
-            let why = "its lock may not keep a process on another machine out";
-            checks.accept(FILE_SYSTEM, kind, why, "put it on a disk of this machine");
-        }
-    }
+    file_system(dir, checks)?;
     let room = rustix::fs::statvfs(dir)?;
     let room = room.f_bavail.saturating_mul(room.f_frsize);
     let says = format!("{} MiB", room >> 20);
@@ -93,6 +88,28 @@ fn look(dir: &Path, checks: &mut Checks) -> io::Result<()> {
     } else {
         let why = "new operations are refused once the disk is full";
         checks.accept(ROOM, says, why, "make room, or move the journal to a larger disk");
+    }
+    Ok(())
+}
+
+fn file_system(dir: &Path, checks: &mut Checks) -> io::Result<()> {
+    let fix = "put it on a disk of this machine";
+    if rustix::fs::statvfs(dir)?.f_flag.contains(rustix::fs::StatVfsMountFlags::RDONLY) {
+        let why = "nothing can be written to it";
+        let _ = checks.refuse(OpenErrorKind::Unavailable, FILE_SYSTEM, "read-only", why, fix);
+        return Ok(());
+    }
+    // The type of the number differs between machines; the numbers fit 32 bits.
+    let kind = rustix::fs::statfs(dir)?.f_type as u64 & 0xFFFF_FFFF;
+    if let Some(kind) = named(&SHARED, kind) {
+        let why = "its lock may not keep a process on another machine out";
+        checks.accept(FILE_SYSTEM, kind, why, fix);
+    } else if let Some(kind) = named(&IN_MEMORY, kind) {
+        let why = "all records are gone when the machine is started again: keys without a time run \
+                   again then";
+        checks.accept(FILE_SYSTEM, kind, why, fix);
+    } else {
+        checks.good(FILE_SYSTEM, "of this machine");
     }
     Ok(())
 }
@@ -127,8 +144,8 @@ fn holder(dir: &Path) -> io::Result<Option<String>> {
     }
 }
 
-fn shared(kind: u64) -> Option<&'static str> {
-    SHARED.iter().find(|(number, _)| *number == kind).map(|(_, name)| *name)
+fn named(kinds: &[(u64, &'static str)], kind: u64) -> Option<&'static str> {
+    kinds.iter().find(|(number, _)| *number == kind).map(|(_, name)| *name)
 }
 
 #[cfg(test)]
@@ -165,5 +182,14 @@ mod tests {
         assert_eq!(told(&dir, "secret").1, "refused");
         fs::write(dir.join("format"), "onlyonce journal, format 9\n").unwrap();
         assert_eq!(told(&dir, "format").1, "refused");
+    }
+    #[test]
+    fn a_journal_in_memory_is_told_and_one_that_machines_share_is_known() {
+        let folder = tempfile::tempdir_in("/dev/shm").unwrap();
+        let dir = folder.path().join("data");
+        Journal::init(&dir, Settings::default(), Start::First).unwrap();
+        let (says, found, _) = told(&dir, "file system");
+        assert_eq!((says.as_str(), found), ("tmpfs", "risk accepted"));
+        assert_eq!(named(&SHARED, 0x6969), Some("NFS"));
     }
 }
