@@ -8,8 +8,14 @@ use crate::{Outcome, arrows, cases, killed, repo, steps};
 const BLESS: &str = "ONLYONCE_BLESS";
 
 /// Packages whose tests own a generated page.
-const OWNERS: [&str; 5] =
-    ["onlyonce-core", "onlyonce-http", "onlyonce-journal", "onlyonce-service", "onlyonce-cli"];
+const OWNERS: [&str; 6] = [
+    "onlyonce-core",
+    "onlyonce-http",
+    "onlyonce-journal",
+    "onlyonce-listen",
+    "onlyonce-service",
+    "onlyonce-cli",
+];
 
 /// Writes all of them.
 pub(crate) fn run() -> Outcome {

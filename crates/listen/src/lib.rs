@@ -7,6 +7,7 @@ mod accept;
 pub mod bounds;
 mod connection;
 mod handles;
+mod metrics;
 mod pace;
 mod start;
 mod telemetry;

@@ -8,38 +8,13 @@ use std::time::Duration;
 
 use onlyonce::{EngineEvent, Observer, Swept};
 
+use crate::metrics::{CLOCK, COUNTERS, KEYS_MISSING, Metric, NOTICES, RISK, RUNNING, SECONDS};
+
 /// Upper bounds of the histogram's buckets, in seconds.
 const BOUNDS: [f64; 12] = [0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0, 30.0];
 
 /// Clocks that differ by so many milliseconds are worth a line in the log.
 const CLOCK_OFF: i64 = 500;
-
-/// What is counted, each with what it means.
-const HELP: [(&str, &str); 20] = [
-    ("onlyonce_requests_total", "Requests answered, by Idempotency-Status; none for unprotected."),
-    ("onlyonce_problems_total", "Answers made here, by problem."),
-    ("onlyonce_claims_total", "Claims granted."),
-    ("onlyonce_completed_total", "Answers recorded."),
-    ("onlyonce_released_total", "Claims that ended without the operation having happened."),
-    ("onlyonce_unknown_total", "Outcomes that became unknown, by cause."),
-    ("onlyonce_unrecorded_total", "Outcomes that could not be recorded."),
-    ("onlyonce_second_reply_total", "Operations answered a second time, differently: an alarm."),
-    ("onlyonce_reply_not_kept_total", "Answers recorded without their content."),
-    ("onlyonce_holders_buried_total", "Claims of earlier processes ended at start."),
-    ("onlyonce_swept_total", "Records that the sweeper ended or deleted."),
-    ("onlyonce_reencrypted_total", "Kept answers encrypted anew, and those that could not be."),
-    ("onlyonce_store_failures_total", "Calls of the store that failed."),
-    ("onlyonce_noticed_total", "Ends of attempts in other processes that the store has told of."),
-    (
-        "onlyonce_notices_lost_total",
-        "Times that notices of the store stopped coming, or never came.",
-    ),
-    ("onlyonce_upstream_failures_total", "Requests without an answer of the upstream, by kind."),
-    ("onlyonce_upstream_lost_on_reused_total", "Of those, unknown ones on a reused connection."),
-    ("onlyonce_clock_stepped_total", "Passes that found the clock put forward: an alarm."),
-    ("onlyonce_service_requests_total", "Requests to the record service, by endpoint."),
-    ("onlyonce_anonymous_total", "Keyed requests without any credential."),
-];
 
 /// Counters of one proxy.
 #[derive(Debug, Default)]
@@ -143,8 +118,8 @@ impl Telemetry {
     pub fn render(&self) -> String {
         let mut page = String::new();
         let counts = self.counts();
-        for (name, help) in HELP {
-            let _ = writeln!(page, "# HELP {name} {help}\n# TYPE {name} counter");
+        for metric in COUNTERS {
+            let name = head(&mut page, metric, "counter");
             for ((_, label), count) in counts.iter().filter(|((it, _), _)| *it == name) {
                 let label =
                     if label.is_empty() { String::new() } else { format!("{{kind=\"{label}\"}}") };
@@ -152,33 +127,23 @@ impl Telemetry {
             }
         }
         drop(counts);
-        let running = self.running.load(Ordering::Relaxed);
-        let name = "onlyonce_requests_running";
-        let _ = writeln!(page, "# HELP {name} Requests being answered.\n# TYPE {name} gauge");
-        let _ = writeln!(page, "{name} {running}");
-        let offset = self.clock_offset.load(Ordering::Relaxed) as f64 / 1_000.0;
-        let name = "onlyonce_clock_offset_seconds";
-        let _ = writeln!(page, "# HELP {name} By how much the store's clock is ahead of ours.");
-        let _ = writeln!(page, "# TYPE {name} gauge\n{name} {offset}");
-        let flow = u8::from(self.notices.load(Ordering::Relaxed));
-        let name = "onlyonce_notices_flow";
-        let _ = writeln!(page, "# HELP {name} Whether the store tells what other processes end.");
-        let _ = writeln!(page, "# TYPE {name} gauge\n{name} {flow}");
-        let missing = self.keys_missing.load(Ordering::Relaxed);
-        let name = "onlyonce_encryption_keys_missing";
-        let _ = writeln!(page, "# HELP {name} Keys of answers that are not here: an alarm.");
-        let _ = writeln!(page, "# TYPE {name} gauge\n{name} {missing}");
-        let name = "onlyonce_risk_accepted";
-        let _ = writeln!(page, "# HELP {name} Risks that were taken with the store: an alarm.");
-        let _ = writeln!(page, "# TYPE {name} gauge");
+        let gauges = [
+            (RUNNING, self.running.load(Ordering::Relaxed) as f64),
+            (CLOCK, self.clock_offset.load(Ordering::Relaxed) as f64 / 1_000.0),
+            (NOTICES, f64::from(u8::from(self.notices.load(Ordering::Relaxed)))),
+            (KEYS_MISSING, self.keys_missing.load(Ordering::Relaxed) as f64),
+        ];
+        for (metric, value) in gauges {
+            let name = head(&mut page, metric, "gauge");
+            let _ = writeln!(page, "{name} {value}");
+        }
+        let name = head(&mut page, RISK, "gauge");
         let mut names: Vec<_> = self.risks().iter().map(|taken| taken.risk).collect();
         names.dedup();
         for risk in names {
             let _ = writeln!(page, "{name}{{risk=\"{risk}\"}} 1");
         }
-        let name = "onlyonce_request_seconds";
-        let _ = writeln!(page, "# HELP {name} Time to the head of the answer.");
-        let _ = writeln!(page, "# TYPE {name} histogram");
+        let name = head(&mut page, SECONDS, "histogram");
         let mut sum = 0;
         for (bound, bucket) in BOUNDS.iter().zip(&self.buckets) {
             sum += bucket.load(Ordering::Relaxed);
@@ -190,6 +155,12 @@ impl Telemetry {
         let _ = writeln!(page, "{name}_sum {seconds}\n{name}_count {requests}");
         page
     }
+}
+
+/// Begins a metric; its name.
+fn head(page: &mut String, (name, help, _): Metric, kind: &str) -> &'static str {
+    let _ = writeln!(page, "# HELP {name} {help}\n# TYPE {name} {kind}");
+    name
 }
 
 impl Observer for Telemetry {

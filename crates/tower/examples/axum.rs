@@ -3,8 +3,8 @@
 //! `cargo run -p onlyonce-tower --example axum`, then twice:
 //! `curl -i http://127.0.0.1:3000/bookings -H 'Idempotency-Key: "tap-1"' -d seat=12A`
 //!
-//! The second answer is the first one again, marked `Idempotent-Replayed: true`. The store here is
-//! in memory: a service that must remember across restarts gives the engine a journal.
+//! The second answer is the first one again, marked `Idempotent-Replayed: true`, also after a
+//! restart: records are in a journal, in the folder for temporary files. docs/tower.md says more.
 
 use std::error::Error;
 use std::sync::Arc;
@@ -14,10 +14,9 @@ use axum::Router;
 use axum::extract::State;
 use axum::routing::{get, post};
 use http::StatusCode;
-use onlyonce::core::Secret;
-use onlyonce::store::MemoryStore;
-use onlyonce::{Engine, Settings};
+use onlyonce::{Engine, Settings, Sweeper};
 use onlyonce_http::{Keys, RoutePolicy};
+use onlyonce_journal::{Journal, Start};
 use onlyonce_tokio::TokioRuntime;
 use onlyonce_tower::OnceLayer;
 
@@ -34,11 +33,18 @@ async fn count(State(bookings): State<Bookings>) -> String {
 
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn Error>> {
-    let (store, runtime) = (Arc::new(MemoryStore::new()), Arc::new(TokioRuntime::new()));
+    // In earnest: made once by `onlyonce store init`, and opened with `Journal::open`, so that a
+    // folder that is lost is noticed.
+    let dir = std::env::temp_dir().join("onlyonce-bookings");
+    let (journal, _) = Journal::open_or_create(&dir, Default::default(), Start::First)?;
+    // With another secret no old record is found.
+    let keys = Arc::new(Keys::new(journal.secret().clone()));
+    let (store, runtime) = (Arc::new(journal), Arc::new(TokioRuntime::new()));
     let engine = Engine::start(store, runtime, Settings::default(), None).await?;
-    // In earnest the secret is the store's own: with a new one no old record is found.
-    let keys = Arc::new(Keys::new(Secret::from_bytes([7; 32])));
-    let once = OnceLayer::new(engine, keys, Arc::new(RoutePolicy::default().check()?));
+    let policy = RoutePolicy::default().check()?;
+    // Ends what lapsed and forgets what is old; the longest `remember` of all policies counts.
+    let sweeping = tokio::spawn(Sweeper::new(engine.clone(), policy.record).run());
+    let once = OnceLayer::new(engine, keys, Arc::new(policy));
 
     let app = Router::new()
         .route("/bookings", post(book))
@@ -54,6 +60,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     // Operations whose clients are gone still run: let them finish and be recorded.
     once.tasks().close();
     once.tasks().wait().await;
+    sweeping.abort();
     Ok(())
 }
 

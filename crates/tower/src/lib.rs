@@ -7,7 +7,7 @@
 //! A retry gets the kept answer; one that comes while the first still runs waits for it.
 //!
 //! All rules about keys are in `onlyonce-http`; this crate only carries them out. Requests
-//! without a key pass through untouched.
+//! without a key pass through untouched. `docs/tower.md` says what a program needs beside this.
 //!
 //! ```
 //! use std::sync::Arc;
@@ -20,10 +20,10 @@
 //!
 //! # #[tokio::main(flavor = "current_thread")]
 //! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
-//! // A journal in earnest: what is only in memory is forgotten by a restart.
+//! // A journal in earnest, its secret and a sweeper: see the example `axum`.
 //! let (store, runtime) = (Arc::new(MemoryStore::new()), Arc::new(TokioRuntime::new()));
 //! let engine = Engine::start(store, runtime, Settings::default(), None).await?;
-//! let keys = Arc::new(Keys::new(Secret::from_bytes([7; 32]))); // From the store's secret file.
+//! let keys = Arc::new(Keys::new(Secret::from_bytes([7; 32]))); // In earnest the store's.
 //! let policy = Arc::new(RoutePolicy::default().check()?);
 //!
 //! let orders = post(|| async { (http::StatusCode::CREATED, "order confirmed, 7829") });
