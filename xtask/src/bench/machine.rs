@@ -6,7 +6,6 @@ use std::process::Command;
 pub(super) struct Machine {
     cpu: String,
     cores: usize,
-    kernel: String,
     disk: String,
     versions: Vec<String>,
 }
@@ -16,12 +15,10 @@ impl Machine {
     pub(super) fn look() -> Self {
         let cpu = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
         let cpu = cpu.lines().find_map(|line| line.strip_prefix("model name")?.split_once(": "));
-        let kernel = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
         let versions = [("rustc", "--version"), ("nginx", "-v"), ("wrk", "-v")];
         Self {
             cpu: cpu.map_or("unknown", |(_, model)| model).to_owned(),
             cores: std::thread::available_parallelism().map_or(1, std::num::NonZero::get),
-            kernel: kernel.trim().to_owned(),
             disk: disk(),
             versions: versions.iter().map(|(program, flag)| version(program, flag)).collect(),
         }
@@ -29,9 +26,9 @@ impl Machine {
 
     /// In one line.
     pub(super) fn line(&self) -> String {
-        let Self { cpu, cores, kernel, disk, versions } = self;
+        let Self { cpu, cores, disk, versions } = self;
         let versions = versions.join(", ");
-        format!("{cpu}, {cores} cores, Linux {kernel}, target/ on {disk}; {versions}")
+        format!("{cpu}, {cores} cores, target/ on {disk}; {versions}")
     }
 }
 
@@ -47,14 +44,13 @@ fn version(program: &str, flag: &str) -> String {
     line.split(" [").next().unwrap_or(line).to_owned()
 }
 
-/// The file system under `target/`, with the options that decide what a sync costs.
+/// The kind of the file system under `target/`.
 fn disk() -> String {
     let folder = crate::repo::root().join("target");
-    let arguments = ["-n", "-o", "FSTYPE,OPTIONS", "--target"];
+    let arguments = ["-n", "-o", "FSTYPE", "--target"];
     match Command::new("findmnt").args(arguments).arg(folder).output() {
         Ok(said) if said.status.success() => {
-            let text = String::from_utf8_lossy(&said.stdout);
-            text.split_whitespace().collect::<Vec<_>>().join(" ")
+            String::from_utf8_lossy(&said.stdout).trim().to_owned()
         }
         Ok(_) | Err(_) => "an unknown file system".to_owned(),
     }

@@ -43,10 +43,12 @@ impl Report {
         let mut text = String::new();
         let Arguments { seconds, rounds, .. } = arguments;
         let (today, machine) = (clock::today(), self.machine.line());
+        let even = if rounds % 2 == 0 { ", the lower of the two in the middle" } else { "" };
         let measured = format!(
             "Machine: {machine}.\n{rounds} rounds of {seconds} s per cell, in turns (A B C A B C); \
-             figures are medians over rounds.\nLoad, target and upstream share the cores, so CPU \
-             per request and ratios mean more than rates.\n\n"
+             figures are medians over rounds{even}.\nLoad, target and upstream share the cores, \
+             so CPU per request and ratios mean more than rates.\n\nA ratio is taken within a \
+             round; the median of the rounds is shown.\n\n"
         );
         if let Some(peers) = &self.peers {
             text.push_str("# Side by side with other idempotency layers\n\n");
@@ -56,7 +58,6 @@ impl Report {
         }
         text.push_str("# Benchmarks\n\n");
         text.push_str(&format!("Written by `cargo xtask bench` on {today}.\n{measured}"));
-        text.push_str("A ratio is taken within a round; the median of the rounds is shown.\n\n");
         text.push_str("## Goals\n\n");
         let mut goals = goals::journal(self.journal.as_deref());
         goals.extend(stores::goals(self.stores.as_deref()));
