@@ -167,7 +167,7 @@ async fn one(
     if alarm.is_none() {
         let layout = Layout::new(&target.prefix);
         let syncs = sync::look(&client, &layout).await.map_err(unavailable)?;
-        let why = "it does not sync its log (--unsafe-no-fsync), so what was confirmed is lost in a \
+        let why = "it does not sync its log (--unsafe-no-fsync): what was confirmed is lost in a \
                    crash";
         let fix = "start it without that";
         if let Some(syncs) = syncs {

@@ -1,5 +1,8 @@
 //! Whether a member syncs what it writes: its own count of syncs stands still if it does not.
 
+use std::time::Duration;
+
+use tokio::time::timeout;
 use tonic::Status;
 
 use crate::client::Client;
@@ -13,6 +16,8 @@ const COUNT: &str = "etcd_disk_wal_fsync_duration_seconds_count ";
 /// How much is written between two looks. A member may answer a write while it still syncs it, but
 /// takes the next one only after that.
 const WRITES: usize = 2;
+/// How long the page may take. Who hands on gRPC alone may never answer.
+const PAGE_MAX: Duration = Duration::from_secs(1);
 
 /// Whether a member syncs; nothing if it does not tell. No key is changed.
 ///
@@ -34,6 +39,6 @@ pub(crate) async fn look(client: &Client, layout: &Layout) -> Result<Option<bool
 }
 
 async fn count(client: &Client) -> Option<u64> {
-    let page = client.page(PAGE).await?;
+    let page = timeout(PAGE_MAX, client.page(PAGE)).await.ok()??;
     page.lines().find_map(|line| line.strip_prefix(COUNT))?.trim().parse().ok()
 }
