@@ -41,13 +41,17 @@ impl Exim {
         }
         let (at, number) = (folder.path().display(), port.number());
         let (program_, sink) = (program.display(), to.map_or(9, |it| it.port()));
+        let chunking = match settings.contains("chunking_advertise_hosts") {
+            true => "",
+            false => "chunking_advertise_hosts = *\n",
+        };
         let keeps = if to.is_some() { "false" } else { "true" };
         let config = format!(
             "exim_path = {program_}\nprimary_hostname = mx.exim.example\n\
              spool_directory = {at}/spool\nlog_file_path = {at}/log/%slog\n\
              pid_file_path = {at}/spool/pid\nlocal_interfaces = 127.0.0.1\n\
              daemon_smtp_ports = {number}\ndisable_ipv6\nhost_lookup =\n\
-             rfc1413_query_timeout = 0s\ntls_advertise_hosts =\nchunking_advertise_hosts = *\n\
+             rfc1413_query_timeout = 0s\ntls_advertise_hosts =\n{chunking}\
              smtp_accept_max = 200\nsmtp_accept_queue_per_connection = 0\nkeep_environment =\n\
              add_environment = PATH=/usr/sbin:/usr/bin\ndeliver_drop_privilege\n\
              acl_smtp_rcpt = everybody\nqueue_only = {keeps}\n{settings}\n\

@@ -16,12 +16,16 @@ pub(crate) enum Kind {
     #[default]
     Postfix,
     Exim,
+    /// The same without CHUNKING: a message ends with a dot.
+    PostfixByData,
+    EximByData,
     /// One of the test's own, which also refuses: for now, and for good.
     Scripted,
 }
 
 impl Kind {
-    pub(crate) const ALL: [Self; 3] = [Self::Postfix, Self::Exim, Self::Scripted];
+    pub(crate) const ALL: [Self; 5] =
+        [Self::Postfix, Self::Exim, Self::PostfixByData, Self::EximByData, Self::Scripted];
 }
 
 pub(crate) enum Mx {
@@ -37,6 +41,13 @@ impl Mx {
         match kind {
             Kind::Postfix => Self::Postfix(Postfix::start(to), sink),
             Kind::Exim => Self::Exim(Exim::start(to), sink),
+            Kind::PostfixByData => {
+                let settings = "smtpd_discard_ehlo_keywords = chunking\n";
+                Self::Postfix(Postfix::start_with(to, settings), sink)
+            }
+            Kind::EximByData => {
+                Self::Exim(Exim::start_with(to, "chunking_advertise_hosts =\n"), sink)
+            }
             Kind::Scripted => Self::Scripted(Scripted::start(seed)),
         }
     }
