@@ -149,6 +149,51 @@ fn swaps_that_come_together_are_few_statements_and_each_is_told_for_itself() {
     assert_eq!(block_on(store.revision_max()), Ok(claimed(9_000).revision.get()));
 }
 
+#[test]
+fn a_row_that_is_to_be_changed_and_is_gone_is_not_made() {
+    let (mut stall, store) = Stall::at("INSERT");
+    let gone = TOGETHER.min_by_key(|&it| id(it)).unwrap();
+    TOGETHER.filter(|&it| it != gone).for_each(|it| claim(&store, it));
+    let next = |number: u64| answered(&claimed(number), 7_000, "order");
+    stall.hold();
+    let first = asked(&store, FIRST, None, Some(claimed(5)));
+    stall.until_one_waits();
+    let change = |it| asked(&store, it, Some(claimed(it).revision), Some(next(it)));
+    let swaps = TOGETHER.map(change).collect();
+    stall.release("first");
+    assert_eq!(block_on(first.1).unwrap(), Swap::Done);
+    stall.release("second");
+    for (number, told) in told(swaps) {
+        let is_gone = number == gone;
+        let expect = if is_gone { Swap::Conflict(None) } else { Swap::Done };
+        assert_eq!(told, expect, "key {number}");
+        assert_eq!(found(&store, number), (!is_gone).then(|| next(number)), "key {number}");
+    }
+}
+
+#[test]
+fn a_row_of_another_revision_than_expected_is_not_changed() {
+    let (mut stall, store) = Stall::at("INSERT");
+    let stale = TOGETHER.max_by_key(|&it| id(it)).unwrap();
+    TOGETHER.for_each(|it| claim(&store, it));
+    let next = |number: u64| answered(&claimed(number), 7_000, "order");
+    stall.hold();
+    let first = asked(&store, FIRST, None, Some(claimed(5)));
+    stall.until_one_waits();
+    let expected = |it| if it == stale { claimed(it + 1).revision } else { claimed(it).revision };
+    let change = |it| asked(&store, it, Some(expected(it)), Some(next(it)));
+    let swaps = TOGETHER.map(change).collect();
+    stall.release("first");
+    assert_eq!(block_on(first.1).unwrap(), Swap::Done);
+    stall.release("second");
+    for (number, told) in told(swaps) {
+        let is = if number == stale { claimed(number) } else { next(number) };
+        let conflict = Swap::Conflict(Some(is.clone()));
+        assert_eq!(told, if number == stale { conflict } else { Swap::Done }, "key {number}");
+        assert_eq!(found(&store, number), Some(is), "key {number}");
+    }
+}
+
 /// More than one list of ids names.
 #[test]
 fn each_of_many_swaps_that_do_not_take_place_is_told_what_stands_there() {
