@@ -1,5 +1,5 @@
-//! The store's secret: key ids and fingerprints are keyed with it, so a stolen store cannot be
-//! searched for guessed keys or small secrets in requests.
+//! The store's secret: key ids and fingerprints are keyed with it, so whoever has records without
+//! it cannot search them for guessed keys or small secrets in requests.
 
 use core::fmt;
 

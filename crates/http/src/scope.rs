@@ -2,7 +2,7 @@
 //!
 //! Two callers never share a scope, so neither can read the other's answers nor learn that a key
 //! exists. Each rule hashes its parts under a name of its own, so that rules never collide. What
-//! is hashed is keyed with the store's secret: a stolen store does not give away credentials.
+//! is hashed is keyed with the store's secret: records without it do not give away credentials.
 
 pub mod jwt;
 
