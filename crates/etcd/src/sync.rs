@@ -38,7 +38,9 @@ pub(crate) async fn look(client: &Client, layout: &Layout) -> Result<Option<bool
     Ok(count(client).await.map(|after| before < after))
 }
 
-async fn count(client: &Client) -> Option<u64> {
+async fn count(client: &Client) -> Option<f64> {
     let page = timeout(PAGE_MAX, client.page(PAGE)).await.ok()??;
-    page.lines().find_map(|line| line.strip_prefix(COUNT))?.trim().parse().ok()
+    let count = page.lines().find_map(|line| line.strip_prefix(COUNT))?.trim();
+    // From a million on it is written as `1.5e+06`.
+    count.parse::<f64>().ok()
 }

@@ -23,7 +23,7 @@ const TOGETHER: u32 = 3;
 pub(crate) struct Carried {
     /// The keys whose swap took place.
     pub(crate) done: HashSet<KeyId>,
-    /// Those that another transaction has had for longer than a batch waits. Nothing was done.
+    /// Those that another transaction had when a batch had waited for long. Nothing was done.
     pub(crate) held: HashSet<KeyId>,
 }
 

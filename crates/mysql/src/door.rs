@@ -84,7 +84,11 @@ pub async fn doctor(address: Address) -> Vec<Check> {
     let mut checks = Checks::at(&*way.place);
     let looking = async {
         let mut conn = way.connect().await?;
-        let looked = look(&mut conn, &way.place, way.address.accepts(), &mut checks).await;
+        let mut looked = look(&mut conn, &way.place, way.address.accepts(), &mut checks).await;
+        if looked.is_ok() {
+            let counted = rows::counted(&mut conn, &way.place, 0, &mut checks).await;
+            looked = counted.and(looked);
+        }
         // Without this word the server would log that a connection was lost.
         let _ = conn.disconnect().await;
         looked.map(drop)

@@ -1,5 +1,6 @@
-//! Which keys another transaction has, once a batch has waited for one as long as it may: its own
-//! callers are told so, and the others wait no longer.
+//! Which keys other transactions have at this moment, once a batch has waited for one as long as it
+//! may: their callers are told so, and the others wait no longer. A row that somebody has deleted
+//! and not committed is not seen: then all are told so.
 
 use std::collections::HashSet;
 

@@ -53,6 +53,20 @@ impl Mysql {
         done
     }
 
+    /// Makes those of the rows in which revisions are noted that are not there; how many.
+    ///
+    /// # Errors
+    /// As [`Mysql::migrate`].
+    pub async fn renew_rows(address: Address) -> Result<u64, OpenError> {
+        let way = Way::to(address);
+        let mut conn = way.connect().await?;
+        let made = conn.query_drop(schema::make_slots()).await;
+        let made = made.map_err(|error| refusal(&way.place, &error));
+        let made = made.map(|()| conn.affected_rows());
+        let _ = conn.disconnect().await;
+        made
+    }
+
     /// Makes the procedures anew, unless they are those of this program or the server can have
     /// none; whether it has.
     ///
@@ -93,7 +107,6 @@ async fn migrate(conn: &mut Conn, way: &Way, steps: &[&[&str]]) -> Result<Format
         let raise = format!("UPDATE onlyonce_store SET version = {}", step + 1);
         conn.query_drop(raise).await.map_err(|error| refusal(place, &error))?;
     }
-    conn.query_drop(schema::make_slots()).await.map_err(|error| refusal(place, &error))?;
     Ok(formats)
 }
 

@@ -86,17 +86,16 @@ impl Mysql {
         let mut session = way.open().await?;
         let warnings = std::mem::take(&mut session.warnings).into();
         let known = session.known.clone();
-        let session = session.impatient().await.map_err(|error| {
-            OpenError::new(OpenErrorKind::Unavailable, &*way.place, error.to_string())
-        })?;
         let mut slot = [0; 1];
         random(&mut slot, &way.place)?;
+        let slot = slot[0] % schema::SLOTS;
+        let session = session.for_writing(slot).await?;
         let (sender, ops) = unbounded_channel();
         let waiting = Arc::new(AtomicU64::new(0));
         let writer = Writer {
             way: way.clone(),
             known: known.clone(),
-            slot: slot[0] % schema::SLOTS,
+            slot,
             ops,
             waiting: Arc::clone(&waiting),
             session: Some(session),

@@ -8,7 +8,7 @@ use onlyonce_store::OpenErrorKind::{Refused, Unavailable};
 use onlyonce_store::{Checks, Need, OpenError};
 
 use crate::door::ask;
-use crate::error::text;
+use crate::error::{code, text};
 use crate::many;
 use crate::schema;
 use crate::session::value;
@@ -17,16 +17,17 @@ pub(crate) const ROWS: Need = Need::new("rows", "written and counted as they mus
 
 const SLOTS: &str = "SELECT COUNT(*) FROM onlyonce_revisions WHERE slot BETWEEN 0 AND 63";
 const _: () = assert!(schema::SLOTS == 64);
-/// Changes nothing.
-const SAME: &str = "UPDATE onlyonce_revisions SET syncs = syncs WHERE slot = 0";
 
-/// Looks at them.
+/// Looks at what a table must be like.
 pub(crate) async fn look(
     conn: &mut Conn,
     place: &str,
     checks: &mut Checks,
 ) -> Result<(), OpenError> {
     if let Err(error) = conn.query_drop(many::explained()).await {
+        if code(&error).is_none() {
+            return Err(OpenError::new(Unavailable, place, text(&error)));
+        }
         let why = format!("rows cannot be written together: {}", text(&error));
         return Err(checks.refuse(Refused, ROWS, "not written", &why, "mend the table"));
     }
@@ -36,7 +37,19 @@ pub(crate) async fn look(
         let fix = "`onlyonce store migrate` makes them again";
         return Err(checks.refuse(Refused, ROWS, "some are missing", why, fix));
     }
-    let same = conn.query_drop(SAME).await;
+    Ok(())
+}
+
+/// Looks how the connection counts, by the row of this slot, which it may have to wait for: so only
+/// one that writes is looked at.
+pub(crate) async fn counted(
+    conn: &mut Conn,
+    place: &str,
+    slot: u8,
+    checks: &mut Checks,
+) -> Result<(), OpenError> {
+    let same = format!("UPDATE onlyonce_revisions SET syncs = syncs WHERE slot = {slot}");
+    let same = conn.query_drop(same).await;
     same.map_err(|error| OpenError::new(Unavailable, place, text(&error)))?;
     if conn.affected_rows() != 0 {
         let why = "a row that is left as it is counts as changed: two could be told the same swap";
@@ -71,7 +84,9 @@ mod tests {
         for counts in [false, true] {
             let opts = OptsBuilder::from_opts(Opts::from_url(&url).unwrap());
             let mut conn = Conn::new(opts.client_found_rows(counts)).await.unwrap();
-            let looked = look(&mut conn, "db", &mut Checks::at("db")).await;
+            let mut checks = Checks::at("db");
+            look(&mut conn, "db", &mut checks).await.unwrap();
+            let looked = counted(&mut conn, "db", 0, &mut checks).await;
             assert_eq!(looked.is_err(), counts);
         }
     }

@@ -7,12 +7,13 @@ use mysql_async::prelude::{FromValue, Queryable as _};
 use mysql_async::{Conn, Row};
 use onlyonce_core::Secret;
 use onlyonce_store::OpenErrorKind::{Foreign, Refused, Unavailable};
-use onlyonce_store::{OpenError, StoreError, Warning};
+use onlyonce_store::{Checks, OpenError, StoreError, Warning};
 use tokio::time::{Instant, timeout};
 
 use crate::address::{Address, CONNECT_MAX};
 use crate::door::{self, Checked};
 use crate::error::{NOT_LET_IN, code, not_applied, of_read, text};
+use crate::rows;
 use crate::schema;
 
 /// Whatever the server's settings are. A connection that is idle is kept for hours, and no wait
@@ -148,12 +149,14 @@ impl Session {
         pinged.is_ok_and(|pinged| pinged.is_ok())
     }
 
-    /// For a batch, which lets nobody wait long for a transaction that has one of its keys.
-    pub(crate) async fn impatient(mut self) -> Result<Self, StoreError> {
-        match self.conn.query_drop(IMPATIENT).await {
-            Ok(()) => Ok(self),
-            Err(error) => Err(of_read(&self.place, &error)),
-        }
+    /// For batches, which let nobody wait long for a transaction that has one of their keys; it
+    /// notes its revisions in the row of this slot.
+    pub(crate) async fn for_writing(mut self, slot: u8) -> Result<Self, OpenError> {
+        let (conn, place) = (&mut self.conn, &*self.place);
+        let said = conn.query_drop(IMPATIENT).await;
+        said.map_err(|error| OpenError::new(Unavailable, place, text(&error)))?;
+        rows::counted(conn, place, slot, &mut Checks::at(place)).await?;
+        Ok(self)
     }
 
     /// The server's time after so long from now, in milliseconds, as far as its clock runs evenly.

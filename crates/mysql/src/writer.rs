@@ -82,7 +82,8 @@ impl Writer {
         {
             return Ok(session);
         }
-        self.way.reopen(&self.known).await?.impatient().await
+        let session = self.way.reopen(&self.known).await?.for_writing(self.slot).await;
+        session.map_err(|error| not_applied(&self.way.place, &error.to_string()))
     }
 
     async fn write(&mut self, batch: Vec<Op>) {

@@ -84,6 +84,18 @@ async fn greeted<S: Io>(wire: &mut Wire<S>, limit: Duration) -> Result<(), Faile
     }
 }
 
+/// Says what comes after an answer, if there was no other one behind it: else each that follows
+/// would be taken for the one before it.
+async fn say<S: Io>(
+    wire: &mut Wire<S>,
+    stage: Stage,
+    bytes: &[u8],
+    limit: Duration,
+) -> Result<(), Failed> {
+    wire.quiet().await.map_err(broken(stage))?;
+    wire.write(bytes, limit).await.map_err(broken(stage))
+}
+
 async fn hello<S: Io>(wire: &mut Wire<S>, relay: &Relay) -> Result<EhloResponse<String>, Failed> {
     let stage = Stage::Connecting;
     if relay.hello.is_empty() || !relay.hello.bytes().all(|it| it.is_ascii_graphic()) {
@@ -92,7 +104,7 @@ async fn hello<S: Io>(wire: &mut Wire<S>, relay: &Relay) -> Result<EhloResponse<
     }
     let limit = relay.waits.answer;
     let command = format!("EHLO {}\r\n", relay.hello);
-    wire.write(command.as_bytes(), limit).await.map_err(broken(stage))?;
+    say(wire, stage, command.as_bytes(), limit).await?;
     let offers = wire.offers(limit).await.map_err(broken(stage))?;
     offers.map_err(|code| Failed::passing(stage, format_args!("EHLO was answered with {code}")))
 }
@@ -107,7 +119,7 @@ async fn opened(relay: &Relay, stream: TcpStream) -> Result<TcpStream, Failed> {
         let text = "the server offers no STARTTLS, or somebody on the way has taken it out";
         return Err(Failed::passing(stage, text));
     }
-    wire.write(b"STARTTLS\r\n", limit).await.map_err(broken(stage))?;
+    say(&mut wire, stage, b"STARTTLS\r\n", limit).await?;
     let answer = wire.answer(limit).await.map_err(broken(stage))?;
     match answer.verdict() {
         Verdict::Yes => {}
@@ -180,7 +192,7 @@ async fn log_in<S: Io>(
     let last = lines.len() - 1;
     for (at, line) in lines.iter().enumerate() {
         let line = format!("{line}\r\n");
-        wire.write(line.as_bytes(), limit).await.map_err(broken(stage))?;
+        say(wire, stage, line.as_bytes(), limit).await?;
         let answer = wire.answer(limit).await.map_err(broken(stage))?;
         match (answer.verdict(), at == last) {
             (Verdict::Yes, true) => return Ok(()),
@@ -188,7 +200,7 @@ async fn log_in<S: Io>(
             (Verdict::GoOn, true) if mechanism == Mechanism::Xoauth2 => {
                 // What it has against the token, for programs; for an empty line it says it in
                 // words.
-                wire.write(b"\r\n", limit).await.map_err(broken(stage))?;
+                say(wire, stage, b"\r\n", limit).await?;
                 let answer = wire.answer(limit).await.map_err(broken(stage))?;
                 return Err(Failed { retryable: true, ..Failed::answered(stage, answer) });
             }

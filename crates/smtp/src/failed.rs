@@ -19,7 +19,8 @@ pub enum Stage {
     Recipient,
     /// Handing over the content.
     Content,
-    /// The end of the content: the server has answered that it does not take the message.
+    /// The end of the content: the server has answered that it does not take the message, or it was
+    /// not said.
     End,
 }
 
@@ -37,6 +38,10 @@ impl Stage {
         }
     }
 }
+
+/// Not logged in, or not any more, or not safely enough (RFC 4954, section 6): that can be mended,
+/// and is not about the message, to whatever command it is said.
+const ABOUT_THE_LOGIN: [u16; 4] = [530, 534, 535, 538];
 
 /// The message was certainly not taken, and no longer can be.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -65,7 +70,7 @@ impl Failed {
     /// The server has said so.
     pub(crate) fn answered(stage: Stage, answer: Answer) -> Self {
         let retryable = match answer.verdict() {
-            Verdict::Never => false,
+            Verdict::Never => ABOUT_THE_LOGIN.contains(&answer.code),
             // A yes that is none here: the two have lost step.
             Verdict::Yes | Verdict::GoOn | Verdict::Later => true,
         };

@@ -325,12 +325,36 @@ async fn a_server_that_says_one_answer_too_many_is_not_believed() {
         assert_eq!((failed.stage, failed.retryable), (stage, true), "{at:?}: {failed}");
         assert_eq!(server.ended().len(), 0, "{at:?}: the end was not said");
     }
+    // Also before the login, whose answers it would shift.
+    let hello = Does::Says("250-mx.example\r\n250-AUTH PLAIN\r\n250 CHUNKING\r\n250 2.0.0 ok");
+    let server = Server::start(CHUNKING, Some((Ehlo, hello))).await;
+    let secret = Password::new("pw");
+    let login = Some(Login { user: "ann".to_owned(), secret, mechanism: None });
+    let failed = sent(&Relay { login, ..server.relay() }).await.unwrap_err();
+    assert_eq!((failed.stage, failed.retryable), (Stage::LoggingIn, true), "{failed}");
+    assert_eq!(server.line("AUTH"), None);
     // Of two answers to the end nobody knows which one counts.
     for offers in [&[] as &[_], CHUNKING] {
         for said in ["250 2.0.0 ok\r\n554 5.7.1 spam", "554 5.7.1 spam\r\n250 2.0.0 ok"] {
             let server = Server::start(offers, Some((At::End, Does::Says(said)))).await;
             let committed = sent(&server.relay()).await.unwrap();
             assert!(matches!(committed, Committed::Unknown { .. }), "{said}: {committed:?}");
+        }
+    }
+}
+
+/// A login may end, or may have been forgotten: the message can be sent once that is mended.
+#[tokio::test]
+async fn that_we_are_not_logged_in_is_nothing_against_the_message() {
+    for (at, stage) in [(At::Mail, Stage::Sender), (At::Rcpt, Stage::Recipient)] {
+        for (says, retryable) in [
+            ("530 5.7.0 authentication required", true),
+            ("535 5.7.8 token expired", true),
+            ("550 5.1.1 nobody", false),
+        ] {
+            let server = Server::start(CHUNKING, Some((at, Does::Says(says)))).await;
+            let failed = sent(&server.relay()).await.unwrap_err();
+            assert_eq!((failed.stage, failed.retryable), (stage, retryable), "{failed}");
         }
     }
 }

@@ -30,6 +30,7 @@ pub(crate) async fn run(args: MigrateArgs) -> Result<(), Failure> {
             continue;
         };
         tables(&place, formats, args.at_rest).await?;
+        rows(&place).await?;
         if functions(&place).await? {
             output::line(&format!(
                 "{place}: its functions were of another onlyonce, or missing, and were made anew"
@@ -96,6 +97,17 @@ async fn tables(place: &Place, formats: Formats, at_rest: bool) -> Result<(), Fa
         "{place}: its tables were of format {found} and are of {known} now; what is new is their \
          owner's: say the GRANTs of docs/stores-sql.md again"
     ))?;
+    Ok(())
+}
+
+/// Makes rows of a table that belong to every store and that somebody has deleted.
+async fn rows(place: &Place) -> Result<(), Failure> {
+    let Place::Mysql(address) = &place.taking() else { return Ok(()) };
+    let made = Mysql::renew_rows(address.clone()).await.map_err(|error| place.failure(&error))?;
+    if 0 < made {
+        let text = format!("{place}: {made} rows of onlyonce_revisions were missing and are made");
+        output::line(&text)?;
+    }
     Ok(())
 }
 

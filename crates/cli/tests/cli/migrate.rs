@@ -71,6 +71,13 @@ fn procedures_of_another_onlyonce_are_made_anew_for_who_may_and_others_are_told_
     }
     let said = migrate(&store.replace("root@", "app@")).failed(3);
     assert!(said.contains("GRANT CREATE ROUTINE"), "{said}");
+    // What somebody has deleted of what belongs to every store is made again.
+    server.sql("shop", "DELETE FROM onlyonce_revisions WHERE slot BETWEEN 3 AND 5");
+    let refused = onlyonce(["doctor", "--store", &store]).failed(3);
+    assert!(refused.contains("1 of 21 checks: rows"), "{refused}");
+    assert!(migrate(&store).done().contains("3 rows of onlyonce_revisions"));
+    onlyonce(["doctor", "--store", &store]).done();
+    server.sql("shop", "DROP PROCEDURE onlyonce_claim");
     assert!(migrate(&store).done().contains("made anew"));
     assert!(!migrate(&store).done().contains("functions"));
 }

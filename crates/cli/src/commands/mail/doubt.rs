@@ -133,6 +133,11 @@ impl PolicyArgs {
         wrong: &dyn Fn(&str, &str) -> Failure,
     ) -> Result<Rules, Failure> {
         let provider = offers.provider.as_ref();
+        if self.on_unknown == Some(Unknown::Retry) && provider.is_some() {
+            let text = "a provider sends a message in words of its own, so no second copy is \
+                        dropped by its Message-ID: its own file says for how long it knows a key";
+            return Err(wrong("on-unknown", text));
+        }
         let keyed = provider.and_then(|it| Some(Keyed { window: it.window()?, late: it.late() }));
         let (asking, keyed) = match self.on_unknown {
             None => (provider.and_then(looks), keyed),

@@ -105,6 +105,14 @@ fn one_class_is_sent_again_while_its_copies_are_dropped_and_the_others_are_held(
     assert_eq!((said.usual.keyed, said.classes[0].rules.keyed), (None, Some(keyed)));
     let flags = ["--on-unknown", "retry", "--window", "1h"];
     assert_eq!(plan(&flags, SERVER).unwrap().usual.keyed, Some(keyed));
+    // A provider sends no Message-ID of ours, by which a mailbox would drop the second copy.
+    let mut provider = tempfile::NamedTempFile::new().unwrap();
+    let text = b"url = \"https://mail.example/emails\"\nid = \"/id\"\n[json]\nto = \"${to}\"\n";
+    std::io::Write::write_all(&mut provider, text).unwrap();
+    let path = provider.path().display().to_string();
+    let flags = ["--provider", &path, "--on-unknown", "retry", "--window", "1h"];
+    let error = plan(&flags, "").err().unwrap();
+    assert!(error.contains("--on-unknown") && error.contains("words of its own"), "{error}");
 }
 
 /// A token is no password, and is said as one only if somebody says so.
