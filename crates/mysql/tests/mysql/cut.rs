@@ -20,16 +20,20 @@ fn behind_relay() -> (Server, Relay, String, Mysql) {
 
 #[test]
 fn an_answer_that_is_lost_is_unknown_and_the_claim_is_there() {
-    let (_server, relay, _, store) = behind_relay();
+    let (server, relay, name, store) = behind_relay();
     claim(&store, 1);
-    // After the commit: the server answers, and the connection is cut before that arrives.
-    relay.cut_after(Way::ToClient, 0);
-    let error = block_on(store.swap(id(2), None, Some(claimed(2)))).unwrap_err();
+    relay.lose(Way::ToClient);
+    let error = std::thread::scope(|scope| {
+        let swapping = scope.spawn(|| block_on(store.swap(id(2), None, Some(claimed(2)))));
+        let rows = "SELECT COUNT(*) FROM onlyonce_records";
+        until("it is committed", || (server.sql(&name, rows) == "2").then_some(()));
+        relay.break_off();
+        swapping.join().unwrap().unwrap_err()
+    });
     assert_eq!(error.kind(), StoreErrorKind::Unknown, "{error}");
     relay.mend();
-    // The server goes on with it meanwhile.
-    let found = until("it is there", || block_on(store.get(id(2))).ok().flatten());
-    assert_eq!(found, claimed(2));
+    let found = until("it is reached again", || block_on(store.get(id(2))).ok());
+    assert_eq!(found, Some(claimed(2)));
     let again = block_on(store.swap(id(2), None, Some(claimed(3)))).unwrap();
     assert_eq!(again, Swap::Conflict(Some(claimed(2))));
 }

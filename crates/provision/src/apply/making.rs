@@ -188,7 +188,10 @@ impl Provisioner {
             seen @ (Seen::Absent | Seen::Ours(_) | Seen::NotOurs(_)) => {
                 let why = told(&seen);
                 Some(match self.may_lag(place, resource, receipt).await {
-                    Ok(true) => Became::CannotTell(format!("{why}: it may not show yet")),
+                    Ok(true) => {
+                        let made = &receipt.id;
+                        Became::CannotTell(format!("{why}: {made}, just made, may not show yet"))
+                    }
                     Ok(false) => Became::Missing { receipt: receipt.clone(), why },
                     Err(error) => Became::CannotTell(format!("{why} ({error})")),
                 })

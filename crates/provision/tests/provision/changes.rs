@@ -44,7 +44,7 @@ async fn what_was_made_just_now_and_does_not_show_yet_is_not_called_missing() {
         assert_eq!(ready(&site.apply_one(&slow).await), "web-0");
         site.write("check", lag);
         let Became::CannotTell(why) = site.apply_one(&slow).await else { panic!("{lag}") };
-        assert!(why.ends_with(": it may not show yet"), "{why}");
+        assert!(why.ends_with(", just made, may not show yet"), "{why}");
         let foretold = site.provisioner(&slow).await.forecast().await.unwrap().remove(0).would;
         assert!(matches!(foretold, Would::Stands(Became::CannotTell(_))), "{foretold:?}");
         site.remove("check");
