@@ -264,7 +264,16 @@ impl<'a> World<'a> {
 
     /// The move ends, no key is lost, and none runs again.
     fn ends(self) {
-        self.done(&["store", "rebalance", "--at-rest"]);
+        loop {
+            let (code, said) = self.call(&["store", "rebalance", "--at-rest"]);
+            if code == Some(0) {
+                break;
+            }
+            // Only so many are named at a time.
+            let named = self.ids().into_iter().filter(|id| said.contains(id)).collect::<Vec<_>>();
+            assert!(code == Some(7) && !named.is_empty(), "{code:?}: {said}");
+            named.iter().for_each(|id| self.chosen(id, "old", &self.of(id), "carla"));
+        }
         assert_eq!(self.ids().len(), KEYS);
         let again = self.asked();
         let kept = self.told.iter().zip(&again).filter(|(told, again)| told.body == again.body);
