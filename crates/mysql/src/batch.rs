@@ -19,7 +19,6 @@ const TRIES: u32 = 5;
 const TOGETHER: u32 = 3;
 
 /// What became of a batch.
-#[derive(Default)]
 pub(crate) struct Carried {
     /// The keys whose swap took place.
     pub(crate) done: HashSet<KeyId>,
